@@ -1,0 +1,29 @@
+"""SARATHI scheduling for vLLM.
+
+The schedulers and ``LLM`` are loaded when first asked for: importing this
+package imports no vLLM.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vllm_sarathi._version import __version__
+from vllm_sarathi.config import SarathiConfig
+
+if TYPE_CHECKING:
+    from vllm_sarathi.llm import LLM
+    from vllm_sarathi.scheduler import AsyncSarathiScheduler, SarathiScheduler
+
+__all__ = ["LLM", "AsyncSarathiScheduler", "SarathiConfig", "SarathiScheduler", "__version__"]
+
+_LAZY = {
+    "LLM": "vllm_sarathi.llm",
+    "SarathiScheduler": "vllm_sarathi.scheduler",
+    "AsyncSarathiScheduler": "vllm_sarathi.scheduler",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

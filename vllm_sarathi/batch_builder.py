@@ -1,0 +1,146 @@
+"""Composes the next batch.
+
+Both policies put every ready decode into the batch first and let prefill have
+what is left, so that no decode ever waits for a prefill.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from vllm_sarathi.step import BatchLimit, Chunk, RequestView, StepPlan, StepView
+
+MIN_PREFILL_TOKENS = 16
+"""Prefill tokens a batch has room for however many decodes fill its budget.
+
+Without it a budget that the decodes use up would starve every prompt.
+"""
+
+
+class BatchBuilder(Protocol):
+    """Turns what could run into what shall run."""
+
+    def plan(self, view: StepView) -> StepPlan:
+        """Compose the next batch."""
+        ...
+
+
+TokenBudget = Callable[[StepView], tuple[int, BatchLimit]]
+"""Tokens that the next batch may hold, decodes included, and what set that number."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeMaximal:
+    """SARATHI's decode-maximal batching (arXiv 2308.16369, section 4.2).
+
+    Each batch holds exactly one prefill chunk, as long as there is any prefill,
+    and every ready decode. The chunk is cut so that chunk and decodes together
+    are a multiple of the tile (section 4.4).
+
+    Unlike the paper, a prompt's last, shorter chunk is not filled up.
+
+    Attributes:
+        chunk_size: prefill tokens of a full chunk.
+        tile_size: tokens that the batch is a multiple of; 1 for no rounding.
+        min_prefill_tokens: room for prefill however many decodes there are.
+    """
+
+    chunk_size: int
+    tile_size: int = 1
+    min_prefill_tokens: int = MIN_PREFILL_TOKENS
+
+    def plan(self, view: StepView) -> StepPlan:
+        """Compose the next batch."""
+        wanted = view.num_decode_tokens + self.chunk_size
+        floor = view.num_decode_tokens + min(self.min_prefill_tokens, self.chunk_size)
+        total, limit = fit(view, wanted, BatchLimit.CHUNK_SIZE, self.tile_size, floor)
+        return fill(view, total, limit, max_prefills=1)
+
+
+@dataclass(frozen=True, slots=True)
+class StallFree:
+    """Sarathi-Serve's stall-free batching (arXiv 2403.02310, section 4.2, algorithm 3).
+
+    Under a token budget: all decodes, then prefills already begun, then new ones.
+
+    Attributes:
+        token_budget: tokens of a batch, decided anew for every step.
+        tile_size: tokens that a batch with prefill is a multiple of; 1 for no
+            rounding.
+        max_prefills: chunks in one batch at most; None for no limit.
+        min_prefill_tokens: room for prefill however many decodes there are.
+    """
+
+    token_budget: TokenBudget
+    tile_size: int = 1
+    max_prefills: int | None = None
+    min_prefill_tokens: int = MIN_PREFILL_TOKENS
+
+    def plan(self, view: StepView) -> StepPlan:
+        """Compose the next batch."""
+        wanted, limit = self.token_budget(view)
+        floor = view.num_decode_tokens + self.min_prefill_tokens
+        total, limit = fit(view, wanted, limit, self.tile_size, floor)
+        return fill(view, total, limit, self.max_prefills)
+
+
+def fit(
+    view: StepView, wanted: int, limit: BatchLimit, tile_size: int, floor: int
+) -> tuple[int, BatchLimit]:
+    """Round a wanted batch size to what tile, floor and vLLM's maximum allow.
+
+    Args:
+        view: the requests, for the maximum.
+        wanted: tokens that the policy asks for.
+        limit: why it asks for no more.
+        tile_size: tokens to round down to, or up where down falls below the floor.
+        floor: least tokens that keep decodes and prefill alive.
+
+    Returns:
+        Tokens of the batch, at most ``view.max_num_scheduled_tokens``, and what
+        set that number.
+    """
+    total = max(wanted, floor)
+    if total >= view.max_num_scheduled_tokens:
+        total, limit = view.max_num_scheduled_tokens, BatchLimit.MAXIMUM
+    tiled = total // tile_size * tile_size
+    if tiled < floor:
+        tiled += tile_size
+    if tiled == total or tiled > view.max_num_scheduled_tokens:
+        return total, limit
+    return tiled, BatchLimit.TILE
+
+
+def fill(view: StepView, total: int, limit: BatchLimit, max_prefills: int | None) -> StepPlan:
+    """Fill a batch of ``total`` tokens: decodes, running prefills, then new ones.
+
+    The plan's ``token_budget`` leaves what the known prompts do not use to
+    waiting ones beyond the view, unless ``max_prefills`` forbids more.
+    """
+    chunks: list[Chunk] = []
+    left = total - view.num_decode_tokens
+    for request in _candidates(view, max_prefills):
+        if left <= 0:
+            break
+        chunks.append(Chunk(request.request_id, min(request.num_tokens, left)))
+        left -= chunks[-1].num_tokens
+    num_running = min(len(chunks), len(view.prefills))
+    seats = view.max_new_prefills
+    if max_prefills is not None:
+        seats = min(seats, max_prefills - num_running)
+    if seats == 0 or not view.waiting:
+        total -= max(left, 0)
+    return StepPlan(
+        token_budget=total,
+        num_decode_tokens=view.num_decode_tokens,
+        chunks=tuple(chunks),
+        max_new_prefills=seats if left > 0 or len(chunks) > num_running else 0,
+        limit=BatchLimit.PREFILL_LEFT if left > 0 else limit,
+    )
+
+
+def _candidates(view: StepView, max_prefills: int | None) -> Iterator[RequestView]:
+    """Requests with prefill left, in the order in which vLLM serves them."""
+    slots = len(view.prefills) + len(view.waiting) if max_prefills is None else max_prefills
+    yield from view.prefills[:slots]
+    yield from view.waiting[: min(max(slots - len(view.prefills), 0), view.max_new_prefills)]

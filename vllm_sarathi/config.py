@@ -1,0 +1,159 @@
+"""The settings, validated once at start-up."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PositiveTokens = Annotated[int, Field(ge=1)]
+PositiveMs = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+DEFAULT_CHUNK_SIZE = 256
+DEFAULT_TOKEN_BUDGET = 512
+
+_NOT_AVAILABLE_YET = (
+    "tbt_slo_ms",
+    "ttft_slo_ms",
+    "balance_micro_batches",
+    "order",
+    "qos_classes",
+    "relegate",
+)
+_ONE_PRESET_ONLY = {"chunk_size": ("decode-maximal",), "token_budget": ("stall-free", "slo")}
+
+
+class SarathiConfig(BaseModel):
+    """Settings of the scheduler, as they stand in ``additional_config["sarathi"]``.
+
+    Each field's description says what it means; ``vllm serve --help=Sarathi``
+    prints them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    preset: Literal["decode-maximal", "stall-free", "slo"] = Field(
+        "slo",
+        description='"decode-maximal" (SARATHI), "stall-free" (Sarathi-Serve) or "slo".',
+    )
+    chunk_size: PositiveTokens | None = Field(
+        None, description='Prefill tokens of a batch under "decode-maximal".'
+    )
+    token_budget: PositiveTokens | None = Field(
+        None, description="Tokens of a batch, decodes included, under the other presets."
+    )
+    tile_size: PositiveTokens | Literal["auto"] | None = Field(
+        None, description="A batch with prefill is a multiple of this; null for no rounding."
+    )
+    max_prefills_per_batch: PositiveTokens | None = Field(
+        None, description="Most prefill chunks in one batch; null for no limit."
+    )
+    tbt_slo_ms: PositiveMs | Literal["auto"] | None = Field(
+        None, description="Objective for the time between two tokens of a request."
+    )
+    ttft_slo_ms: PositiveMs | None = Field(
+        None, description="Objective for the time to a request's first token."
+    )
+    balance_micro_batches: bool | None = Field(
+        None, description="Give pipeline stages micro-batches of even work."
+    )
+    order: Literal["fcfs", "edf", "srpf", "hybrid"] | None = Field(
+        None, description="Order in which waiting requests are admitted."
+    )
+    qos_classes: dict[str, Any] | None = Field(
+        None, description="Named classes of objectives that requests may ask for."
+    )
+    relegate: bool | None = Field(
+        None, description="Let requests that can no longer meet their deadline step aside."
+    )
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
+        """Build the settings from a mapping.
+
+        Raises:
+            ValueError: names the setting, the value and what is allowed.
+        """
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"sarathi settings: {settings!r} is not a mapping of names to values")
+        for name in settings:
+            if name not in cls.model_fields:
+                allowed = ", ".join(cls.model_fields)
+                raise ValueError(f"sarathi setting {name!r} is unknown; known are {allowed}")
+        try:
+            return cls.model_validate(dict(settings))
+        except ValidationError as error:
+            raise ValueError(describe(error)) from None
+
+    @classmethod
+    def scalars(cls) -> tuple[str, ...]:
+        """Names of the settings that one word can give."""
+        return tuple(name for name in cls.model_fields if name != "qos_classes")
+
+    @classmethod
+    def doc(cls, name: str) -> str:
+        """What a setting means."""
+        return cls.model_fields[name].description or ""
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        for name in _NOT_AVAILABLE_YET:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not available yet; leave it out")
+        if self.tile_size == "auto":
+            raise ValueError("tile_size='auto' is not available yet; give tokens or null")
+        for name, presets in _ONE_PRESET_ONLY.items():
+            if getattr(self, name) is not None and self.preset not in presets:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} has no meaning with preset={self.preset!r}; "
+                    f"it goes with {' or '.join(map(repr, presets))}"
+                )
+        if self.preset == "decode-maximal" and (self.max_prefills_per_batch or 1) != 1:
+            raise ValueError(
+                f"max_prefills_per_batch={self.max_prefills_per_batch} contradicts "
+                "preset='decode-maximal', which runs exactly 1 prefill chunk a batch"
+            )
+        if isinstance(self.tile_size, int) and self.tile_size > self.batch_tokens:
+            raise ValueError(
+                f"tile_size={self.tile_size} is larger than {self._batch_setting}="
+                f"{self.batch_tokens}; at most that is allowed"
+            )
+        return self
+
+    @property
+    def batch_tokens(self) -> int:
+        """Chunk size or token budget, whichever the preset goes by, in tokens."""
+        if self.preset == "decode-maximal":
+            return self.chunk_size or DEFAULT_CHUNK_SIZE
+        return self.token_budget or DEFAULT_TOKEN_BUDGET
+
+    @property
+    def _batch_setting(self) -> str:
+        return "chunk_size" if self.preset == "decode-maximal" else "token_budget"
+
+    def check_limits(self, *, max_num_batched_tokens: int, enable_chunked_prefill: bool) -> None:
+        """Refuse settings that the engine's own limits make impossible.
+
+        Raises:
+            ValueError: names the setting, the value and what is allowed.
+        """
+        if not enable_chunked_prefill:
+            raise ValueError(
+                "enable_chunked_prefill=False contradicts the sarathi scheduler, which works by "
+                "chunking prefills; leave it on"
+            )
+        explicit = getattr(self, self._batch_setting)
+        if explicit is not None and explicit > max_num_batched_tokens:
+            raise ValueError(
+                f"{self._batch_setting}={explicit} is above max_num_batched_tokens="
+                f"{max_num_batched_tokens}, which sizes the engine's buffers; at most that is allowed"
+            )
+
+
+def describe(error: ValidationError) -> str:
+    """One line for each fault, naming the setting, the value and what is allowed."""
+    lines = []
+    for fault in error.errors():
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        given = f" {name}={fault['input']!r}" if name else ""
+        lines.append(f"sarathi setting{given}: {fault['msg'].removeprefix('Value error, ')}")
+    return "; ".join(dict.fromkeys(lines))

@@ -1,0 +1,159 @@
+"""vLLM's entry point: the flags, the alias "sarathi", nothing unless asked.
+
+vLLM calls ``register`` in every process that it starts. It wraps three methods
+of ``EngineArgs``: the one that builds the parser, the one that reads its result
+and the one that makes the engine's configuration.
+"""
+
+import argparse
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from vllm_sarathi.compatibility import check_vllm_version
+from vllm_sarathi.config import SarathiConfig
+
+SCHEDULERS = ("default", "sarathi")
+SETTINGS_KEY = "sarathi"
+_SYNC_CLASS = "vllm_sarathi.SarathiScheduler"
+_ASYNC_CLASS = "vllm_sarathi.AsyncSarathiScheduler"
+
+
+def register() -> None:
+    """Teach vLLM the flags and the alias. Idempotent; activates nothing."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    if hasattr(EngineArgs.create_engine_config, "__wrapped__"):
+        return
+    EngineArgs.add_cli_args = staticmethod(_with_flags(EngineArgs.add_cli_args))
+    EngineArgs.from_cli_args = classmethod(_with_flag_values(EngineArgs.from_cli_args.__func__))
+    EngineArgs.create_engine_config = _with_alias(EngineArgs.create_engine_config)
+
+
+def with_scheduler(
+    scheduler: str | None,
+    settings: Mapping[str, Any],
+    scheduler_cls: str | type | None,
+    additional_config: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Engine arguments that choose a scheduler and carry its settings.
+
+    Args:
+        scheduler: one of ``SCHEDULERS``; None leaves the choice to ``scheduler_cls``.
+        settings: settings of ``SarathiConfig``; they override those that
+            ``additional_config`` carries already.
+        scheduler_cls: vLLM's own argument.
+        additional_config: vLLM's own argument.
+
+    Returns:
+        ``scheduler_cls`` and ``additional_config``, ready for ``EngineArgs``.
+
+    Raises:
+        ValueError: a setting is wrong, or the arguments contradict each other.
+    """
+    if scheduler is not None and scheduler not in SCHEDULERS:
+        raise ValueError(f"scheduler={scheduler!r}: allowed are {', '.join(SCHEDULERS)}")
+    if scheduler == "sarathi":
+        if scheduler_cls is not None and not is_ours(scheduler_cls):
+            raise ValueError(f"scheduler='sarathi' contradicts scheduler_cls={scheduler_cls!r}")
+        scheduler_cls = scheduler_cls or "sarathi"
+    elif scheduler == "default" and scheduler_cls is not None:
+        raise ValueError(f"scheduler='default' contradicts scheduler_cls={scheduler_cls!r}")
+    if settings and not is_ours(scheduler_cls):
+        raise ValueError(f"sarathi settings {dict(settings)} need scheduler='sarathi'")
+    config = dict(additional_config)
+    if settings:
+        config[SETTINGS_KEY] = {**config.get(SETTINGS_KEY, {}), **settings}
+    if is_ours(scheduler_cls):
+        SarathiConfig.from_mapping(config.get(SETTINGS_KEY, {}))
+    return {"scheduler_cls": scheduler_cls, "additional_config": config}
+
+
+def is_ours(scheduler_cls: str | type | None) -> bool:
+    """Whether a ``scheduler_cls`` argument names one of this package's schedulers."""
+    if isinstance(scheduler_cls, str):
+        return scheduler_cls == "sarathi" or scheduler_cls.startswith("vllm_sarathi.")
+    return scheduler_cls is not None and scheduler_cls.__module__.startswith("vllm_sarathi.")
+
+
+def _with_flags(add_cli_args: Any) -> Any:
+    @functools.wraps(add_cli_args)
+    def wrapper(parser: Any) -> Any:
+        parser = add_cli_args(parser)
+        group = parser.add_argument_group("Sarathi", SarathiConfig.__doc__)
+        group.add_argument(
+            "--scheduler",
+            choices=SCHEDULERS,
+            help="vLLM's own scheduler, or batches that never stall a decode.",
+        )
+        group.add_argument(
+            "--sarathi-config", type=json.loads, metavar="JSON", help="Settings as one JSON object."
+        )
+        for name in SarathiConfig.scalars():
+            flag = "--sarathi-" + name.replace("_", "-")
+            group.add_argument(flag, type=_json_or_word, help=SarathiConfig.doc(name))
+        return parser
+
+    return wrapper
+
+
+def _json_or_word(text: str) -> Any:
+    """Read a flag's value: JSON where it is any, else a word such as ``auto``."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _with_flag_values(from_cli_args: Any) -> Any:
+    @functools.wraps(from_cli_args)
+    def wrapper(cls: Any, args: argparse.Namespace) -> Any:
+        settings = getattr(args, "sarathi_config", None) or {}
+        for name in SarathiConfig.scalars():
+            if (value := getattr(args, f"sarathi_{name}", None)) is not None:
+                settings = {**settings, name: value}
+        args = argparse.Namespace(**vars(args))
+        vars(args).update(
+            with_scheduler(
+                getattr(args, "scheduler", None),
+                settings,
+                getattr(args, "scheduler_cls", None),
+                getattr(args, "additional_config", None) or {},
+            )
+        )
+        return from_cli_args(cls, args)
+
+    return wrapper
+
+
+def _with_alias(create_engine_config: Any) -> Any:
+    @functools.wraps(create_engine_config)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_ours(self.scheduler_cls):
+            return create_engine_config(self, *args, **kwargs)
+        import vllm
+
+        check_vllm_version(vllm.__version__)
+        SarathiConfig.from_mapping((self.additional_config or {}).get(SETTINGS_KEY, {}))
+        if self.scheduler_cls == _SYNC_CLASS and self.async_scheduling is None:
+            self.async_scheduling = False
+        config = create_engine_config(self, *args, **kwargs)
+        _activate(config)
+        return config
+
+    return wrapper
+
+
+def _activate(config: Any) -> None:
+    """Settle what only the finished configuration tells: the class, the limits, metrics."""
+    from vllm_sarathi.metrics.exporter import share_with_engines
+
+    scheduler = config.scheduler_config
+    if scheduler.scheduler_cls == "sarathi":
+        scheduler.scheduler_cls = _ASYNC_CLASS if scheduler.async_scheduling else _SYNC_CLASS
+    SarathiConfig.from_mapping(config.additional_config.get(SETTINGS_KEY, {})).check_limits(
+        max_num_batched_tokens=scheduler.max_num_batched_tokens,
+        enable_chunked_prefill=scheduler.enable_chunked_prefill,
+    )
+    share_with_engines()

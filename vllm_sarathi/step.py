@@ -1,0 +1,104 @@
+"""What a scheduling decision sees and what it says.
+
+A step is one iteration of the engine: one batch through the model. These types
+carry no vLLM object, so that a decision can be tested, simulated and reasoned
+about without an engine.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+
+class RequestView(NamedTuple):
+    """A request that still has prefill tokens to schedule.
+
+    Attributes:
+        request_id: vLLM's id of the request.
+        num_tokens: prefill tokens left, at least 1. For a waiting request this
+            counts tokens that the prefix cache may turn out to hold.
+        num_computed_tokens: tokens before them, the context of the next chunk.
+    """
+
+    request_id: str
+    num_tokens: int
+    num_computed_tokens: int = 0
+
+
+class Chunk(NamedTuple):
+    """Part of one request's prefill that runs in this step."""
+
+    request_id: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """The requests that could run in the next step.
+
+    Decodes are summed up, for there may be a thousand of them in every step.
+
+    Attributes:
+        max_num_scheduled_tokens: vLLM's limit on the tokens of one step.
+        num_decodes: decodes that are ready: their last token is known.
+        num_decode_tokens: tokens they need, more than one each with
+            speculative decoding.
+        decode_context_tokens: sum of their context lengths.
+        prefills: running requests with prefill left, in the order in which
+            vLLM walks them.
+        waiting: the requests that vLLM would admit next, in its order; may be
+            cut short.
+        max_new_prefills: how many waiting requests may be admitted at most.
+    """
+
+    max_num_scheduled_tokens: int
+    num_decodes: int = 0
+    num_decode_tokens: int = 0
+    decode_context_tokens: int = 0
+    prefills: tuple[RequestView, ...] = ()
+    waiting: tuple[RequestView, ...] = ()
+    max_new_prefills: int = 0
+
+    @property
+    def has_prefill(self) -> bool:
+        """Whether any prefill could run."""
+        return bool(self.prefills or (self.waiting and self.max_new_prefills))
+
+
+class BatchLimit(Enum):
+    """What kept a step from being larger."""
+
+    PREFILL_LEFT = "prefill_left"
+    """Nothing more was there to schedule."""
+    CHUNK_SIZE = "chunk_size"
+    """The fixed chunk of decode-maximal batching."""
+    TOKEN_BUDGET = "token_budget"
+    """The fixed token budget."""
+    TILE = "tile"
+    """Rounding down to whole tiles."""
+    MAXIMUM = "maximum"
+    """vLLM's ``max_num_batched_tokens``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The next batch.
+
+    Attributes:
+        token_budget: most tokens that the step may schedule, decodes included.
+        num_decode_tokens: tokens of the decodes, all of which run.
+        chunks: the prefill chunks, running requests before waiting ones.
+        max_new_prefills: how many waiting requests may be admitted.
+        limit: what kept the batch from being larger.
+    """
+
+    token_budget: int
+    num_decode_tokens: int = 0
+    chunks: tuple[Chunk, ...] = ()
+    max_new_prefills: int = 0
+    limit: BatchLimit = BatchLimit.PREFILL_LEFT
+
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Prefill tokens of all chunks."""
+        return sum(chunk.num_tokens for chunk in self.chunks)
