@@ -1,0 +1,1 @@
+"""Latency definitions, and what the engine counts and exports."""
