@@ -73,9 +73,7 @@ class SarathiConfig(BaseModel):
         Raises:
             ValueError: names the setting, the value and what is allowed.
         """
-        if not isinstance(settings, Mapping):
-            raise ValueError(f"sarathi settings: {settings!r} is not a mapping of names to values")
-        for name in settings:
+        for name in cls.require_mapping(settings):
             if name not in cls.model_fields:
                 allowed = ", ".join(cls.model_fields)
                 raise ValueError(f"sarathi setting {name!r} is unknown; known are {allowed}")
@@ -83,6 +81,13 @@ class SarathiConfig(BaseModel):
             return cls.model_validate(dict(settings))
         except ValidationError as error:
             raise ValueError(describe(error)) from None
+
+    @staticmethod
+    def require_mapping(settings: Any) -> Mapping[str, Any]:
+        """Return the settings, or raise ``ValueError`` if they are no mapping."""
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"sarathi settings: {settings!r} is not a mapping of names to values")
+        return settings
 
     @classmethod
     def scalars(cls) -> tuple[str, ...]:
@@ -98,7 +103,9 @@ class SarathiConfig(BaseModel):
     def _refuse_contradictions(self) -> Self:
         for name in _NOT_AVAILABLE_YET:
             if getattr(self, name) is not None:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not available yet; leave it out")
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is not available yet; leave it out"
+                )
         if self.tile_size == "auto":
             raise ValueError("tile_size='auto' is not available yet; give tokens or null")
         for name, presets in _ONE_PRESET_ONLY.items():
@@ -145,7 +152,7 @@ class SarathiConfig(BaseModel):
         if explicit is not None and explicit > max_num_batched_tokens:
             raise ValueError(
                 f"{self._batch_setting}={explicit} is above max_num_batched_tokens="
-                f"{max_num_batched_tokens}, which sizes the engine's buffers; at most that is allowed"
+                f"{max_num_batched_tokens}, which sizes buffers; at most that is allowed"
             )
 
 

@@ -7,7 +7,7 @@ import vllm
 from vllm_sarathi.config import SarathiConfig
 
 
-class LLM(vllm.LLM):  # type: ignore[misc]  # vLLM is untyped here
+class LLM(vllm.LLM):
     """``vllm.LLM`` with ``scheduler`` and the settings of ``SarathiConfig`` as keywords.
 
     Args:

@@ -64,7 +64,8 @@ def with_scheduler(
         raise ValueError(f"sarathi settings {dict(settings)} need scheduler='sarathi'")
     config = dict(additional_config)
     if settings:
-        config[SETTINGS_KEY] = {**config.get(SETTINGS_KEY, {}), **settings}
+        carried = SarathiConfig.require_mapping(config.get(SETTINGS_KEY, {}))
+        config[SETTINGS_KEY] = {**carried, **settings}
     if is_ours(scheduler_cls):
         SarathiConfig.from_mapping(config.get(SETTINGS_KEY, {}))
     return {"scheduler_cls": scheduler_cls, "additional_config": config}
@@ -88,7 +89,7 @@ def _with_flags(add_cli_args: Any) -> Any:
             help="vLLM's own scheduler, or batches that never stall a decode.",
         )
         group.add_argument(
-            "--sarathi-config", type=json.loads, metavar="JSON", help="Settings as one JSON object."
+            "--sarathi-config", type=_json_object, metavar="JSON", help="Settings as JSON object."
         )
         for name in SarathiConfig.scalars():
             flag = "--sarathi-" + name.replace("_", "-")
@@ -104,6 +105,13 @@ def _json_or_word(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def _json_object(text: str) -> Mapping[str, Any]:
+    try:
+        return SarathiConfig.require_mapping(json.loads(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _with_flag_values(from_cli_args: Any) -> Any:

@@ -88,11 +88,13 @@ class SarathiMixin:
         engine: Any = self
         budget, attribute = engine.max_num_scheduled_tokens, admission_attribute(engine)
         limit, running = admission_limit(engine), engine.running
-        visible = running if snapshot.decodes_first else self._decodes_first(plan, snapshot)
+        visible, tokens = running, plan.token_budget
+        if not snapshot.decodes_first:
+            visible, tokens = self._decodes_first(plan, snapshot)
         shown = None if visible is running else frozenset(visible)
         seats = len(visible) + engine.num_waiting_for_streaming_input + plan.max_new_prefills
         engine.running = visible
-        engine.max_num_scheduled_tokens = min(plan.token_budget, budget)
+        engine.max_num_scheduled_tokens = min(tokens, budget)
         setattr(engine, attribute, min(limit - len(running) + len(visible), seats))
         try:
             yield
@@ -102,20 +104,26 @@ class SarathiMixin:
             if shown is not None:
                 engine.running = merge(running, shown, engine.running)
 
-    def _decodes_first(self, plan: StepPlan, snapshot: Snapshot) -> list[Any]:
-        """The running requests, decodes before prefills.
+    def _decodes_first(self, plan: StepPlan, snapshot: Snapshot) -> tuple[list[Any], int]:
+        """The running requests, decodes before prefills, and a token budget.
 
         First come, first served, vLLM preempts from the end of its list, and
-        takes for granted that the end is not scheduled yet. Where memory may run
-        out the order has to stay, and a prefill in front of a decode sits the
+        takes for granted that the end is not scheduled yet. So the budget keeps
+        to what surely fits into free memory. Where that leaves nothing for
+        prefill, the order stays, and a prefill in front of a decode sits the
         step out instead.
         """
         engine: Any = self
-        if engine.policy == SchedulingPolicy.PRIORITY or _has_room(engine, plan, snapshot):
-            return sorted(engine.running, key=lambda request: bool(request.is_prefill_chunk))
+        tokens = plan.token_budget
+        if engine.policy != SchedulingPolicy.PRIORITY:
+            num_requests = snapshot.view.num_decodes + len(plan.chunks)
+            tokens = min(tokens, _num_tokens_that_fit(engine, num_requests))
+        if tokens > snapshot.view.num_decode_tokens:
+            by_phase = sorted(engine.running, key=lambda request: bool(request.is_prefill_chunk))
+            return by_phase, tokens
         last = max(i for i, request in enumerate(engine.running) if not request.is_prefill_chunk)
         decodes = [request for request in engine.running[:last] if not request.is_prefill_chunk]
-        return decodes + engine.running[last:]
+        return [*decodes, *engine.running[last:]], plan.token_budget
 
     def _admitted(self, output: Any) -> list[Any]:
         """Requests that this step moved from waiting to running."""
@@ -123,11 +131,11 @@ class SarathiMixin:
         return self.running[len(self.running) - num_resumed - len(output.scheduled_new_reqs) :]
 
 
-class SarathiScheduler(SarathiMixin, Scheduler):  # type: ignore[misc]  # vLLM is untyped here
+class SarathiScheduler(SarathiMixin, Scheduler):
     """For ``async_scheduling=False``."""
 
 
-class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):  # type: ignore[misc]  # as above
+class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):
     """For ``async_scheduling=True``."""
 
 
@@ -148,13 +156,11 @@ def merge(running: list[Any], shown: frozenset[Any], scheduled: list[Any]) -> li
     return survivors + [request for request in scheduled if request not in shown]
 
 
-def _has_room(engine: Any, plan: StepPlan, snapshot: Snapshot) -> bool:
-    """Whether the free KV blocks surely suffice for this step, so that nothing is preempted."""
-    num_requests = snapshot.view.num_decodes + len(plan.chunks)
-    num_tokens = plan.token_budget + num_requests * engine.num_lookahead_tokens
-    num_groups = len(engine.kv_cache_config.kv_cache_groups)
-    most_blocks = num_groups * (num_tokens // engine.block_size + 2 * num_requests)
-    return bool(engine.kv_cache_manager.block_pool.get_num_free_blocks() >= most_blocks)
+def _num_tokens_that_fit(engine: Any, num_requests: int) -> int:
+    """Tokens that free KV blocks surely hold, however they spread over requests."""
+    free = engine.kv_cache_manager.block_pool.get_num_free_blocks()
+    num_blocks = free // len(engine.kv_cache_config.kv_cache_groups) - 2 * num_requests
+    return int(num_blocks * engine.block_size - num_requests * engine.num_lookahead_tokens)
 
 
 def _min_prefill_tokens(engine: Any) -> int:

@@ -5,6 +5,7 @@ a file in a folder that both know; the server reads the folder at each scrape.
 """
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
@@ -21,13 +22,12 @@ DIRECTORY_VARIABLE = "VLLM_SARATHI_METRICS_DIR"
 WRITE_INTERVAL_S = 0.5
 
 
+@functools.cache
 def share_with_engines() -> None:
     """Make the folder and show its metrics in this process's default registry.
 
-    Engine cores inherit the folder's name through the environment. Idempotent.
+    Engine cores inherit the folder's name through the environment. Once a process.
     """
-    if DIRECTORY_VARIABLE in os.environ:
-        return
     directory = tempfile.mkdtemp(prefix="vllm-sarathi-")
     os.environ[DIRECTORY_VARIABLE] = directory
     atexit.register(_remove, directory, os.getpid())

@@ -1,0 +1,181 @@
+"""vLLM's real scheduler classes without an engine: a made-up model answers at once.
+
+The next token is a checksum of the tokens before it, so that a scheduler that
+loses, repeats or reorders a token changes every later one.
+"""
+
+import json
+import zlib
+from collections import deque
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from vllm.engine.arg_utils import EngineArgs
+from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import get_hash_fn_by_name
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+
+BLOCK_SIZE = 16
+
+
+@cache
+def model_folder() -> str:
+    """A Llama-shaped configuration: the scheduler needs no weights."""
+    folder = Path(mkdtemp(prefix="tiny-llama-"))
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "vocab_size": 1000,
+        "max_position_embeddings": 65536,
+        "torch_dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+class Engine:
+    """A scheduler and the loop around it.
+
+    Args:
+        scheduler_class: a vLLM scheduler class or one of ours.
+        settings: settings of ours.
+        num_blocks: KV blocks of 16 tokens.
+        in_flight: batches scheduled before the first is answered.
+        engine_args: arguments of vLLM's ``EngineArgs``.
+    """
+
+    def __init__(
+        self,
+        scheduler_class: type,
+        settings: dict[str, Any] | None = None,
+        num_blocks: int = 10_000,
+        in_flight: int | None = None,
+        **engine_args: Any,
+    ) -> None:
+        arguments: dict[str, Any] = {
+            "max_model_len": 8192,
+            "max_num_batched_tokens": 2048,
+            "max_num_seqs": 256,
+            "enable_prefix_caching": False,
+            "block_size": BLOCK_SIZE,
+            **engine_args,
+        }
+        config = EngineArgs(
+            model=model_folder(), skip_tokenizer_init=True, **arguments
+        ).create_engine_config()
+        config.additional_config = {"sarathi": settings or {}}
+        config.cache_config.num_gpu_blocks = num_blocks
+        config.scheduler_config.async_scheduling = issubclass(scheduler_class, AsyncScheduler)
+        spec = FullAttentionSpec(
+            block_size=BLOCK_SIZE, num_kv_heads=1, head_size=16, dtype=torch.float32
+        )
+        kv_cache = KVCacheConfig(
+            num_blocks=num_blocks,
+            kv_cache_tensors=[],
+            kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+        )
+        self.hasher = None
+        if arguments["enable_prefix_caching"]:
+            hash_function = get_hash_fn_by_name("sha256")
+            init_none_hash(hash_function)
+            self.hasher = get_request_block_hasher(BLOCK_SIZE, hash_function)
+        self.scheduler = scheduler_class(
+            vllm_config=config,
+            kv_cache_config=kv_cache,
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=BLOCK_SIZE,
+            log_stats=True,
+        )
+        self.in_flight = in_flight or (2 if config.scheduler_config.async_scheduling else 1)
+        self.queue: deque[tuple[Any, ModelRunnerOutput]] = deque()
+        self.outputs: dict[str, list[int]] = {}
+        self.batches: list[str] = []
+        self.preempted: list[str] = []
+
+    def add(self, name: str, num_prompt: int = 0, max_tokens: int = 8, **options: Any) -> Request:
+        """Add a request, of made-up or given prompt tokens."""
+        seed = zlib.crc32(name.encode())
+        prompt = options.pop("prompt", None) or [(seed + i * 7) % 1000 for i in range(num_prompt)]
+        params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, temperature=0.0)
+        request = Request(name, prompt, params, None, block_hasher=self.hasher, **options)
+        self.outputs[name] = []
+        self.scheduler.add_request(request)
+        return request
+
+    def schedule(self) -> Any:
+        """Schedule one batch and note it like ``D3 P256 P12``."""
+        prefilling = {r.request_id for r in self.scheduler.running if r.is_prefill_chunk}
+        running = {r.request_id for r in self.scheduler.running}
+        output = self.scheduler.schedule()
+        tokens = output.num_scheduled_tokens
+        chunks = [n for name, n in tokens.items() if name in prefilling or name not in running]
+        num_decodes = len(tokens) - len(chunks)
+        parts = [f"D{num_decodes}"] * bool(num_decodes) + [f"P{n}" for n in chunks]
+        self.batches.append(" ".join(parts) or "-")
+        self.preempted += sorted(output.preempted_req_ids or ())
+        return output
+
+    def step(self) -> Any:
+        """One turn of the engine's loop: fill the pipe, answer the oldest batch."""
+        output = None
+        while len(self.queue) < self.in_flight and self.scheduler.has_requests():
+            output = self.schedule()
+            self.queue.append((output, self._run(output)))
+            if not output.total_num_scheduled_tokens:
+                break
+        if self.queue:
+            self._answer(*self.queue.popleft())
+        return output
+
+    def run(self, most_steps: int = 10_000) -> str:
+        """Step until all requests are done; the batches as one string."""
+        for _ in range(most_steps):
+            if not self.scheduler.has_unfinished_requests() and not self.queue:
+                return " | ".join(batch for batch in self.batches if batch != "-")
+            self.step()
+        raise AssertionError(f"not done after {most_steps} steps: {self.scheduler.running}")
+
+    def _run(self, output: Any) -> ModelRunnerOutput:
+        names = list(output.num_scheduled_tokens)
+        sampled = [
+            [] if self.scheduler.requests[name].is_prefill_chunk else [self._token(name)]
+            for name in names
+        ]
+        return ModelRunnerOutput(
+            req_ids=names,
+            req_id_to_index={name: i for i, name in enumerate(names)},
+            sampled_token_ids=sampled,
+            logprobs=None,
+            prompt_logprobs_dict={},
+            pooler_output=[],
+        )
+
+    def _token(self, name: str) -> int:
+        """The model: what follows the first ``num_computed_tokens`` tokens."""
+        request = self.scheduler.requests[name]
+        pending = [t for _, answer in self.queue for t in _tokens_of(answer, name)]
+        known = [*request.all_token_ids, *pending][: request.num_computed_tokens]
+        return zlib.crc32(bytes(str(known), "ascii")) % 1000
+
+    def _answer(self, output: Any, answer: ModelRunnerOutput) -> None:
+        results = self.scheduler.update_from_output(output, answer)
+        for result in results.values():
+            for item in result.outputs:
+                self.outputs[item.request_id] += item.new_token_ids
+
+
+def _tokens_of(answer: ModelRunnerOutput, name: str) -> list[int]:
+    index = answer.req_id_to_index.get(name)
+    return [] if index is None else answer.sampled_token_ids[index]

@@ -1,0 +1,88 @@
+import pytest
+
+from vllm_sarathi.config import SarathiConfig
+
+
+def test_no_settings_give_the_slo_preset() -> None:
+    assert SarathiConfig.from_mapping({}).preset == "slo"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"chunk": 256}, ("'chunk'", "chunk_size", "token_budget")),
+        ({"preset": "fast"}, ("preset='fast'", "'decode-maximal'", "'slo'")),
+        ({"preset": "decode-maximal", "chunk_size": 0}, ("chunk_size=0", "greater than or equal")),
+        ({"token_budget": -1}, ("token_budget=-1", "greater than or equal to 1")),
+        ({"token_budget": "256"}, ("token_budget='256'", "integer")),
+        ({"token_budget": True}, ("token_budget=True", "integer")),
+        ({"token_budget": 256.5}, ("token_budget=256.5", "integer")),
+        ({"tile_size": 1024}, ("tile_size=1024", "token_budget=512", "at most")),
+        ({"chunk_size": 256}, ("chunk_size=256", "preset='slo'", "'decode-maximal'")),
+        (
+            {"preset": "decode-maximal", "token_budget": 256},
+            ("token_budget=256", "'stall-free' or 'slo'"),
+        ),
+        (
+            {"preset": "decode-maximal", "max_prefills_per_batch": 2},
+            ("max_prefills_per_batch=2", "exactly 1"),
+        ),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name_value_and_what_is_allowed(
+    settings: dict[str, object], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError, match="sarathi setting") as refused:
+        SarathiConfig.from_mapping(settings)
+    assert all(word in str(refused.value) for word in words), refused.value
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tbt_slo_ms": 50},
+        {"tbt_slo_ms": "auto"},
+        {"ttft_slo_ms": 500},
+        {"balance_micro_batches": True},
+        {"order": "edf"},
+        {"qos_classes": {"interactive": {}}},
+        {"relegate": True},
+        {"tile_size": "auto"},
+    ],
+)
+def test_a_setting_without_behaviour_is_refused_not_ignored(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not available yet"):
+        SarathiConfig.from_mapping(settings)
+
+
+def test_settings_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(ValueError, match="mapping"):
+        SarathiConfig.from_mapping("slo")  # type: ignore[arg-type]
+
+
+def limits(config: SarathiConfig, **changes: object) -> None:
+    config.check_limits(
+        **{"max_num_batched_tokens": 2048, "enable_chunked_prefill": True, **changes}  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SarathiConfig(token_budget=4096),
+        SarathiConfig(preset="decode-maximal", chunk_size=4096),
+        SarathiConfig(token_budget=4096, tile_size=4096),
+    ],
+)
+def test_a_batch_above_the_engines_maximum_is_refused(config: SarathiConfig) -> None:
+    with pytest.raises(ValueError, match=r"=4096 is above max_num_batched_tokens=2048"):
+        limits(config)
+
+
+def test_default_batches_shrink_to_a_small_engine() -> None:
+    limits(SarathiConfig(), max_num_batched_tokens=128)
+
+
+def test_an_engine_that_does_not_chunk_is_refused() -> None:
+    with pytest.raises(ValueError, match="enable_chunked_prefill=False"):
+        limits(SarathiConfig(), enable_chunked_prefill=False)

@@ -1,0 +1,120 @@
+"""Every attribute and signature of vLLM that the package touches.
+
+When a new vLLM breaks one of them, this names it before a user meets it.
+"""
+
+import inspect
+from typing import Any
+
+import pytest
+from engineless import Engine
+from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
+from vllm.v1.core.sched.request_queue import FCFSRequestQueue, PriorityRequestQueue
+from vllm.v1.core.sched.scheduler import Scheduler
+
+SCHEDULER_ATTRIBUTES = {
+    "running": list,
+    "current_step": int,
+    "max_num_scheduled_tokens": int,
+    "max_num_running_reqs": int,
+    "num_waiting_for_streaming_input": int,
+    "num_lookahead_tokens": int,
+    "num_spec_tokens": int,
+    "max_num_encoder_input_tokens": int,
+    "need_mamba_block_aligned_split": bool,
+    "block_size": int,
+    "log_stats": bool,
+    "policy": object,
+    "vllm_config": object,
+    "scheduler_config": object,
+    "cache_config": object,
+    "kv_cache_manager": object,
+    "kv_cache_config": object,
+}
+REQUEST_ATTRIBUTES = (
+    "request_id",
+    "is_prefill_chunk",
+    "num_computed_tokens",
+    "num_output_placeholders",
+    "num_tokens_with_spec",
+    "num_prompt_tokens",
+    "max_tokens",
+    "next_decode_eligible_step",
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(Scheduler)
+
+
+@pytest.mark.parametrize("name", SCHEDULER_ATTRIBUTES)
+def test_the_scheduler_has(engine: Engine, name: str) -> None:
+    assert isinstance(getattr(engine.scheduler, name), SCHEDULER_ATTRIBUTES[name])
+
+
+def test_a_waiting_queue_can_be_peeked_at(engine: Engine) -> None:
+    assert isinstance(engine.scheduler.waiting, FCFSRequestQueue)
+    assert callable(PriorityRequestQueue.peek_request)
+    queues = ("kv_holding_waiting", "skipped_waiting")
+    assert any(hasattr(engine.scheduler, name) for name in queues)
+
+
+@pytest.mark.parametrize("name", REQUEST_ATTRIBUTES)
+def test_a_request_has(engine: Engine, name: str) -> None:
+    assert hasattr(engine.add(f"for-{name}", 5), name)
+
+
+@pytest.mark.parametrize("name", ["max_num_batched_tokens", "enable_chunked_prefill"])
+def test_the_scheduler_configuration_has(engine: Engine, name: str) -> None:
+    config = engine.scheduler.scheduler_config
+    assert hasattr(config, name)
+    assert hasattr(config, "disable_chunked_mm_input")
+    assert hasattr(config, "async_scheduling")
+
+
+def test_the_other_configurations_have_what_metrics_and_budgets_need(engine: Engine) -> None:
+    config = engine.scheduler.vllm_config
+    assert isinstance(config.additional_config, dict)
+    assert isinstance(config.parallel_config.data_parallel_index, int)
+    assert config.model_config.served_model_name
+    assert isinstance(config.cache_config.block_size, int)
+    assert len(engine.scheduler.kv_cache_config.kv_cache_groups) == 1
+
+
+def test_free_kv_blocks_can_be_counted(engine: Engine) -> None:
+    assert engine.scheduler.kv_cache_manager.block_pool.get_num_free_blocks() > 0
+
+
+@pytest.mark.parametrize("scheduler_class", [Scheduler, AsyncScheduler])
+def test_schedule_takes_no_argument_that_must_be_given(scheduler_class: type) -> None:
+    parameters = list(inspect.signature(scheduler_class.schedule).parameters.values())[1:]
+    assert all(parameter.default is not parameter.empty for parameter in parameters)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (SchedulerOutput, "num_scheduled_tokens"),
+        (SchedulerOutput, "total_num_scheduled_tokens"),
+        (SchedulerOutput, "scheduled_new_reqs"),
+        (SchedulerOutput, "scheduled_cached_reqs"),
+        (SchedulerOutput, "finished_req_ids"),
+        (CachedRequestData, "resumed_req_ids"),
+        (EngineArgs, "scheduler_cls"),
+        (EngineArgs, "async_scheduling"),
+        (EngineArgs, "additional_config"),
+    ],
+)
+def test_the_dataclass_has_the_field(owner: Any, name: str) -> None:
+    assert name in owner.__dataclass_fields__
+
+
+def test_engine_arguments_have_the_methods_that_the_plugin_wraps() -> None:
+    assert list(inspect.signature(EngineArgs.add_cli_args).parameters) == ["parser"]
+    assert list(inspect.signature(EngineArgs.from_cli_args).parameters) == ["args"]
+    assert "create_engine_config" in vars(EngineArgs)
+    assert "from_cli_args" not in vars(AsyncEngineArgs)
+    assert "create_engine_config" not in vars(AsyncEngineArgs)
