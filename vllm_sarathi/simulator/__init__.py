@@ -1,0 +1,1 @@
+"""A simulator that runs the real scheduler classes in virtual time."""

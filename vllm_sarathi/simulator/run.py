@@ -1,0 +1,123 @@
+"""One run: a workload through a scheduler on a deployment."""
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from vllm_sarathi.simulator.clock import VirtualClock
+from vllm_sarathi.simulator.engine import Engine
+from vllm_sarathi.simulator.pipeline import Pipeline
+from vllm_sarathi.simulator.recorder import Recorder, StepTrace, StopRule
+from vllm_sarathi.simulator.report import Report
+from vllm_sarathi.simulator.requests import RequestSource
+from vllm_sarathi.simulator.scheduler_factory import EngineSettings, gpu_engine
+from vllm_sarathi.simulator.step_cost import Deployment
+from vllm_sarathi.simulator.workload import Workload
+
+# Virtual time that a run may take beyond its last arrival: overload ends here.
+DRAIN_S = 3600.0
+
+
+def simulate(
+    engine: EngineSettings,
+    deployment: Deployment,
+    workload: Workload,
+    *,
+    noise: float = 0.0,
+    seed: int = 0,
+    limit_s: float | None = None,
+    stop_rule: StopRule | None = None,
+    trace_steps: bool = False,
+    inspect: Callable[[Any], None] | None = None,
+) -> Report:
+    """Run a workload in virtual time through a real scheduler class.
+
+    Deterministic for a seed as far as the scheduler is. Time functions, the
+    environment and the garbage collector are as before when it returns or raises.
+
+    Args:
+        engine: which scheduler, and how vLLM is set up.
+        deployment: what a step costs.
+        workload: the requests.
+        noise: standard deviation of every step's time, as a share of it.
+        seed: of the noise.
+        limit_s: virtual time at which the run ends at the latest; None: an hour
+            after the last arrival.
+        stop_rule: objectives whose miss ends the run early; None runs to the end.
+        trace_steps: keep every step, for pictures.
+        inspect: called with the scheduler after the run.
+
+    Raises:
+        ValueError: an argument is wrong, or the scheduler refuses its settings.
+        SchedulerDeadlock: the scheduler schedules nothing any more.
+    """
+    started = perf_counter()
+    workload.check_fits(deployment.max_model_len)
+    if limit_s is None:
+        limit_s = (float(workload.arrival_s[-1]) if len(workload) else 0.0) + DRAIN_S
+    if engine.enable_prefix_caching is None:
+        engine = replace(engine, enable_prefix_caching=workload.shares_prefixes)
+    clock = VirtualClock()
+    recorder = Recorder(workload, stop_rule, StepTrace() if trace_steps else None)
+    num_stages = len(deployment.stages)
+    with (
+        quiet_vllm(),
+        gpu_engine(engine, num_stages, deployment.num_kv_tokens, deployment.max_model_len) as built,
+    ):
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        scheduler, config = built
+        waits = engine.v2_model_runner
+        pipeline = Pipeline(deployment, noise, seed, waits, ModelRunnerOutput)
+        source = RequestSource(workload, block_hasher(engine))
+        loop = Engine(
+            scheduler, pipeline, source, recorder, clock, config.max_concurrent_batches, limit_s
+        )
+        with clock.installed(), without_garbage_collection():
+            completed = loop.run()
+        if inspect is not None:
+            inspect(scheduler)
+    return Report.of(engine.name, recorder, completed, pipeline.busy_s, perf_counter() - started)
+
+
+def block_hasher(engine: EngineSettings) -> Callable[..., Any] | None:
+    """What hashes a request's KV blocks; None without prefix caching."""
+    if not engine.enable_prefix_caching:
+        return None
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+
+    hash_function = get_hash_fn_by_name("sha256")
+    init_none_hash(hash_function)
+    return get_request_block_hasher(engine.block_size, hash_function)
+
+
+@contextmanager
+def quiet_vllm() -> Iterator[None]:
+    """Keep vLLM's notes about building an engine out of the output; warnings too."""
+    logger = logging.getLogger("vllm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Requests hold no cycles: collecting while they live only costs time."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()

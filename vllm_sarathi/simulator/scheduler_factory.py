@@ -1,0 +1,188 @@
+"""Real vLLM scheduler classes without an engine around them."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+ALIASES = {
+    ("stock", False): "vllm.v1.core.sched.scheduler.Scheduler",
+    ("stock", True): "vllm.v1.core.sched.async_scheduler.AsyncScheduler",
+    ("sarathi", False): "vllm_sarathi.SarathiScheduler",
+    ("sarathi", True): "vllm_sarathi.AsyncSarathiScheduler",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How the simulated vLLM engine is set up; defaults are a GPU server's.
+
+    Args:
+        scheduler: "stock" (vLLM's own), "sarathi" (ours) or a dotted path to a class.
+        sarathi: settings of ours, as in ``additional_config["sarathi"]``.
+        max_num_batched_tokens: vLLM's token budget, which sizes its buffers.
+        max_num_seqs: most requests that run at once.
+        async_scheduling: schedule the next batch while one executes. A GPU
+            resolves it to True.
+    v2_model_runner: the worker's model runner, V2 as on a GPU or V1.
+        enable_prefix_caching: None switches it on where prompts share prefixes:
+            elsewhere it only costs hashing.
+        block_size: tokens in a KV block.
+        policy: vLLM's queue policy, "fcfs" or "priority".
+        engine_args: further arguments of ``EngineArgs``.
+        label: what reports call it; None makes one up.
+    """
+
+    scheduler: str = "stock"
+    sarathi: Mapping[str, Any] = field(default_factory=dict)
+    max_num_batched_tokens: int = 2048
+    max_num_seqs: int = 256
+    async_scheduling: bool = True
+    v2_model_runner: bool = True
+    enable_prefix_caching: bool | None = None
+    block_size: int = 16
+    policy: str = "fcfs"
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    label: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        if self.label is not None:
+            return self.label
+        parts = [self.scheduler, str(self.max_num_batched_tokens)]
+        return ",".join(parts + [f"{key}={value}" for key, value in self.sarathi.items()])
+
+
+def scheduler_class(settings: EngineSettings) -> type:
+    """Import the scheduler class that the settings name.
+
+    Raises:
+        ValueError: it cannot be imported, or is no class.
+    """
+    path = ALIASES.get((settings.scheduler, settings.async_scheduling), settings.scheduler)
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"scheduler={settings.scheduler!r} cannot be imported ({error}); allowed are "
+            "'stock', 'sarathi' or the dotted path of a class"
+        ) from error
+    if not isinstance(found, type):
+        raise ValueError(f"scheduler={settings.scheduler!r} is a {type(found).__name__}, no class")
+    return found
+
+
+@contextmanager
+def gpu_engine(
+    settings: EngineSettings, num_stages: int, num_kv_tokens: int, max_model_len: int
+) -> Iterator[tuple[Any, Any]]:
+    """Build the scheduler as an engine on GPUs would.
+
+    vLLM reads which model runner it is from the environment, which is therefore set
+    for as long as the scheduler lives: it decides how many batches are in flight.
+
+    Yields:
+        The scheduler, and vLLM's configuration for it.
+    """
+    chosen = scheduler_class(settings)
+    config = _engine_config(settings, max_model_len)
+    # Set afterwards: the platform that simulates would refuse what a GPU allows.
+    config.scheduler_config.async_scheduling = settings.async_scheduling
+    config.parallel_config.pipeline_parallel_size = num_stages
+    runner = {"VLLM_USE_V2_MODEL_RUNNER": str(int(settings.v2_model_runner))}
+    with mock.patch.dict(os.environ, runner), _uncached_environment():
+        scheduler = _build(chosen, config, num_kv_tokens // settings.block_size)
+        try:
+            yield scheduler, config
+        finally:
+            scheduler.shutdown()
+
+
+def _engine_config(settings: EngineSettings, max_model_len: int) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+
+    config = EngineArgs(
+        model=_model_folder(max_model_len),
+        skip_tokenizer_init=True,
+        max_model_len=max_model_len,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_num_seqs=min(settings.max_num_seqs, settings.max_num_batched_tokens),
+        enable_prefix_caching=bool(settings.enable_prefix_caching),
+        block_size=settings.block_size,
+        scheduling_policy=settings.policy,
+        async_scheduling=False,
+        **settings.engine_args,
+    ).create_engine_config()
+    config.additional_config = {"sarathi": dict(settings.sarathi)}
+    return config
+
+
+def _build(chosen: type, config: Any, num_blocks: int) -> Any:
+    import torch
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    block_size = config.cache_config.block_size
+    config.cache_config.num_gpu_blocks = num_blocks
+    spec = FullAttentionSpec(
+        block_size=block_size, num_kv_heads=1, head_size=16, dtype=torch.float16
+    )
+    kv_cache = KVCacheConfig(
+        num_blocks=num_blocks,
+        kv_cache_tensors=[],
+        kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+    )
+    return chosen(
+        vllm_config=config,
+        kv_cache_config=kv_cache,
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=block_size,
+        log_stats=False,
+    )
+
+
+@contextmanager
+def _uncached_environment() -> Iterator[None]:
+    """An engine in this process makes vLLM cache the environment; look past the cache."""
+    import vllm.envs as envs
+
+    cached = hasattr(envs.__getattr__, "cache_clear")
+    if cached:
+        envs.disable_envs_cache()
+    try:
+        yield
+    finally:
+        if cached:
+            envs.enable_envs_cache()
+
+
+@cache
+def _model_folder(max_model_len: int) -> str:
+    """A Llama-shaped configuration: a scheduler needs no weights."""
+    folder = TemporaryDirectory(prefix="simulated-model-")
+    _FOLDERS.append(folder)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 80,
+        "vocab_size": 1000,
+        "max_position_embeddings": max_model_len,
+        "torch_dtype": "float16",
+    }
+    (Path(folder.name) / "config.json").write_text(json.dumps(config))
+    return folder.name
+
+
+_FOLDERS: list[TemporaryDirectory[str]] = []

@@ -1,0 +1,158 @@
+"""How long one pipeline stage takes for one batch, and what surrounds it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class BatchShape:
+    """What of a batch decides its duration.
+
+    Args:
+        num_tokens: tokens in the batch, prefill and decode.
+        chunk_context: over prefill chunks, sum of chunk x (context before + chunk / 2):
+            the query-key pairs of causal attention.
+        decode_context: over decodes, sum of the context each reads.
+        num_sampled: requests that get a token from this batch.
+    """
+
+    num_tokens: int
+    chunk_context: float
+    decode_context: int
+    num_sampled: int
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Step time of one stage: tokens through a table with cliffs, plus attention.
+
+    time = table(num_tokens) + chunk_context x a + decode_context x b + num_sampled x c
+
+    The table is linear between its points; a tile cliff is two points one token
+    apart. It starts flat (weights are read whatever the batch) and goes on beyond
+    its last point at the slope of its last segment.
+
+    Args:
+        token_points: (number of tokens, seconds), both rising; at least two.
+        chunk_context_s: seconds per query-key pair of a prefill chunk.
+        decode_context_s: seconds per token of context that a decode reads.
+        sampled_s: seconds per token sampled.
+
+    Raises:
+        ValueError: the points do not rise, or a cost is negative.
+    """
+
+    token_points: tuple[tuple[int, float], ...]
+    chunk_context_s: float
+    decode_context_s: float
+    sampled_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        points = self.token_points
+        if len(points) < 2 or any(a[0] >= b[0] or a[1] > b[1] for a, b in pairwise(points)):
+            raise ValueError(
+                f"token_points={points!r} must be two or more points with rising tokens "
+                "and times that do not fall"
+            )
+        for name in ("chunk_context_s", "decode_context_s", "sampled_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be 0 or more")
+
+    @cached_property
+    def _table(self) -> list[float]:
+        tokens, times = zip(*self.token_points, strict=True)
+        return [float(t) for t in np.interp(range(tokens[-1] + 1), tokens, times)]
+
+    @cached_property
+    def _slope_s(self) -> float:
+        (tokens_a, time_a), (tokens_b, time_b) = self.token_points[-2:]
+        return (time_b - time_a) / (tokens_b - tokens_a)
+
+    def tokens_s(self, num_tokens: int) -> float:
+        """Seconds that so many tokens take before attention."""
+        last = len(self._table) - 1
+        if num_tokens <= last:
+            return self._table[num_tokens]
+        return self._table[last] + (num_tokens - last) * self._slope_s
+
+    def step_s(self, shape: BatchShape) -> float:
+        """Seconds that a batch takes. O(1)."""
+        return (
+            self.tokens_s(shape.num_tokens)
+            + shape.chunk_context * self.chunk_context_s
+            + shape.decode_context * self.decode_context_s
+            + shape.num_sampled * self.sampled_s
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Time on the CPU around a step, in seconds.
+
+    Args:
+        schedule_s: engine core, before a batch is sent off: ``schedule()`` and sending.
+        schedule_request_s: as above, for each request in the batch.
+        update_s: engine core, after a batch is back: ``update_from_output()`` and output.
+        update_request_s: as above, for each request in the batch.
+        prepare_s: worker, preparing a batch's inputs; overlaps the batch before
+            where more than one is in flight.
+    """
+
+    schedule_s: float = 0.0
+    schedule_request_s: float = 0.0
+    update_s: float = 0.0
+    update_request_s: float = 0.0
+    prepare_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model on a machine, as the simulator sees it.
+
+    Args:
+        name: what reports call it.
+        stages: cost of each pipeline stage, first to last.
+        num_kv_tokens: tokens that the KV cache holds.
+        max_model_len: longest prompt plus output, in tokens.
+        send_s: seconds to start sending activations to the next stage.
+        send_token_s: as above, for each token of the batch.
+        overhead: CPU time around a step.
+        source: where the numbers are from.
+    """
+
+    name: str
+    stages: tuple[StepCost, ...]
+    num_kv_tokens: int
+    max_model_len: int
+    send_s: float = 0.0
+    send_token_s: float = 0.0
+    overhead: Overhead = Overhead()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("stages=() must hold the cost of at least one stage")
+        for name in ("num_kv_tokens", "max_model_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be 1 or more")
+
+    def to_json(self) -> dict[str, Any]:
+        """A mapping that ``from_json`` reads."""
+        from dataclasses import asdict
+
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Deployment":
+        """Read a deployment that ``to_json`` wrote."""
+        stages = tuple(
+            StepCost(**{**stage, "token_points": tuple(map(tuple, stage["token_points"]))})
+            for stage in fields["stages"]
+        )
+        overhead = Overhead(**fields.get("overhead", {}))
+        return cls(**{**fields, "stages": stages, "overhead": overhead})

@@ -1,0 +1,114 @@
+"""Requests and when they arrive."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vllm_sarathi.metrics.latency import Objectives
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class QosClass:
+    """Requests that ask for the same.
+
+    Args:
+        name: what reports call it.
+        objectives: what its requests ask of their latency.
+        priority: vLLM's priority, lower first; read under the "priority" policy.
+        extra_args: what each request carries in ``SamplingParams.extra_args``.
+    """
+
+    name: str = "default"
+    objectives: Objectives = Objectives()
+    priority: int = 0
+    extra_args: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Token counts of requests, one entry for each.
+
+    Args:
+        num_prompt: prompt tokens.
+        num_output: output tokens.
+        num_shared: leading prompt tokens that are shared within a prefix group.
+        prefix: the group; requests of one group share as many leading tokens as
+            both have.
+    """
+
+    num_prompt: Ints
+    num_output: Ints
+    num_shared: Ints | None = None
+    prefix: Ints | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Requests in order of arrival: parallel arrays, one entry for each request.
+
+    Raises:
+        ValueError: names the request whose time or lengths are impossible.
+    """
+
+    name: str
+    arrival_s: Floats
+    lengths: Lengths
+    classes: tuple[QosClass, ...] = (QosClass(),)
+    class_of: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.class_of):
+            object.__setattr__(self, "class_of", np.zeros(len(self.arrival_s), np.int64))
+        _refuse(self.arrival_s < 0, "arrival_s", self.arrival_s, "0 or later")
+        falling = np.diff(self.arrival_s, prepend=0.0) < 0
+        _refuse(falling, "arrival_s", self.arrival_s, "no earlier than the request before")
+        _refuse(self.lengths.num_prompt < 1, "num_prompt", self.lengths.num_prompt, "1 or more")
+        _refuse(self.lengths.num_output < 1, "num_output", self.lengths.num_output, "1 or more")
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether prompts share prefixes, so that a prefix cache can hit."""
+        return self.lengths.num_shared is not None
+
+    def check_fits(self, max_model_len: int) -> None:
+        """Refuse prompts that the model cannot take.
+
+        Raises:
+            ValueError: names the request, its tokens and what is allowed.
+        """
+        total = self.lengths.num_prompt + self.lengths.num_output
+        _refuse(
+            total > max_model_len,
+            "prompt + output tokens",
+            total,
+            f"at most max_model_len={max_model_len}",
+        )
+
+    def at_times(self, arrival_s: Floats) -> "Workload":
+        """The same requests at other times."""
+        return replace(self, arrival_s=arrival_s)
+
+    def with_classes(self, classes: Sequence[tuple[QosClass, float]], seed: int = 0) -> "Workload":
+        """Give each request a class at random, in the given shares."""
+        shares = np.array([share for _, share in classes], float)
+        if not len(shares) or (shares < 0).any() or not shares.sum() > 0:
+            raise ValueError(f"class shares {shares.tolist()} must be 0 or more and not all 0")
+        chosen = np.random.default_rng(seed).choice(
+            len(classes), size=len(self), p=shares / shares.sum()
+        )
+        return replace(self, classes=tuple(c for c, _ in classes), class_of=chosen)
+
+
+def _refuse(wrong: npt.NDArray[np.bool_], name: str, values: Any, allowed: str) -> None:
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise ValueError(f"request {first}: {name}={values[first]} must be {allowed}")
