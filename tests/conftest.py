@@ -1,10 +1,13 @@
 """Quiet, offline, and one place for the model that real engines serve."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+# The benchmarks' client and server serve the tests too.
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.engine
 
-WORDS = ["river", "stone", "market", "engine", "winter", "paper", "garden", "signal", "copper", "island"]
+WORDS = ("river", "stone", "market", "engine", "winter", "paper", "garden", "signal", "copper")
 QUESTIONS = [
     "The capital of France is",
     "Write a haiku about rain.",

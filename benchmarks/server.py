@@ -1,0 +1,94 @@
+"""Starts and stops one `vllm serve` on this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_LIMIT_S = 600
+STOP_LIMIT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server.
+
+    Attributes:
+        url: its root, like ``http://127.0.0.1:8000``.
+        command: what started it.
+    """
+
+    url: str
+    command: tuple[str, ...]
+
+    def scrape(self, prefix: str) -> list[str]:
+        """The samples on /metrics whose name starts with a prefix."""
+        text = httpx.get(f"{self.url}/metrics", timeout=30).text
+        return [line for line in text.splitlines() if line.startswith(prefix)]
+
+
+@contextmanager
+def serve(model: str, flags: Sequence[str]) -> Iterator[Server]:
+    """Serve a model with `vllm serve` until the block ends.
+
+    Raises:
+        RuntimeError: it ended or did not answer in time; holds the end of its log.
+    """
+    port = free_port()
+    program = str(Path(sys.executable).with_name("vllm"))
+    address = ("--host", "127.0.0.1", "--port", str(port))
+    command = (program, "serve", model, *address, *flags)
+    with tempfile.NamedTemporaryFile("w+", prefix="vllm-serve-", suffix=".log") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_ready(process, url, Path(log.name))
+            yield Server(url, ("vllm", "serve", Path(model).name, *flags))
+        finally:
+            stop(process)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Return when the server answers."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    end = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
+    raise RuntimeError(f"the server did not start (exit code {process.returncode}):\n{end}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and the processes that it started, and only those."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sent)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
