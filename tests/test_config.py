@@ -14,14 +14,23 @@ def test_no_settings_give_the_slo_preset() -> None:
         ({"preset": "fast"}, ("preset='fast'", "'decode-maximal'", "'slo'")),
         ({"preset": "decode-maximal", "chunk_size": 0}, ("chunk_size=0", "greater than or equal")),
         ({"token_budget": -1}, ("token_budget=-1", "greater than or equal to 1")),
+        ({"tbt_slo_ms": "fast"}, ("tbt_slo_ms='fast'", "number", "'auto'")),
+        ({"tbt_slo_ms": 0}, ("tbt_slo_ms=0", "greater than 0")),
+        ({"tbt_slo_ms": float("inf")}, ("tbt_slo_ms=inf", "finite")),
+        ({"ttft_slo_ms": -5}, ("ttft_slo_ms=-5", "greater than 0")),
+        ({"preset": "stall-free", "tbt_slo_ms": 50}, ("tbt_slo_ms=50", "'slo'")),
         ({"token_budget": "256"}, ("token_budget='256'", "integer")),
         ({"token_budget": True}, ("token_budget=True", "integer")),
         ({"token_budget": 256.5}, ("token_budget=256.5", "integer")),
-        ({"tile_size": 1024}, ("tile_size=1024", "token_budget=512", "at most")),
+        (
+            {"preset": "stall-free", "tile_size": 1024},
+            ("tile_size=1024", "token_budget=512", "at most"),
+        ),
+        ({"token_budget": 256}, ("token_budget=256", "preset='slo'", "'stall-free'")),
         ({"chunk_size": 256}, ("chunk_size=256", "preset='slo'", "'decode-maximal'")),
         (
             {"preset": "decode-maximal", "token_budget": 256},
-            ("token_budget=256", "'stall-free' or 'slo'"),
+            ("token_budget=256", "'stall-free'"),
         ),
         (
             {"preset": "decode-maximal", "max_prefills_per_batch": 2},
@@ -40,14 +49,10 @@ def test_a_bad_setting_is_refused_by_name_value_and_what_is_allowed(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"tbt_slo_ms": 50},
-        {"tbt_slo_ms": "auto"},
-        {"ttft_slo_ms": 500},
         {"balance_micro_batches": True},
         {"order": "edf"},
         {"qos_classes": {"interactive": {}}},
         {"relegate": True},
-        {"tile_size": "auto"},
     ],
 )
 def test_a_setting_without_behaviour_is_refused_not_ignored(settings: dict[str, object]) -> None:
@@ -69,9 +74,9 @@ def limits(config: SarathiConfig, **changes: object) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        SarathiConfig(token_budget=4096),
+        SarathiConfig(preset="stall-free", token_budget=4096),
         SarathiConfig(preset="decode-maximal", chunk_size=4096),
-        SarathiConfig(token_budget=4096, tile_size=4096),
+        SarathiConfig(tile_size=4096),
     ],
 )
 def test_a_batch_above_the_engines_maximum_is_refused(config: SarathiConfig) -> None:

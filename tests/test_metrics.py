@@ -22,7 +22,7 @@ def sample(engine: Engine, name: str) -> float:
 
 @pytest.mark.parametrize("ours", [SarathiScheduler, AsyncSarathiScheduler])
 def test_the_figures_are_those_of_what_vllm_scheduled(ours: type) -> None:
-    engine = Engine(ours, {"token_budget": 256})
+    engine = Engine(ours, {"preset": "stall-free", "token_budget": 256})
     engine.add("decode", 20, max_tokens=40)
     for _ in range(4):
         engine.step()
@@ -43,7 +43,7 @@ def test_the_figures_are_those_of_what_vllm_scheduled(ours: type) -> None:
 def test_an_aborted_prefill_is_forgotten() -> None:
     from vllm.v1.request import RequestStatus
 
-    engine = Engine(SarathiScheduler, {"token_budget": 256})
+    engine = Engine(SarathiScheduler, {"preset": "stall-free", "token_budget": 256})
     engine.add("long", 600)
     engine.step()
     engine.scheduler.finish_requests("long", RequestStatus.FINISHED_ABORTED)

@@ -89,9 +89,9 @@ def test_the_synchronous_class_by_name_turns_async_scheduling_off() -> None:
 
 
 def test_settings_come_as_flags_and_as_json_and_flags_win() -> None:
-    flags = ("--sarathi-config", '{"token_budget": 128, "tile_size": 64}')
-    config = configuration("--scheduler", "sarathi", *flags, "--sarathi-token-budget", "256")
-    assert config.additional_config["sarathi"] == {"token_budget": 256, "tile_size": 64}
+    flags = ("--sarathi-config", '{"tbt_slo_ms": 100, "tile_size": 64}')
+    config = configuration("--scheduler", "sarathi", *flags, "--sarathi-tbt-slo-ms", "50")
+    assert config.additional_config["sarathi"] == {"tbt_slo_ms": 50, "tile_size": 64}
 
 
 def test_settings_join_those_of_additional_config() -> None:
@@ -108,7 +108,7 @@ def test_settings_join_those_of_additional_config() -> None:
         (("--sarathi-token-budget", "0"), "token_budget=0"),
         (("--sarathi-token-budget", "many"), "token_budget='many'"),
         (("--sarathi-config", '{"budget": 5}'), "'budget' is unknown"),
-        (("--sarathi-token-budget", "99999"), "above max_num_batched_tokens"),
+        (("--sarathi-tile-size", "99999"), "above max_num_batched_tokens"),
         (("--no-enable-chunked-prefill",), "enable_chunked_prefill=False"),
     ],
 )
@@ -131,9 +131,9 @@ def test_contradictions_are_refused(flags: tuple[str, ...], said: str) -> None:
 
 
 def test_keywords_of_our_llm_become_engine_arguments() -> None:
-    chosen = plugin.with_scheduler("sarathi", {"token_budget": 64}, None, {"other": 1})
+    chosen = plugin.with_scheduler("sarathi", {"tbt_slo_ms": 64}, None, {"other": 1})
     assert chosen["scheduler_cls"] == "sarathi"
-    assert chosen["additional_config"] == {"other": 1, "sarathi": {"token_budget": 64}}
+    assert chosen["additional_config"] == {"other": 1, "sarathi": {"tbt_slo_ms": 64}}
     with pytest.raises(ValueError, match=r"scheduler='fifo': allowed are default, sarathi"):
         plugin.with_scheduler("fifo", {}, None, {})
 

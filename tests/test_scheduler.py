@@ -181,7 +181,9 @@ def test_the_limits_that_vllm_reads_are_as_before_after_every_step() -> None:
 
 
 def test_more_seats_than_budget_still_serves_every_prompt() -> None:
-    engine = Engine(SarathiScheduler, {"token_budget": 32}, max_num_seqs=256)
+    engine = Engine(
+        SarathiScheduler, {"preset": "stall-free", "token_budget": 32}, max_num_seqs=256
+    )
     for i in range(100):
         engine.add(f"r{i}", 40, max_tokens=50)
     engine.run()
@@ -214,7 +216,15 @@ requests = st.lists(
 @given(
     requests=requests,
     scheduler_class=st.sampled_from(OURS),
-    chosen=st.sampled_from([DECODE_MAXIMAL, STALL_FREE, {"token_budget": 48, "tile_size": 16}]),
+    chosen=st.sampled_from(
+        [
+            DECODE_MAXIMAL,
+            STALL_FREE,
+            {"preset": "stall-free", "token_budget": 48, "tile_size": 16},
+            {"tbt_slo_ms": 1.0},
+            {},
+        ]
+    ),
     num_blocks=st.sampled_from([60, 120, 5000]),
     caching=st.booleans(),
     policy=st.sampled_from(["fcfs", "priority"]),

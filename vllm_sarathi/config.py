@@ -1,5 +1,6 @@
 """The settings, validated once at start-up."""
 
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -12,14 +13,16 @@ DEFAULT_CHUNK_SIZE = 256
 DEFAULT_TOKEN_BUDGET = 512
 
 _NOT_AVAILABLE_YET = (
-    "tbt_slo_ms",
-    "ttft_slo_ms",
     "balance_micro_batches",
     "order",
     "qos_classes",
     "relegate",
 )
-_ONE_PRESET_ONLY = {"chunk_size": ("decode-maximal",), "token_budget": ("stall-free", "slo")}
+_ONE_PRESET_ONLY = {
+    "chunk_size": "decode-maximal",
+    "token_budget": "stall-free",
+    "tbt_slo_ms": "slo",
+}
 
 
 class SarathiConfig(BaseModel):
@@ -39,20 +42,25 @@ class SarathiConfig(BaseModel):
         None, description='Prefill tokens of a batch under "decode-maximal".'
     )
     token_budget: PositiveTokens | None = Field(
-        None, description="Tokens of a batch, decodes included, under the other presets."
+        None, description='Tokens of a batch, decodes included, under "stall-free".'
     )
     tile_size: PositiveTokens | Literal["auto"] | None = Field(
-        None, description="A batch with prefill is a multiple of this; null for no rounding."
+        "auto",
+        description="A batch with prefill is a multiple of this. "
+        '"auto" learns tiles under "slo"; null, and "auto" otherwise, mean no rounding.',
     )
     max_prefills_per_batch: PositiveTokens | None = Field(
         None, description="Most prefill chunks in one batch; null for no limit."
     )
     tbt_slo_ms: PositiveMs | Literal["auto"] | None = Field(
-        None, description="Objective for the time between two tokens of a request."
+        "auto",
+        description='Objective for the time between two tokens of a request, under "slo". '
+        '"auto" is 5 decode-only steps; null aims at throughput alone.',
     )
     ttft_slo_ms: PositiveMs | None = Field(
-        None, description="Objective for the time to a request's first token."
+        None, description="Objective for the time to a request's first token; misses are counted."
     )
+    trace: str | None = Field(None, description="File that gets a JSON line for each step.")
     balance_micro_batches: bool | None = Field(
         None, description="Give pipeline stages micro-batches of even work."
     )
@@ -106,13 +114,11 @@ class SarathiConfig(BaseModel):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} is not available yet; leave it out"
                 )
-        if self.tile_size == "auto":
-            raise ValueError("tile_size='auto' is not available yet; give tokens or null")
-        for name, presets in _ONE_PRESET_ONLY.items():
-            if getattr(self, name) is not None and self.preset not in presets:
+        for name, preset in _ONE_PRESET_ONLY.items():
+            if name in self.model_fields_set and self.preset != preset:
                 raise ValueError(
-                    f"{name}={getattr(self, name)} has no meaning with preset={self.preset!r}; "
-                    f"it goes with {' or '.join(map(repr, presets))}"
+                    f"{name}={getattr(self, name)!r} has no meaning with preset={self.preset!r}; "
+                    f"it goes with {preset!r}"
                 )
         if self.preset == "decode-maximal" and (self.max_prefills_per_batch or 1) != 1:
             raise ValueError(
@@ -128,10 +134,12 @@ class SarathiConfig(BaseModel):
 
     @property
     def batch_tokens(self) -> int:
-        """Chunk size or token budget, whichever the preset goes by, in tokens."""
+        """Chunk size or token budget of the preset, in tokens; under "slo" no limit."""
         if self.preset == "decode-maximal":
             return self.chunk_size or DEFAULT_CHUNK_SIZE
-        return self.token_budget or DEFAULT_TOKEN_BUDGET
+        if self.preset == "stall-free":
+            return self.token_budget or DEFAULT_TOKEN_BUDGET
+        return sys.maxsize
 
     @property
     def _batch_setting(self) -> str:
@@ -148,12 +156,13 @@ class SarathiConfig(BaseModel):
                 "enable_chunked_prefill=False contradicts the sarathi scheduler, which works by "
                 "chunking prefills; leave it on"
             )
-        explicit = getattr(self, self._batch_setting)
-        if explicit is not None and explicit > max_num_batched_tokens:
-            raise ValueError(
-                f"{self._batch_setting}={explicit} is above max_num_batched_tokens="
-                f"{max_num_batched_tokens}, which sizes buffers; at most that is allowed"
-            )
+        for name in ("chunk_size", "token_budget", "tile_size"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value > max_num_batched_tokens:
+                raise ValueError(
+                    f"{name}={value} is above max_num_batched_tokens={max_num_batched_tokens}, "
+                    "which sizes buffers; at most that is allowed"
+                )
 
 
 def describe(error: ValidationError) -> str:

@@ -1,21 +1,55 @@
 """From settings to the policy that they name."""
 
+from dataclasses import dataclass, field
+
 from vllm_sarathi.batch_builder import MIN_PREFILL_TOKENS, BatchBuilder, DecodeMaximal, StallFree
 from vllm_sarathi.config import SarathiConfig
-from vllm_sarathi.token_budget import FixedTokenBudget
+from vllm_sarathi.step import StepView
+from vllm_sarathi.step_time import StepTimeModel
+from vllm_sarathi.token_budget import FixedTokenBudget, SloTokenBudget
 
 
-def batch_builder(
-    config: SarathiConfig, min_prefill_tokens: int = MIN_PREFILL_TOKENS
-) -> BatchBuilder:
-    """The batch builder of a preset.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What composes batches, and what it learns from.
+
+    Attributes:
+        builder: composes the next batch.
+        step_time: learns from every step.
+        budget: the budget that follows an objective, under the preset "slo".
+    """
+
+    builder: BatchBuilder
+    step_time: StepTimeModel = field(default_factory=StepTimeModel)
+    budget: SloTokenBudget | None = None
+
+    def objective_s(self, view: StepView) -> float | None:
+        """The objective for the time between tokens, in seconds, where there is one."""
+        return self.budget.objective_s(view) if self.budget else None
+
+
+def policy(
+    config: SarathiConfig, min_prefill_tokens: int = MIN_PREFILL_TOKENS, num_stages: int = 1
+) -> Policy:
+    """The policy of a preset.
 
     Args:
         config: the settings.
         min_prefill_tokens: least prefill tokens that a batch has room for.
+        num_stages: pipeline stages.
     """
     tile_size = config.tile_size if isinstance(config.tile_size, int) else 1
     if config.preset == "decode-maximal":
-        return DecodeMaximal(config.batch_tokens, tile_size, min_prefill_tokens)
-    budget = FixedTokenBudget(config.batch_tokens)
-    return StallFree(budget, tile_size, config.max_prefills_per_batch, min_prefill_tokens)
+        return Policy(DecodeMaximal(config.batch_tokens, tile_size, min_prefill_tokens))
+    model = StepTimeModel()
+    budget = None
+    if config.preset == "slo" and config.tbt_slo_ms is not None:
+        tbt_s = None if config.tbt_slo_ms == "auto" else config.tbt_slo_ms / 1e3
+        budget = SloTokenBudget(model, tbt_s, num_stages, by_rate=config.tile_size is not None)
+    builder = StallFree(
+        budget or FixedTokenBudget(config.batch_tokens),
+        tile_size,
+        config.max_prefills_per_batch,
+        min_prefill_tokens,
+    )
+    return Policy(builder, model, budget)

@@ -1,28 +1,23 @@
-"""The schedulers: hide, delegate, restore.
+"""The schedulers: snapshot, plan, apply, delegate, restore."""
 
-Each step takes a snapshot of vLLM's queues, asks the batch builder for a plan,
-sets what vLLM's own ``schedule()`` reads, calls it, and restores.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import vllm
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.compatibility import check_vllm_version
 from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.delegation import applied
 from vllm_sarathi.metrics.exporter import EngineMetricsWriter
 from vllm_sarathi.metrics.recorder import StepRecorder
-from vllm_sarathi.presets import batch_builder
-from vllm_sarathi.snapshot import Snapshot, admission_attribute, admission_limit, take_snapshot
-from vllm_sarathi.step import StepPlan
+from vllm_sarathi.observer import StepObserver
+from vllm_sarathi.presets import policy
+from vllm_sarathi.snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
@@ -46,84 +41,49 @@ class SarathiMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         engine: Any = self
-        config = engine.vllm_config
-        settings = SarathiConfig.from_mapping(config.additional_config.get("sarathi", {}))
+        settings = SarathiConfig.from_mapping(
+            engine.vllm_config.additional_config.get("sarathi", {})
+        )
         settings.check_limits(
             max_num_batched_tokens=engine.max_num_scheduled_tokens,
             enable_chunked_prefill=engine.scheduler_config.enable_chunked_prefill,
         )
-        self._batch_builder = batch_builder(settings, _min_prefill_tokens(engine))
-        self._recorder = self._metrics_writer = None
-        if engine.log_stats:
-            name, rank = _served_name(config), config.parallel_config.data_parallel_index
-            self._recorder = StepRecorder(settings.model_dump(), name, rank)
-            self._metrics_writer = EngineMetricsWriter(self._recorder.registry, f"engine-{rank}")
+        num_stages = engine.parallel_config.pipeline_parallel_size
+        self._policy = policy(settings, min_prefill_tokens(engine), num_stages)
+        self._recorder, self._metrics_writer = _metrics(engine, settings)
+        self._observer = StepObserver(
+            self._policy,
+            self._recorder,
+            num_stages,
+            settings.ttft_slo_ms / 1e3 if settings.ttft_slo_ms else None,
+            Path(settings.trace) if settings.trace else None,
+        )
         logger.info("SARATHI scheduling with %s", settings)
 
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         """Plan the next batch and let vLLM schedule it."""
-        started = perf_counter()
+        began_s = perf_counter()
         snapshot = take_snapshot(self)
-        plan = self._batch_builder.plan(snapshot.view)
-        with self._applied(plan, snapshot):
-            delegated = perf_counter()
+        plan = self._policy.builder.plan(snapshot.view)
+        with applied(self, plan, snapshot):
+            delegated_s = perf_counter()
             output = super().schedule(*args, **kwargs)  # type: ignore[misc]  # vLLM's
-            returned = perf_counter()
-        if self._recorder is not None and self._metrics_writer is not None:
-            prefills = [*snapshot.prefills, *self._admitted(output)]
-            overhead_s = perf_counter() - returned + delegated - started
-            self._recorder.record(plan, output, prefills, overhead_s)
-            self._metrics_writer.touch()
+            returned_s = perf_counter()
+        self._observer.scheduled(plan, snapshot, output, self._admitted(output))
+        if self._recorder is not None:
+            self._recorder.count_overhead(perf_counter() - returned_s + delegated_s - began_s)
         return output
 
-    @contextmanager
-    def _applied(self, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
-        """Set what vLLM's ``schedule()`` reads to the plan; restore it afterwards.
-
-        Without prefill nothing is restricted: decodes take what they need.
-        """
-        if not plan.chunks:
-            yield
-            return
+    def update_from_output(
+        self, scheduler_output: "SchedulerOutput", *args: Any, **kwargs: Any
+    ) -> Any:
+        """Let vLLM process a result, and learn from it."""
         engine: Any = self
-        budget, attribute = engine.max_num_scheduled_tokens, admission_attribute(engine)
-        limit, running = admission_limit(engine), engine.running
-        visible, tokens = running, plan.token_budget
-        if not snapshot.decodes_first:
-            visible, tokens = self._decodes_first(plan, snapshot)
-        shown = None if visible is running else frozenset(visible)
-        seats = len(visible) + engine.num_waiting_for_streaming_input + plan.max_new_prefills
-        engine.running = visible
-        engine.max_num_scheduled_tokens = min(tokens, budget)
-        setattr(engine, attribute, min(limit - len(running) + len(visible), seats))
-        try:
-            yield
-        finally:
-            engine.max_num_scheduled_tokens = budget
-            setattr(engine, attribute, limit)
-            if shown is not None:
-                engine.running = merge(running, shown, engine.running)
-
-    def _decodes_first(self, plan: StepPlan, snapshot: Snapshot) -> tuple[list[Any], int]:
-        """The running requests, decodes before prefills, and a token budget.
-
-        First come, first served, vLLM preempts from the end of its list, and
-        takes for granted that the end is not scheduled yet. So the budget keeps
-        to what surely fits into free memory. Where that leaves nothing for
-        prefill, the order stays, and a prefill in front of a decode sits the
-        step out instead.
-        """
-        engine: Any = self
-        tokens = plan.token_budget
-        if engine.policy != SchedulingPolicy.PRIORITY:
-            num_requests = snapshot.view.num_decodes + len(plan.chunks)
-            tokens = min(tokens, _num_tokens_that_fit(engine, num_requests))
-        if tokens > snapshot.view.num_decode_tokens:
-            by_phase = sorted(engine.running, key=lambda request: bool(request.is_prefill_chunk))
-            return by_phase, tokens
-        last = max(i for i, request in enumerate(engine.running) if not request.is_prefill_chunk)
-        decodes = [request for request in engine.running[:last] if not request.is_prefill_chunk]
-        return [*decodes, *engine.running[last:]], plan.token_budget
+        outputs = super().update_from_output(scheduler_output, *args, **kwargs)  # type: ignore[misc]
+        self._observer.finished(scheduler_output, drained=not engine.has_unfinished_requests())
+        if self._metrics_writer is not None:
+            self._metrics_writer.touch()
+        return outputs
 
     def _admitted(self, output: Any) -> list[Any]:
         """Requests that this step moved from waiting to running."""
@@ -139,33 +99,10 @@ class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):
     """For ``async_scheduling=True``."""
 
 
-def merge(running: list[Any], shown: frozenset[Any], scheduled: list[Any]) -> list[Any]:
-    """Bring vLLM's list back to order after a step that saw only part of it.
-
-    Args:
-        running: the list before the step.
-        shown: those of it that the step saw.
-        scheduled: the list after the step: shown ones less those preempted,
-            plus those admitted.
-
-    Returns:
-        Every survivor in its old place, then those admitted.
-    """
-    kept = frozenset(scheduled)
-    survivors = [request for request in running if request in kept or request not in shown]
-    return survivors + [request for request in scheduled if request not in shown]
-
-
-def _num_tokens_that_fit(engine: Any, num_requests: int) -> int:
-    """Tokens that free KV blocks surely hold, however they spread over requests."""
-    free = engine.kv_cache_manager.block_pool.get_num_free_blocks()
-    num_blocks = free // len(engine.kv_cache_config.kv_cache_groups) - 2 * num_requests
-    return int(num_blocks * engine.block_size - num_requests * engine.num_lookahead_tokens)
-
-
-def _min_prefill_tokens(engine: Any) -> int:
+def min_prefill_tokens(engine: Any) -> int:
     """Least chunk that makes progress: some models can only be cut at certain places."""
-    least = max(MIN_PREFILL_TOKENS, 1 + engine.num_spec_tokens, 1 + _prefill_lookahead(engine))
+    lookahead = getattr(engine, "num_prefill_lookahead", 0)
+    least = max(MIN_PREFILL_TOKENS, 1 + engine.num_spec_tokens, 1 + lookahead)
     if engine.need_mamba_block_aligned_split:
         least = max(least, engine.cache_config.block_size)
     whole_items = engine.scheduler_config.disable_chunked_mm_input
@@ -174,10 +111,13 @@ def _min_prefill_tokens(engine: Any) -> int:
     return int(min(least, engine.max_num_scheduled_tokens))
 
 
-def _prefill_lookahead(engine: Any) -> int:
-    return int(getattr(engine, "num_prefill_lookahead", 0))
-
-
-def _served_name(config: Any) -> str:
-    name = config.model_config.served_model_name
-    return str(name[0] if isinstance(name, list) else name)
+def _metrics(
+    engine: Any, settings: SarathiConfig
+) -> tuple[StepRecorder | None, EngineMetricsWriter | None]:
+    if not engine.log_stats:
+        return None, None
+    config = engine.vllm_config
+    name, rank = config.model_config.served_model_name, config.parallel_config.data_parallel_index
+    served = name[0] if isinstance(name, list) else name
+    recorder = StepRecorder(settings.model_dump(), served, rank)
+    return recorder, EngineMetricsWriter(recorder.registry, f"engine-{rank}")

@@ -60,6 +60,7 @@ def take_snapshot(scheduler: Any) -> Snapshot:
         decode_context_tokens=context,
         prefills=tuple(map(_view, prefills)),
         waiting=_first_waiting(scheduler),
+        num_waiting=scheduler.get_request_counts()[1],
         max_new_prefills=max(seats, 0),
     )
     return Snapshot(view, prefills, decodes_first)

@@ -48,6 +48,7 @@ class StepView:
             vLLM walks them.
         waiting: the requests that vLLM would admit next, in its order; may be
             cut short.
+        num_waiting: all requests that wait, at least ``len(waiting)``.
         max_new_prefills: how many waiting requests may be admitted at most.
     """
 
@@ -57,6 +58,7 @@ class StepView:
     decode_context_tokens: int = 0
     prefills: tuple[RequestView, ...] = ()
     waiting: tuple[RequestView, ...] = ()
+    num_waiting: int = 0
     max_new_prefills: int = 0
 
     @property
@@ -74,8 +76,12 @@ class BatchLimit(Enum):
     """The fixed chunk of decode-maximal batching."""
     TOKEN_BUDGET = "token_budget"
     """The fixed token budget."""
+    OBJECTIVE = "objective"
+    """The objective for the time between tokens."""
     TILE = "tile"
-    """Rounding down to whole tiles."""
+    """Whole tiles: some more tokens would cost more time than they are worth."""
+    KV_BLOCKS = "kv_blocks"
+    """Free KV blocks are kept for the growth of running requests."""
     MAXIMUM = "maximum"
     """vLLM's ``max_num_batched_tokens``."""
 

@@ -1,17 +1,20 @@
 """What the engine core counts, from what vLLM really scheduled."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from vllm_sarathi.step import StepPlan
+if TYPE_CHECKING:
+    from vllm_sarathi.observer import ScheduledStep
 
 PREFIX = "vllm_sarathi:"
 _LABELS = ("model_name", "engine")
 _TOKENS = (0, *(2**power for power in range(16)))
 _CHUNKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
-_SECONDS = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+_OVERHEAD_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+_STEP_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10)
+_RATIO = (0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 5)
 
 
 class StepRecorder:
@@ -28,57 +31,83 @@ class StepRecorder:
     def __init__(self, settings: dict[str, Any], model_name: str, engine: int) -> None:
         self.registry = CollectorRegistry()
         self._labels = (model_name, str(engine))
-        self._prefill_tokens = self._histogram(
-            "step_prefill_tokens", "Prefill tokens scheduled in a step.", _TOKENS
-        )
-        self._decode_tokens = self._histogram(
-            "step_decode_tokens", "Decode tokens scheduled in a step.", _TOKENS
-        )
-        self._token_budget = self._histogram(
-            "step_token_budget", "Token budget of a step that could run prefill.", _TOKENS
-        )
-        self._last_budget = self._metric(Gauge, "token_budget", "Token budget of the last step.")
-        self._piggybacked = self._metric(
-            Counter, "piggybacked_decodes", "Decodes that ran in a batch with a prefill chunk."
-        )
-        self._prompt_chunks = self._histogram(
-            "prompt_chunks", "Chunks in which a prompt was prefilled.", _CHUNKS
-        )
-        self._overhead = self._histogram(
-            "schedule_overhead_seconds", "Time that planning adds to one schedule().", _SECONDS
-        )
+        self._chunks: dict[str, int] = {}
+        self._make_schedule_metrics()
+        self._make_result_metrics()
         self._metric(Info, "settings", "Settings of the scheduler.").info(
             {name: str(value) for name, value in settings.items()}
         )
-        self._chunks: dict[str, int] = {}
 
-    def record(
-        self, plan: StepPlan, output: Any, prefills: Collection[Any], overhead_s: float
+    def _make_schedule_metrics(self) -> None:
+        self._prefill_tokens = self._metric(
+            Histogram, "step_prefill_tokens", "Prefill tokens scheduled in a step.", buckets=_TOKENS
+        )
+        self._decode_tokens = self._metric(
+            Histogram, "step_decode_tokens", "Decode tokens scheduled in a step.", buckets=_TOKENS
+        )
+        self._step_budget = self._metric(
+            Histogram, "step_token_budget", "Token budget of a step with prefill.", buckets=_TOKENS
+        )
+        self._token_budget = self._metric(Gauge, "token_budget", "Token budget of the last step.")
+        self._piggybacked = self._metric(
+            Counter, "piggybacked_decodes", "Decodes that ran in a batch with a prefill chunk."
+        )
+        self._prompt_chunks = self._metric(
+            Histogram, "prompt_chunks", "Chunks in which a prompt was prefilled.", buckets=_CHUNKS
+        )
+        self._limits = Counter(
+            PREFIX + "step_limit",
+            "Steps by what kept them from being larger.",
+            (*_LABELS, "limit"),
+            registry=self.registry,
+        )
+        text = "Time that planning adds to one schedule()."
+        name = "schedule_overhead_seconds"
+        self._overhead = self._metric(Histogram, name, text, buckets=_OVERHEAD_S)
+
+    def _make_result_metrics(self) -> None:
+        self._predicted = self._metric(
+            Histogram, "predicted_step_seconds", "Predicted duration of a step.", buckets=_STEP_S
+        )
+        self._measured = self._metric(
+            Histogram, "measured_step_seconds", "Measured duration of a step.", buckets=_STEP_S
+        )
+        text = "Measured over predicted duration of a step; its quantiles are the model's error."
+        self._ratio = self._metric(Histogram, "step_time_ratio", text, buckets=_RATIO)
+        self._safety = self._metric(
+            Gauge, "step_time_safety_factor", "Factor under which 99% of the measured times stay."
+        )
+        self._objective = self._metric(
+            Gauge, "tbt_objective_seconds", "Objective for the time between tokens."
+        )
+        self._late_tokens = self._metric(
+            Counter, "tbt_objective_misses", "Tokens that came later than the objective."
+        )
+        self._late_first = self._metric(
+            Counter, "ttft_objective_misses", "First tokens that came later than the objective."
+        )
+
+    def count_schedule(
+        self, step: "ScheduledStep | None", chunks: Collection[Any], finished: Collection[str]
     ) -> None:
-        """Count one step.
+        """Count what was scheduled.
 
         Args:
-            plan: what was planned.
-            output: vLLM's ``SchedulerOutput``, what was scheduled.
-            prefills: requests that had prefill left, or were admitted.
-            overhead_s: time spent around vLLM's own ``schedule()``, in seconds.
+            step: the step, or None if nothing was there to run.
+            chunks: requests of which the step runs a prefill chunk.
+            finished: ids of the requests that have finished since the last step.
         """
-        self._overhead.observe(overhead_s)
-        self._forget(output.finished_req_ids)
-        if not output.total_num_scheduled_tokens:
+        for request_id in finished:
+            self._chunks.pop(request_id, None)
+        if step is None:
             return
-        scheduled = output.num_scheduled_tokens
-        chunks = [request for request in prefills if request.request_id in scheduled]
-        num_prefill = sum(scheduled[request.request_id] for request in chunks)
-        self._prefill_tokens.observe(num_prefill)
-        self._decode_tokens.observe(output.total_num_scheduled_tokens - num_prefill)
+        self._prefill_tokens.observe(step.num_prefill_tokens)
+        self._decode_tokens.observe(step.work.num_tokens - step.num_prefill_tokens)
+        self._token_budget.set(step.token_budget)
         if chunks:
-            self._piggybacked.inc(len(scheduled) - len(chunks))
-            self._token_budget.observe(plan.token_budget)
-        self._last_budget.set(plan.token_budget)
-        self._count_chunks(chunks)
-
-    def _count_chunks(self, chunks: Collection[Any]) -> None:
+            self._piggybacked.inc(step.num_decodes)
+            self._step_budget.observe(step.token_budget)
+            self._limits.labels(*self._labels, step.limit).inc()
         for request in chunks:
             count = self._chunks.pop(request.request_id, 0) + 1
             if request.is_prefill_chunk:
@@ -86,12 +115,39 @@ class StepRecorder:
             else:
                 self._prompt_chunks.observe(count)
 
-    def _forget(self, request_ids: Collection[str]) -> None:
-        for request_id in request_ids:
-            self._chunks.pop(request_id, None)
+    def count_overhead(self, overhead_s: float) -> None:
+        """Count the time spent around vLLM's own ``schedule()``, in seconds."""
+        self._overhead.observe(overhead_s)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Any:
-        return self._metric(Histogram, name, text, buckets=buckets)
+    def count_result(
+        self,
+        step: "ScheduledStep",
+        duration_s: float | None,
+        gap_s: float | None,
+        num_late_first: int,
+        safety: float,
+    ) -> None:
+        """Count what a result showed.
+
+        Args:
+            step: the step.
+            duration_s: how long it took, in seconds, if that could be told.
+            gap_s: the gap between tokens that this means for its decodes.
+            num_late_first: first tokens in it that missed their objective.
+            safety: the step-time model's safety factor.
+        """
+        self._late_first.inc(num_late_first)
+        self._safety.set(safety)
+        if step.objective_s is not None:
+            self._objective.set(step.objective_s)
+        if duration_s is None or gap_s is None:
+            return
+        self._measured.observe(duration_s)
+        if step.predicted_s > 0:
+            self._predicted.observe(step.predicted_s)
+            self._ratio.observe(duration_s / step.predicted_s)
+        if step.objective_s and gap_s > step.objective_s:
+            self._late_tokens.inc(step.num_decodes)
 
     def _metric(self, kind: Any, name: str, text: str, **options: Any) -> Any:
         metric = kind(PREFIX + name, text, _LABELS, registry=self.registry, **options)

@@ -1,0 +1,92 @@
+"""Sets what vLLM's own ``schedule()`` reads to a plan, and restores it.
+
+A token budget makes the batch, for vLLM serves its list of running requests in
+order until the budget is used up. Nothing in vLLM is replaced.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
+
+from vllm_sarathi.snapshot import Snapshot, admission_attribute, admission_limit
+from vllm_sarathi.step import StepPlan
+
+
+@contextmanager
+def applied(engine: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
+    """Let vLLM's ``schedule()``, called inside the block, follow a plan.
+
+    Without prefill nothing is restricted: decodes take what they need. The
+    queues are whole afterwards, also after an exception.
+
+    Args:
+        engine: a vLLM ``Scheduler``.
+        plan: the next batch.
+        snapshot: what the plan was made from.
+    """
+    if not plan.chunks:
+        yield
+        return
+    budget, attribute = engine.max_num_scheduled_tokens, admission_attribute(engine)
+    limit, running = admission_limit(engine), engine.running
+    visible, tokens = running, plan.token_budget
+    if not snapshot.decodes_first:
+        visible, tokens = decodes_first(engine, plan, snapshot)
+    shown = None if visible is running else frozenset(visible)
+    seats = len(visible) + engine.num_waiting_for_streaming_input + plan.max_new_prefills
+    engine.running = visible
+    engine.max_num_scheduled_tokens = min(tokens, budget)
+    setattr(engine, attribute, min(limit - len(running) + len(visible), seats))
+    try:
+        yield
+    finally:
+        engine.max_num_scheduled_tokens = budget
+        setattr(engine, attribute, limit)
+        if shown is not None:
+            engine.running = merge(running, shown, engine.running)
+
+
+def decodes_first(engine: Any, plan: StepPlan, snapshot: Snapshot) -> tuple[list[Any], int]:
+    """The running requests, decodes before prefills, and a token budget.
+
+    First come, first served, vLLM preempts from the end of its list, and takes
+    for granted that the end is not scheduled yet. So the budget keeps to what
+    surely fits into free memory. Where that leaves nothing for prefill, the
+    order stays, and a prefill in front of a decode sits the step out instead.
+    """
+    tokens = plan.token_budget
+    if engine.policy != SchedulingPolicy.PRIORITY:
+        num_requests = snapshot.view.num_decodes + len(plan.chunks)
+        tokens = min(tokens, num_tokens_that_fit(engine, num_requests))
+    if tokens > snapshot.view.num_decode_tokens:
+        by_phase = sorted(engine.running, key=lambda request: bool(request.is_prefill_chunk))
+        return by_phase, tokens
+    last = max(i for i, request in enumerate(engine.running) if not request.is_prefill_chunk)
+    decodes = [request for request in engine.running[:last] if not request.is_prefill_chunk]
+    return [*decodes, *engine.running[last:]], plan.token_budget
+
+
+def merge(running: list[Any], shown: frozenset[Any], scheduled: list[Any]) -> list[Any]:
+    """Bring vLLM's list back to order after a step that saw another.
+
+    Args:
+        running: the list before the step.
+        shown: those of it that the step saw.
+        scheduled: the list after the step: shown ones less those preempted,
+            plus those admitted.
+
+    Returns:
+        Every survivor in its old place, then those admitted.
+    """
+    kept = frozenset(scheduled)
+    survivors = [request for request in running if request in kept or request not in shown]
+    return survivors + [request for request in scheduled if request not in shown]
+
+
+def num_tokens_that_fit(engine: Any, num_requests: int) -> int:
+    """Tokens that free KV blocks surely hold, however they spread over requests."""
+    free = engine.kv_cache_manager.block_pool.get_num_free_blocks()
+    num_blocks = free // len(engine.kv_cache_config.kv_cache_groups) - 2 * num_requests
+    return int(num_blocks * engine.block_size - num_requests * engine.num_lookahead_tokens)

@@ -1,0 +1,140 @@
+"""Follows each step from its schedule to its result: learns, counts, traces."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from vllm_sarathi.metrics.recorder import StepRecorder
+from vllm_sarathi.presets import Policy
+from vllm_sarathi.snapshot import Snapshot
+from vllm_sarathi.step import StepPlan
+from vllm_sarathi.step_time import StepWork
+from vllm_sarathi.step_timer import StepTimer
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledStep:
+    """What vLLM made of a plan.
+
+    Attributes:
+        work: what of the batch decides its duration.
+        num_decodes: decodes in it.
+        num_prefill_tokens: prefill tokens in it.
+        token_budget: tokens that it might have held.
+        limit: what kept it from being larger.
+        predicted_s: expected duration.
+        objective_s: objective for gaps between tokens, or None.
+        arrivals_s: arrival of the requests whose first token it brings, in
+            seconds since the epoch.
+    """
+
+    work: StepWork
+    num_decodes: int
+    num_prefill_tokens: int
+    token_budget: int
+    limit: str
+    predicted_s: float
+    objective_s: float | None
+    arrivals_s: tuple[float, ...]
+
+
+class StepObserver:
+    """What a scheduler tells about its steps.
+
+    Args:
+        policy: its step-time model learns from each result.
+        recorder: counts, or None.
+        num_stages: pipeline stages.
+        ttft_s: objective for the time to first token, in seconds, or None.
+        trace: a file that gets a JSON line for each step, or None.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        recorder: StepRecorder | None,
+        num_stages: int = 1,
+        ttft_s: float | None = None,
+        trace: Path | None = None,
+    ) -> None:
+        self._policy = policy
+        self._recorder = recorder
+        self._num_stages = num_stages
+        self._ttft_s = ttft_s
+        self._timer = StepTimer[ScheduledStep](num_stages)
+        self._trace: TextIO | None = trace.open("a", buffering=1) if trace else None
+
+    def scheduled(
+        self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
+    ) -> None:
+        """Note what vLLM scheduled.
+
+        Args:
+            plan: the plan.
+            snapshot: what it was made from.
+            output: vLLM's ``SchedulerOutput``.
+            admitted: requests that the step moved from waiting to running.
+        """
+        tokens = output.num_scheduled_tokens
+        chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
+        if tokens:
+            step = self._describe(plan, snapshot, output, chunks)
+            self._timer.scheduled(output, step)
+        else:
+            self._timer.paused()
+        if self._recorder:
+            self._recorder.count_schedule(step if tokens else None, chunks, output.finished_req_ids)
+
+    def finished(self, output: Any, drained: bool) -> None:
+        """Learn from a result.
+
+        Args:
+            output: the ``SchedulerOutput`` that it answers.
+            drained: whether no request is left.
+        """
+        result = self._timer.finished(output, drained)
+        if result is None:
+            return
+        step, duration_s = result
+        late = self._num_late_first_tokens(step)
+        if duration_s is not None:
+            self._policy.step_time.observe(step.work, duration_s)
+        if self._recorder:
+            gap_s = None if duration_s is None else duration_s * self._num_stages
+            safety = self._policy.step_time.safety.value
+            self._recorder.count_result(step, duration_s, gap_s, late, safety)
+        if self._trace:
+            line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
+            self._trace.write(json.dumps(line) + "\n")
+
+    def _describe(
+        self, plan: StepPlan, snapshot: Snapshot, output: Any, chunks: list[Any]
+    ) -> ScheduledStep:
+        tokens = output.num_scheduled_tokens
+        context = sum(
+            tokens[r.request_id] * (r.num_computed_tokens - tokens[r.request_id] / 2)
+            for r in chunks
+        )
+        work = StepWork(
+            output.total_num_scheduled_tokens, context, snapshot.view.decode_context_tokens
+        )
+        return ScheduledStep(
+            work=work,
+            num_decodes=len(tokens) - len(chunks),
+            num_prefill_tokens=sum(tokens[r.request_id] for r in chunks),
+            token_budget=plan.token_budget,
+            limit=plan.limit.value,
+            predicted_s=self._policy.step_time.predict(work),
+            objective_s=self._policy.objective_s(snapshot.view),
+            arrivals_s=tuple(
+                r.arrival_time for r in chunks if not (r.is_prefill_chunk or r.num_output_tokens)
+            ),
+        )
+
+    def _num_late_first_tokens(self, step: ScheduledStep) -> int:
+        if self._ttft_s is None:
+            return 0
+        now_s = time.time()
+        return sum(now_s - arrival_s > self._ttft_s for arrival_s in step.arrivals_s)

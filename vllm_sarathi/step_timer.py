@@ -1,0 +1,65 @@
+"""Measures the real duration of steps.
+
+With batches in flight, the time inside ``schedule()`` or from it to the result
+says little: a step takes from one result to the next while the device is busy.
+"""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+Step = TypeVar("Step")
+
+
+class _InFlight(NamedTuple, Generic[Step]):
+    output: Any
+    step: Step
+    began_s: float | None
+
+
+@dataclass(slots=True)
+class StepTimer(Generic[Step]):
+    """Turns schedules and results into durations.
+
+    Attributes:
+        num_stages: pipeline stages. A duration is the time of the slowest one.
+    """
+
+    num_stages: int = 1
+    _in_flight: deque[_InFlight[Step]] = field(default_factory=deque)
+    _last_result_s: float = 0.0
+    _is_idle: bool = True
+
+    def scheduled(self, output: Any, step: Step) -> None:
+        """Note a batch with tokens that was just scheduled."""
+        began_s = time.monotonic() if self._is_idle else None
+        self._in_flight.append(_InFlight(output, step, began_s))
+        self._is_idle = False
+
+    def paused(self) -> None:
+        """Note a schedule that found nothing to run."""
+        self._is_idle = not self._in_flight
+
+    def finished(self, output: Any, drained: bool) -> tuple[Step, float | None] | None:
+        """Note a result.
+
+        Args:
+            output: the object that ``scheduled`` was given; others are ignored.
+            drained: whether no request is left.
+
+        Returns:
+            The step, and its duration in seconds or None where that cannot be told.
+        """
+        if not any(step.output is output for step in self._in_flight):
+            return None
+        while (done := self._in_flight.popleft()).output is not output:
+            pass
+        now_s = time.monotonic()
+        began_s = self._last_result_s if done.began_s is None else done.began_s
+        self._last_result_s = now_s
+        pipelined = self.num_stages > 1
+        self._is_idle = not self._in_flight and (drained or pipelined)
+        # A pipeline that fills takes as many stage times as it has stages.
+        filling = pipelined and done.began_s is not None
+        return done.step, None if filling else now_s - began_s
