@@ -1,7 +1,7 @@
 """How long one pipeline stage takes for one batch, and what surrounds it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -35,16 +35,16 @@ class StepCost:
 
     The table is linear between its points; a tile cliff is two points one token
     apart. It starts flat (weights are read whatever the batch) and goes on beyond
-    its last point at the slope of its last segment.
+    its last point at the time per token of that point.
 
     Args:
-        token_points: (number of tokens, seconds), both rising; at least two.
+        token_points: (number of tokens, seconds), tokens rising; at least two.
         chunk_context_s: seconds per query-key pair of a prefill chunk.
         decode_context_s: seconds per token of context that a decode reads.
         sampled_s: seconds per token sampled.
 
     Raises:
-        ValueError: the points do not rise, or a cost is negative.
+        ValueError: the tokens do not rise, or a cost is negative.
     """
 
     token_points: tuple[tuple[int, float], ...]
@@ -54,10 +54,11 @@ class StepCost:
 
     def __post_init__(self) -> None:
         points = self.token_points
-        if len(points) < 2 or any(a[0] >= b[0] or a[1] > b[1] for a, b in pairwise(points)):
+        rising = all(a[0] < b[0] for a, b in pairwise(points))
+        if len(points) < 2 or not rising or points[0][0] < 0 or any(p[1] < 0 for p in points):
             raise ValueError(
                 f"token_points={points!r} must be two or more points with rising tokens "
-                "and times that do not fall"
+                "and times of 0 or more"
             )
         for name in ("chunk_context_s", "decode_context_s", "sampled_s"):
             if not getattr(self, name) >= 0:
@@ -68,17 +69,12 @@ class StepCost:
         tokens, times = zip(*self.token_points, strict=True)
         return [float(t) for t in np.interp(range(tokens[-1] + 1), tokens, times)]
 
-    @cached_property
-    def _slope_s(self) -> float:
-        (tokens_a, time_a), (tokens_b, time_b) = self.token_points[-2:]
-        return (time_b - time_a) / (tokens_b - tokens_a)
-
     def tokens_s(self, num_tokens: int) -> float:
         """Seconds that so many tokens take before attention."""
         last = len(self._table) - 1
         if num_tokens <= last:
             return self._table[num_tokens]
-        return self._table[last] + (num_tokens - last) * self._slope_s
+        return self._table[last] * num_tokens / last
 
     def step_s(self, shape: BatchShape) -> float:
         """Seconds that a batch takes. O(1)."""
@@ -143,8 +139,6 @@ class Deployment:
 
     def to_json(self) -> dict[str, Any]:
         """A mapping that ``from_json`` reads."""
-        from dataclasses import asdict
-
         return asdict(self)
 
     @classmethod
