@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -107,8 +108,13 @@ def scraped(samples: list[str]) -> Table:
     for sample in samples:
         name, value = sample.rsplit(" ", 1)
         if "_bucket{" not in name and "_created{" not in name:
-            table.add_row(name.split("{")[0] if "_info" not in name else name, value)
+            table.add_row(without_common_labels(name), value)
     return table
+
+
+def without_common_labels(name: str) -> str:
+    name = re.sub(r'(model_name|engine)="[^"]*",?', "", name)
+    return name.replace(",}", "}").replace("{}", "")
 
 
 def provenance(arguments: argparse.Namespace) -> dict[str, Any]:

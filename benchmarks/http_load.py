@@ -32,13 +32,13 @@ class MixedLoad:
     """
 
     num_streams: int = 4
-    chats_per_stream: int = 3
-    chat_tokens: int = 160
+    chats_per_stream: int = 8
+    chat_tokens: int = 60
     num_long: int = 8
-    long_words: int = 1500
+    long_words: int = 1000
     long_tokens: int = 16
     first_long_s: float = 2.0
-    long_every_s: float = 6.0
+    long_every_s: float = 9.0
     seed: int = 0
 
 
@@ -125,7 +125,7 @@ async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
 
 
 async def run_load(
-    url: str, model: str, load: MixedLoad, on_token: Callable[[Stream], None]
+    url: str, model: str, load: MixedLoad, on_answer: Callable[[Stream], None]
 ) -> LoadResult:
     """Send a mixed load to a server and wait for its end.
 
@@ -133,7 +133,7 @@ async def run_load(
         url: the server's root.
         model: the served model's name.
         load: the load.
-        on_token: called at the end of each request, to show progress.
+        on_answer: called at the end of each request, to show progress.
     """
     words = random.Random(load.seed)
     result = LoadResult(load, time.monotonic())
@@ -143,7 +143,7 @@ async def run_load(
         stream = await ask(client, model, prompt, max_tokens)
         stream.name = name
         result.streams.append(stream)
-        on_token(stream)
+        on_answer(stream)
 
     async def chats(index: int) -> None:
         for turn in range(load.chats_per_stream):

@@ -31,6 +31,7 @@ _PRIOR_WEIGHT = 0.01
 _CORRECTION_RATE = 0.05
 _OUTLIER_RATIO = 2.0
 _OUTLIERS_BELIEVED = 4
+_OLD_MACHINE_WEIGHT = 1e-3
 _WARM_STEPS = 30
 _FITS_AT_ONCE = 64
 _STEPS_PER_FIT = 8
@@ -132,7 +133,18 @@ class StepTimeModel:
         """A pause or a compilation, unless it lasts: then the machine has changed."""
         strange = not 1 / _OUTLIER_RATIO < ratio < _OUTLIER_RATIO
         self._outliers = self._outliers + 1 if strange else 0
-        return strange and self._outliers < _OUTLIERS_BELIEVED
+        if self._outliers == _OUTLIERS_BELIEVED:
+            self._outliers = 0
+            self._forget()
+            return False
+        return strange
+
+    def _forget(self) -> None:
+        """Give new steps the say: what was learned stays as a guess only."""
+        self._moments *= _OLD_MACHINE_WEIGHT
+        self._targets *= _OLD_MACHINE_WEIGHT
+        self._corrections.clear()
+        self.num_observed = 0
 
     def _learn(self, work: StepWork, duration_s: float) -> None:
         row = np.array((1.0, *work)) * _SCALE / duration_s
