@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from vllm_sarathi.simulator.clock import EPOCH_S
+from vllm_sarathi.simulator.shortcuts import request_class
 from vllm_sarathi.simulator.workload import Workload
 
 # Token ids are made up: equal leading ids make equal KV blocks, nothing else matters.
@@ -24,11 +25,10 @@ class RequestSource:
 
     def __init__(self, workload: Workload, block_hasher: Callable[..., Any] | None) -> None:
         from vllm.sampling_params import SamplingParams
-        from vllm.v1.request import Request
 
         self.workload = workload
         self.num_taken = 0
-        self._request = Request
+        self._request = request_class()
         self._hasher = block_hasher
         self._arrivals: list[float] = workload.arrival_s.tolist()
         self._prompts: list[int] = workload.lengths.num_prompt.tolist()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+from vllm_sarathi.simulator import shortcuts
 from vllm_sarathi.simulator.clock import VirtualClock
 from vllm_sarathi.simulator.engine import Engine
 from vllm_sarathi.simulator.pipeline import Pipeline
@@ -71,6 +72,7 @@ def simulate(
         from vllm.v1.outputs import ModelRunnerOutput
 
         scheduler, config = built
+        shortcuts.install(scheduler)
         waits = engine.v2_model_runner
         pipeline = Pipeline(deployment, noise, seed, waits, ModelRunnerOutput)
         source = RequestSource(workload, block_hasher(engine))
@@ -112,7 +114,6 @@ def quiet_vllm() -> Iterator[None]:
 def without_garbage_collection() -> Iterator[None]:
     """Requests hold no cycles: collecting while they live only costs time."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.freeze()
     gc.disable()
     try:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,7 +94,9 @@ def gpu_engine(
         The scheduler, and vLLM's configuration for it.
     """
     chosen = scheduler_class(settings)
-    config = _engine_config(settings, max_model_len)
+    limits = json.dumps([max_model_len, _engine_args(settings)])
+    config = _engine_config(limits)
+    config.additional_config = {"sarathi": dict(settings.sarathi)}
     # Set afterwards: the platform that simulates would refuse what a GPU allows.
     config.scheduler_config.async_scheduling = settings.async_scheduling
     config.parallel_config.pipeline_parallel_size = num_stages
@@ -107,23 +109,30 @@ def gpu_engine(
             scheduler.shutdown()
 
 
-def _engine_config(settings: EngineSettings, max_model_len: int) -> Any:
+def _engine_args(settings: EngineSettings) -> dict[str, Any]:
+    return {
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "max_num_seqs": min(settings.max_num_seqs, settings.max_num_batched_tokens),
+        "enable_prefix_caching": bool(settings.enable_prefix_caching),
+        "block_size": settings.block_size,
+        "scheduling_policy": settings.policy,
+        **settings.engine_args,
+    }
+
+
+@lru_cache(maxsize=64)
+def _engine_config(limits: str) -> Any:
+    """vLLM's configuration; kept, for it takes longer to make than a short run."""
     from vllm.engine.arg_utils import EngineArgs
 
-    config = EngineArgs(
+    max_model_len, engine_args = json.loads(limits)
+    return EngineArgs(
         model=_model_folder(max_model_len),
         skip_tokenizer_init=True,
         max_model_len=max_model_len,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        max_num_seqs=min(settings.max_num_seqs, settings.max_num_batched_tokens),
-        enable_prefix_caching=bool(settings.enable_prefix_caching),
-        block_size=settings.block_size,
-        scheduling_policy=settings.policy,
         async_scheduling=False,
-        **settings.engine_args,
+        **engine_args,
     ).create_engine_config()
-    config.additional_config = {"sarathi": dict(settings.sarathi)}
-    return config
 
 
 def _build(chosen: type, config: Any, num_blocks: int) -> Any:
