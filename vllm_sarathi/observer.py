@@ -49,6 +49,9 @@ class StepObserver:
         num_stages: pipeline stages.
         ttft_s: objective for the time to first token, in seconds, or None.
         trace: a file that gets a JSON line for each step, or None.
+
+    Raises:
+        ValueError: the trace cannot be written.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class StepObserver:
         self._num_stages = num_stages
         self._ttft_s = ttft_s
         self._timer = StepTimer[ScheduledStep](num_stages)
-        self._trace: TextIO | None = trace.open("a", buffering=1) if trace else None
+        self._trace = _open(trace) if trace else None
 
     def scheduled(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
@@ -138,3 +141,13 @@ class StepObserver:
             return 0
         now_s = time.time()
         return sum(now_s - arrival_s > self._ttft_s for arrival_s in step.arrivals_s)
+
+
+def _open(trace: Path) -> TextIO:
+    try:
+        return trace.open("a", buffering=1, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"sarathi setting trace={str(trace)!r} cannot be written: {error}; "
+            "allowed is a file in a folder that exists"
+        ) from error
