@@ -49,7 +49,6 @@ def test_a_bad_setting_is_refused_by_name_value_and_what_is_allowed(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"balance_micro_batches": True},
         {"order": "edf"},
         {"qos_classes": {"interactive": {}}},
         {"relegate": True},

@@ -13,7 +13,6 @@ DEFAULT_CHUNK_SIZE = 256
 DEFAULT_TOKEN_BUDGET = 512
 
 _NOT_AVAILABLE_YET = (
-    "balance_micro_batches",
     "order",
     "qos_classes",
     "relegate",
@@ -62,7 +61,7 @@ class SarathiConfig(BaseModel):
     )
     trace: str | None = Field(None, description="File that gets a JSON line for each step.")
     balance_micro_batches: bool | None = Field(
-        None, description="Give pipeline stages micro-batches of even work."
+        None, description="Spread decodes evenly over pipeline stages; null: with more than one."
     )
     order: Literal["fcfs", "edf", "srpf", "hybrid"] | None = Field(
         None, description="Order in which waiting requests are admitted."

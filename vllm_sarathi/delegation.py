@@ -10,7 +10,12 @@ from typing import Any
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 
-from vllm_sarathi.snapshot import Snapshot, admission_attribute, admission_limit
+from vllm_sarathi.snapshot import (
+    Snapshot,
+    admission_attribute,
+    admission_limit,
+    num_free_blocks,
+)
 from vllm_sarathi.step import StepPlan
 
 
@@ -18,27 +23,34 @@ from vllm_sarathi.step import StepPlan
 def applied(engine: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
     """Let vLLM's ``schedule()``, called inside the block, follow a plan.
 
-    Without prefill nothing is restricted: decodes take what they need. The
-    queues are whole afterwards, also after an exception.
+    Without prefill the tokens are not restricted: decodes take what they need.
+    The queues are whole afterwards, also after an exception.
 
     Args:
         engine: a vLLM ``Scheduler``.
         plan: the next batch.
         snapshot: what the plan was made from.
     """
-    if not plan.chunks:
+    if not plan.chunks and not snapshot.held_back:
         yield
         return
     budget, attribute = engine.max_num_scheduled_tokens, admission_attribute(engine)
     limit, running = admission_limit(engine), engine.running
-    visible, tokens = running, plan.token_budget
-    if not snapshot.decodes_first:
-        visible, tokens = decodes_first(engine, plan, snapshot)
+    visible, tokens = running, budget
+    if plan.chunks:
+        tokens = plan.token_budget
+        if not snapshot.decodes_first:
+            visible, tokens = decodes_first(engine, plan, snapshot)
+    if snapshot.held_back:
+        visible = [request for request in visible if request not in snapshot.held_back]
+    most = limit - len(running) + len(visible)
+    if plan.chunks:
+        taken = len(visible) + engine.num_waiting_for_streaming_input
+        most = min(most, taken + plan.max_new_prefills)
     shown = None if visible is running else frozenset(visible)
-    seats = len(visible) + engine.num_waiting_for_streaming_input + plan.max_new_prefills
     engine.running = visible
     engine.max_num_scheduled_tokens = min(tokens, budget)
-    setattr(engine, attribute, min(limit - len(running) + len(visible), seats))
+    setattr(engine, attribute, most)
     try:
         yield
     finally:
@@ -87,6 +99,7 @@ def merge(running: list[Any], shown: frozenset[Any], scheduled: list[Any]) -> li
 
 def num_tokens_that_fit(engine: Any, num_requests: int) -> int:
     """Tokens that free KV blocks surely hold, however they spread over requests."""
-    free = engine.kv_cache_manager.block_pool.get_num_free_blocks()
-    num_blocks = free // len(engine.kv_cache_config.kv_cache_groups) - 2 * num_requests
+    num_blocks = (
+        num_free_blocks(engine) // len(engine.kv_cache_config.kv_cache_groups) - 2 * num_requests
+    )
     return int(num_blocks * engine.block_size - num_requests * engine.num_lookahead_tokens)

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from vllm_sarathi.micro_batch import decode_share
 from vllm_sarathi.step import RequestView, StepView
 
 MAX_WAITING_SEEN = 4
 """Waiting requests that a view shows; a batch seldom admits more."""
+
+_BLOCKS_TO_HOLD_BACK = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +22,25 @@ class Snapshot:
         view: what the batch builder sees.
         prefills: running requests with prefill left, in vLLM's order.
         decodes_first: whether vLLM's order has no prefill before a decode.
+        held_back: decodes that leave their place to later micro-batches.
     """
 
     view: StepView
     prefills: list[Any]
     decodes_first: bool
+    held_back: frozenset[Any] = frozenset()
 
 
-def take_snapshot(scheduler: Any) -> Snapshot:
+def take_snapshot(scheduler: Any, num_micro_batches: int = 1) -> Snapshot:
     """Read the requests that vLLM's ``schedule()`` could run now.
 
     Args:
         scheduler: a vLLM ``Scheduler`` between two calls of ``schedule()``.
+        num_micro_batches: batches over which the decodes are spread evenly.
     """
-    running = scheduler.running
-    next_step = scheduler.current_step + 1
+    running, next_step = scheduler.running, scheduler.current_step + 1
     prefills: list[Any] = []
-    num_decodes = num_decode_tokens = context = 0
+    ready: list[tuple[int, int, Any]] = []
     decodes_first = True
     for request in running:
         if request.is_prefill_chunk:
@@ -49,21 +54,24 @@ def take_snapshot(scheduler: Any) -> Snapshot:
             continue  # its last token is still in flight
         if placeholders and computed + 2 - placeholders >= _max_total_tokens(request):
             continue  # the step in flight reaches its limit
-        num_decodes += 1
-        num_decode_tokens += num_tokens
-        context += computed
+        ready.append((num_tokens, computed, request))
+    share = decode_share(len(ready), len(running) - len(prefills), num_micro_batches)
+    if share < len(ready) and num_free_blocks(scheduler) < _BLOCKS_TO_HOLD_BACK * len(running):
+        share = len(ready)  # whom vLLM would preempt has to be there
+    held_back = frozenset(request for _, _, request in ready[share:])
+    del ready[share:]
     seats = admission_limit(scheduler) - len(running) - scheduler.num_waiting_for_streaming_input
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
-        num_decodes=num_decodes,
-        num_decode_tokens=num_decode_tokens,
-        decode_context_tokens=context,
+        num_decodes=len(ready),
+        num_decode_tokens=sum(num_tokens for num_tokens, _, _ in ready),
+        decode_context_tokens=sum(computed for _, computed, _ in ready),
         prefills=tuple(map(_view, prefills)),
         waiting=_first_waiting(scheduler),
         num_waiting=scheduler.get_request_counts()[1],
         max_new_prefills=max(seats, 0),
     )
-    return Snapshot(view, prefills, decodes_first)
+    return Snapshot(view, prefills, decodes_first, held_back)
 
 
 def _first_waiting(scheduler: Any) -> tuple[RequestView, ...]:
@@ -101,3 +109,8 @@ def admission_attribute(scheduler: Any) -> str:
 def admission_limit(scheduler: Any) -> int:
     """How many requests vLLM lets run at once."""
     return int(getattr(scheduler, admission_attribute(scheduler)))
+
+
+def num_free_blocks(scheduler: Any) -> int:
+    """KV blocks that no running request holds."""
+    return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks())

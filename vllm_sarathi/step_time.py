@@ -180,7 +180,7 @@ class StepTimeModel:
 
 def _size_class(num_tokens: int) -> int:
     """The smallest of ``BATCH_SIZES`` that holds so many tokens."""
-    return BATCH_SIZES[min(bisect_left(BATCH_SIZES, num_tokens), len(BATCH_SIZES) - 1)]
+    return int(BATCH_SIZES[min(bisect_left(BATCH_SIZES, num_tokens), len(BATCH_SIZES) - 1)])
 
 
 def non_negative_fit(

@@ -1,0 +1,69 @@
+"""Pipelines: as many batches in flight as stages, decodes spread evenly."""
+
+import pytest
+from engineless import Engine
+from hypothesis import given
+from hypothesis import strategies as st
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from vllm_sarathi import SarathiScheduler
+from vllm_sarathi.micro_batch import decode_share
+
+
+def pipeline(ours: type, num_stages: int, **settings: object) -> Engine:
+    engine = Engine(ours, settings, in_flight=num_stages, pipeline_parallel_size=num_stages)
+    for i in range(8):
+        engine.add(f"r{i}", 20, max_tokens=20)
+    return engine
+
+
+@pytest.mark.parametrize("num_stages", [2, 4])
+def test_a_burst_of_decodes_spreads_over_the_stages(num_stages: int) -> None:
+    engine = pipeline(SarathiScheduler, num_stages)
+    engine.run()
+    share = 8 // num_stages
+    assert engine.batches[4:20] == [f"D{share}"] * 16
+
+
+def test_stock_vllm_gives_them_all_to_one_micro_batch() -> None:
+    engine = pipeline(Scheduler, 2)
+    engine.run()
+    assert set(engine.batches[2:20]) == {"D8", "-"}
+
+
+def test_unbalanced_by_choice_is_as_stock() -> None:
+    engine = pipeline(SarathiScheduler, 2, balance_micro_batches=False)
+    engine.run()
+    assert set(engine.batches[2:20]) == {"D8", "-"}
+
+
+def test_a_lone_decode_loses_nothing() -> None:
+    engines = [
+        Engine(ours, in_flight=2, pipeline_parallel_size=2)
+        for ours in (Scheduler, SarathiScheduler)
+    ]
+    for engine in engines:
+        engine.add("alone", 20, max_tokens=10)
+        engine.run()
+    assert engines[0].batches == engines[1].batches
+
+
+@pytest.mark.parametrize("num_blocks", [40, 5000])
+def test_the_tokens_are_those_of_one_stage(num_blocks: int) -> None:
+    outputs = []
+    for ours, num_stages in ((Scheduler, 1), (SarathiScheduler, 2), (SarathiScheduler, 4)):
+        engine = Engine(
+            ours, num_blocks=num_blocks, in_flight=num_stages, pipeline_parallel_size=num_stages
+        )
+        for i in range(9):
+            engine.add(f"r{i}", 30 + 20 * i, max_tokens=40)
+        engine.run()
+        outputs.append(engine.outputs)
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+@given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 16))
+def test_shares_take_everyone_within_one_round(ready: int, in_flight: int, stages: int) -> None:
+    share = decode_share(ready, ready + in_flight, stages)
+    assert share <= ready
+    assert share * stages >= ready

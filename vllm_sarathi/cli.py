@@ -1,0 +1,153 @@
+"""``vllm-sarathi``: what a scheduler would do at a load, in virtual time."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "simulate": "one run: figures, and pictures if asked for",
+    "compare": "several schedulers on the same requests, with confidence intervals",
+    "capacity": "the highest rate that meets the objectives",
+    "tune": "the best static token budget of stock vLLM for a load",
+    "calibrate": "a deployment out of the steps that a live server recorded",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Imports nothing heavy, so that ``--help`` is quick."""
+    top = argparse.ArgumentParser("vllm-sarathi", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    added = {
+        name: commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        for name, text in COMMANDS.items()
+    }
+    for name in ("simulate", "compare", "capacity", "tune"):
+        _add_load(added[name])
+        _add_engine(added[name])
+    added["simulate"].add_argument("scheduler", metavar="ENGINE", help=ENGINE_HELP)
+    added["simulate"].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
+    for name in ("compare", "capacity"):
+        added[name].add_argument("schedulers", nargs="+", metavar="ENGINE", help=ENGINE_HELP)
+    for name in ("compare", "capacity", "tune"):
+        _add_many(added[name])
+    _add_goal(added["capacity"])
+    _add_goal(added["tune"])
+    added["tune"].add_argument(
+        "--budgets", type=_tokens, default=_tokens("256,384,512,768,1024,2048,4096,8192"),
+        metavar="N,N...", help="token budgets to try (default %(default)s)",
+    )  # fmt: skip
+    _add_calibrate(added["calibrate"])
+    return top
+
+
+ENGINE_HELP = (
+    "NAME[:BUDGET][,KEY=VALUE...]: 'stock', 'sarathi' or the dotted path of a scheduler class; "
+    "vLLM's max_num_batched_tokens (default 2048); settings, e.g. sarathi:2048,tbt_slo_ms=50 or "
+    "stock:512,max_num_seqs=128"
+)
+
+
+def _add_load(command: argparse.ArgumentParser) -> None:
+    load = command.add_argument_group("load")
+    load.add_argument(
+        "--workload", default="conversation",
+        help="lengths: sharegpt, arxiv, conversation, code, zipf[:PD], agentic, "
+        "long-among-short or fixed:PROMPT,OUTPUT (default %(default)s)",
+    )  # fmt: skip
+    load.add_argument("--trace", metavar="FILE", help="recorded load, .csv or .jsonl, instead")
+    load.add_argument(
+        "--trace-time-unit-s", type=_positive, default=1.0, metavar="S",
+        help="seconds in a unit of the trace's times (default 1)",
+    )  # fmt: skip
+    load.add_argument(
+        "--rate", type=_positive, help="requests per second (default 1, or a trace's own)"
+    )
+    load.add_argument("--requests", type=_whole, help="how many (default 1000, or the whole trace)")
+    load.add_argument(
+        "--cv", type=float, default=1.0, help="burstiness: 0 even, 1 Poisson, >1 bursty"
+    )
+    load.add_argument("--shape", choices=("steady", "ramp", "diurnal"), default="steady")
+    load.add_argument("--at-once", action="store_true", help="all requests at time 0")
+    load.add_argument("--seed", type=int, default=0, help="of lengths, times and noise")
+    load.add_argument("--tbt-slo-ms", type=_positive, help="objective for the time between tokens")
+    load.add_argument("--ttft-slo-ms", type=_positive, help="objective for the first token")
+
+
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    engine = command.add_argument_group("engine")
+    engine.add_argument(
+        "--preset", default="a100-llama-3-8b", help="GPU and model, or a file of 'calibrate'"
+    )
+    engine.add_argument("--stages", type=_whole, help="pipeline stages")
+    engine.add_argument("--max-num-seqs", type=_whole, default=256, help="(default %(default)s)")
+    engine.add_argument("--sync", action="store_true", help="no asynchronous scheduling")
+    engine.add_argument("--noise", type=float, default=0.0, help="of a step's time, e.g. 0.02")
+    engine.add_argument("--limit-s", type=_positive, help="virtual time at which a run ends")
+    engine.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="figures as JSON, to a file or here"
+    )
+
+
+def _add_many(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seeds", type=_whole, default=3, help="runs each (default %(default)s)")
+    command.add_argument("--jobs", type=_whole, help="processes at a time (default: one a core)")
+
+
+def _add_goal(command: argparse.ArgumentParser) -> None:
+    goal = command.add_argument_group("goal")
+    goal.add_argument(
+        "--delay-s", type=_positive, default=2.0, help="median scheduling delay (default 2)"
+    )
+    goal.add_argument("--goodput", type=_share, help="share of requests to meet every objective")
+    goal.add_argument("--precision", type=_positive, default=0.02, help="(default %(default)s)")
+
+
+def _add_calibrate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("steps", metavar="FILE", help="written by --sarathi-trace FILE")
+    command.add_argument("--output", "-o", required=True, metavar="FILE", help="preset to write")
+    command.add_argument("--name", default="calibrated", help="what reports call it")
+    command.add_argument("--kv-tokens", type=_whole, required=True, help="tokens in the KV cache")
+    command.add_argument("--max-model-len", type=_whole, required=True, help="tokens")
+    command.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the fit as JSON")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return value
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a share above 0, at most 1")
+    return value
+
+
+def _tokens(text: str) -> tuple[int, ...]:
+    return tuple(_whole(part) for part in text.split(","))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 2 for a bad argument, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    from vllm_sarathi.simulator import commands
+
+    try:
+        return commands.run(options)
+    except ValueError as error:
+        print(f"vllm-sarathi {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
