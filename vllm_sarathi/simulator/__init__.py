@@ -1,1 +1,59 @@
-"""A simulator that runs the real scheduler classes in virtual time."""
+"""A simulator that runs the real scheduler classes in virtual time.
+
+Example:
+    >>> from vllm_sarathi.simulator import *
+    >>> traffic = Synthetic(LENGTHS["sharegpt"], num_requests=300)
+    >>> found = find_capacity(
+    ...     EngineSettings("stock", max_num_batched_tokens=512),
+    ...     preset("a100-llama-3-8b"),
+    ...     traffic,
+    ...     CapacityGoal(tbt_s=0.1),
+    ... )
+    >>> found.rate  # requests per second
+"""
+
+from vllm_sarathi.metrics.latency import Objectives
+from vllm_sarathi.simulator.capacity import Capacity, CapacityGoal, capacities, find_capacity
+from vllm_sarathi.simulator.engine import SchedulerDeadlockError
+from vllm_sarathi.simulator.lengths import LENGTHS, Agentic, Fixed, LongAmongShort, Quantiles, Zipf
+from vllm_sarathi.simulator.presets import PRESETS, preset
+from vllm_sarathi.simulator.report import Report
+from vllm_sarathi.simulator.run import simulate
+from vllm_sarathi.simulator.scheduler_factory import EngineSettings
+from vllm_sarathi.simulator.step_cost import BatchShape, Deployment, Overhead, StepCost
+from vllm_sarathi.simulator.trace import read_trace
+from vllm_sarathi.simulator.traffic import Arrivals, Diurnal, Ramp, Replay, Synthetic
+from vllm_sarathi.simulator.workload import Lengths, QosClass, Workload
+
+__all__ = [
+    "LENGTHS",
+    "PRESETS",
+    "Agentic",
+    "Arrivals",
+    "BatchShape",
+    "Capacity",
+    "CapacityGoal",
+    "Deployment",
+    "Diurnal",
+    "EngineSettings",
+    "Fixed",
+    "Lengths",
+    "LongAmongShort",
+    "Objectives",
+    "Overhead",
+    "QosClass",
+    "Quantiles",
+    "Ramp",
+    "Replay",
+    "Report",
+    "SchedulerDeadlockError",
+    "StepCost",
+    "Synthetic",
+    "Workload",
+    "Zipf",
+    "capacities",
+    "find_capacity",
+    "preset",
+    "read_trace",
+    "simulate",
+]

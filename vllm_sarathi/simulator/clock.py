@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 EPOCH_S = 1_700_000_000.0
@@ -23,10 +24,17 @@ class VirtualClock:
 
         Other threads see virtual time too while it lasts.
         """
-        with (
-            mock.patch.object(time, "time", lambda: EPOCH_S + self.now_s),
-            mock.patch.object(time, "monotonic", lambda: self.now_s),
-            mock.patch.object(time, "time_ns", lambda: round((EPOCH_S + self.now_s) * 1e9)),
-            mock.patch.object(time, "monotonic_ns", lambda: round(self.now_s * 1e9)),
-        ):
+        clocks: dict[str, Any] = {
+            "time": self._time_s,
+            "monotonic": self._monotonic_s,
+            "time_ns": lambda: round(self._time_s() * 1e9),
+            "monotonic_ns": lambda: round(self._monotonic_s() * 1e9),
+        }
+        with mock.patch.multiple(time, **clocks):
             yield
+
+    def _time_s(self) -> float:
+        return EPOCH_S + self.now_s
+
+    def _monotonic_s(self) -> float:
+        return self.now_s

@@ -20,7 +20,7 @@ EMPTY_STEP_S = 0.001
 DEADLOCK_S = 10.0
 
 
-class SchedulerDeadlock(RuntimeError):
+class SchedulerDeadlockError(RuntimeError):
     """The scheduler has requests and no batch in flight, and schedules nothing."""
 
 
@@ -78,7 +78,7 @@ class Engine:
             stopped it.
 
         Raises:
-            SchedulerDeadlock: with the state of the queues.
+            SchedulerDeadlockError: with the state of the queues.
         """
         in_flight: deque[tuple[Any, Execution]] = deque()
         step = self._step if self.max_in_flight == 1 else self._step_with_queue
@@ -95,7 +95,7 @@ class Engine:
             elif idle_since_s is None:
                 idle_since_s = began_s
             elif began_s - idle_since_s > DEADLOCK_S:
-                raise SchedulerDeadlock(self._state())
+                raise SchedulerDeadlockError(self._state())
             if self.scheduler.has_requests():
                 self.clock.now_s += EMPTY_STEP_S
         return True

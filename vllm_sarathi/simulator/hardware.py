@@ -165,8 +165,11 @@ def stage_cost(gpu: Gpu, model: Model, num_layers: int, tensor_parallel: int) ->
     reduces = 2 if tensor_parallel > 1 else 0
     reduce_token_s = reduces * ring_bytes / gpu.ring_bandwidth
     points = tuple(
-        (tokens, num_layers * (ms * 1e-3 * share + reduces * gpu.ring_latency_s)
-         + num_layers * tokens * reduce_token_s)
+        (
+            tokens,
+            num_layers * (ms * 1e-3 * share + reduces * gpu.ring_latency_s)
+            + num_layers * tokens * reduce_token_s,
+        )
         for tokens, ms in gpu.layer_ms
     )
     pair_flops = 4 * model.num_heads * model.head_dim / tensor_parallel
@@ -177,9 +180,7 @@ def stage_cost(gpu: Gpu, model: Model, num_layers: int, tensor_parallel: int) ->
     )
 
 
-def deployment(
-    gpu: Gpu, model: Model, tensor_parallel: int = 1, num_stages: int = 1
-) -> Deployment:
+def deployment(gpu: Gpu, model: Model, tensor_parallel: int = 1, num_stages: int = 1) -> Deployment:
     """A model on GPUs, ``tensor_parallel`` for each of ``num_stages`` pipeline stages.
 
     Raises:

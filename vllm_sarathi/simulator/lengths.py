@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vllm_sarathi.simulator.traffic import LengthSource
 from vllm_sarathi.simulator.workload import Ints, Lengths
 
 Random = np.random.Generator
@@ -23,7 +24,7 @@ class Quantiles:
         """Draw so many token counts."""
         shares, tokens = zip(*self.points, strict=True)
         drawn = np.exp(np.interp(random.random(num), shares, np.log(tokens)))
-        return np.maximum(1, np.rint(drawn)).astype(np.int64)
+        return np.asarray(np.maximum(1, np.rint(drawn)), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,10 @@ class LongAmongShort:
     num_prompt: int = 100_000
     num_output: int = 200
 
-    name = "long-among-short"
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return "long-among-short"
 
     def draw(self, num: int, random: Random) -> Lengths:
         """Draw so many requests' lengths."""
@@ -174,7 +178,10 @@ class Agentic:
     num_sessions: int = 4
     output: Quantiles = Quantiles(((0, 16), (0.5, 150), (0.9, 400), (1, 800)))
 
-    name = "agentic"
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return "agentic"
 
     def draw(self, num: int, random: Random) -> Lengths:
         """Draw so many turns; a miss opens a new session in an old one's place."""
@@ -193,7 +200,7 @@ class Agentic:
         )
 
 
-LENGTHS = {
+LENGTHS: dict[str, LengthSource] = {
     "sharegpt": SHAREGPT,
     "arxiv": ARXIV,
     "conversation": CONVERSATION,

@@ -47,9 +47,7 @@ def preset(name: str, num_stages: int | None = None) -> Deployment:
         return deployment(gpu, model, tensor_parallel, num_stages or stages)
     path = Path(name)
     if not path.is_file():
-        raise ValueError(
-            f"preset {name!r} is neither a file nor one of {', '.join(PRESETS)}"
-        )
+        raise ValueError(f"preset {name!r} is neither a file nor one of {', '.join(PRESETS)}")
     try:
         found = Deployment.from_json(json.loads(path.read_text()))
     except (KeyError, TypeError, ValueError) as error:

@@ -134,6 +134,5 @@ class Recorder:
         if rule.tbt_s is not None and self._num_late_gaps > self._most_late_gaps:
             return True
         return (
-            rule.scheduling_delay_s is not None
-            and self._num_late_starts > len(self._arrivals) / 2
+            rule.scheduling_delay_s is not None and self._num_late_starts > len(self._arrivals) / 2
         )

@@ -1,6 +1,6 @@
 """What a run comes to."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,6 @@ class Report:
         num_preemptions: requests put back for lack of KV memory.
         stage_busy_s: time that each pipeline stage worked.
         stage_span_s: from the first stage's first batch to the last stage's last.
-        scheduler_s: real time spent in the scheduler's ``schedule()``.
         wall_s: real time of the whole run.
         gaps: all times between tokens.
         per_request: latency of each request.
@@ -110,7 +109,8 @@ class Report:
         """Share of the stages' time in which they did nothing: bubbles and empty queues."""
         if not self.stage_span_s:
             return None
-        return 1 - sum(self.stage_busy_s) / (len(self.stage_busy_s) * self.stage_span_s)
+        available_s = len(self.stage_busy_s) * self.stage_span_s
+        return max(0.0, 1 - sum(self.stage_busy_s) / available_s)
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -170,14 +170,9 @@ class Report:
         for name in ("scheduling_delay_s", "ttft_s", "e2e_s"):
             for percent in (50, 90, 99):
                 figures[f"{name.removesuffix('_s')}_p{percent}_s"] = self.percentile(name, percent)
-        for percent in (50, 90, 99, 99.9):
-            gap_s = self.gaps.percentile(percent)
-            figures[f"tbt_p{percent:g}_ms"] = None if gap_s is None else gap_s * 1e3
+        for level in (50, 90, 99, 99.9):
+            gap_s = self.gaps.percentile(level)
+            figures[f"tbt_p{level:g}_ms"] = None if gap_s is None else gap_s * 1e3
         figures["tbt_max_ms"] = None if self.gaps.max_s is None else self.gaps.max_s * 1e3
         fluidity = self.percentile("fluidity", 50)
         return figures if fluidity is None else {**figures, "fluidity_p50": fluidity}
-
-
-def classes_of(workload: Workload) -> list[dict[str, Any]]:
-    """The workload's classes, ready for JSON."""
-    return [asdict(qos) for qos in workload.classes]

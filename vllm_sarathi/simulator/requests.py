@@ -68,8 +68,14 @@ class RequestSource:
 
     def _token_ids(self, index: int) -> list[int]:
         num_prompt, lengths = self._prompts[index], self.workload.lengths
-        if self._hasher is None or lengths.num_shared is None or lengths.prefix is None:
+        if self._hasher is None:
             return _same_tokens(num_prompt)
+        if lengths.blocks is not None:
+            ids = lengths.blocks.ids[index]
+            known = [i for i in ids for _ in range(lengths.blocks.num_tokens)][:num_prompt]
+            return known + [_FIRST_UNIQUE_ID + index] * (num_prompt - len(known))
+        if lengths.num_shared is None or lengths.prefix is None:
+            return [_FIRST_UNIQUE_ID + index] * num_prompt
         num_shared = min(int(lengths.num_shared[index]), num_prompt)
         prefix_id = _FIRST_PREFIX_ID + int(lengths.prefix[index])
         unique = [_FIRST_UNIQUE_ID + index] * (num_prompt - num_shared)

@@ -54,7 +54,7 @@ def simulate(
 
     Raises:
         ValueError: an argument is wrong, or the scheduler refuses its settings.
-        SchedulerDeadlock: the scheduler schedules nothing any more.
+        SchedulerDeadlockError: the scheduler schedules nothing any more.
     """
     started = perf_counter()
     workload.check_fits(deployment.max_model_len)
@@ -95,7 +95,8 @@ def block_hasher(engine: EngineSettings) -> Callable[..., Any] | None:
 
     hash_function = get_hash_fn_by_name("sha256")
     init_none_hash(hash_function)
-    return get_request_block_hasher(engine.block_size, hash_function)
+    hasher: Callable[..., Any] = get_request_block_hasher(engine.block_size, hash_function)
+    return hasher
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def request_class() -> type:
     """vLLM's ``Request`` for text without grammar: what is always so is not asked again."""
     from vllm.v1.request import Request
 
-    class TextRequest(Request):
+    class TextRequest(Request):  # type: ignore[misc]  # vLLM's imports are skipped
         has_encoder_inputs = False
         use_structured_output = False
         num_encoder_inputs = 0
@@ -122,7 +122,11 @@ def _shorten_allocation(manager: Any) -> None:
     if len(groups) != 1 or type(groups[0]) is not FullAttentionManager:
         return
     (group,) = groups
-    allocate, nothing, size = manager.allocate_slots, manager.empty_kv_cache_blocks, group.block_size
+    allocate, nothing, size = (
+        manager.allocate_slots,
+        manager.empty_kv_cache_blocks,
+        group.block_size,
+    )
     held, cached, caching = group.req_to_blocks, group.num_cached_block, manager.enable_caching
     max_model_len = manager.max_model_len
 

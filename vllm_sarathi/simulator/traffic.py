@@ -9,8 +9,6 @@ import numpy as np
 from vllm_sarathi.simulator.workload import Floats, Lengths, QosClass, Workload
 
 Random = np.random.Generator
-# Clock of a Poisson process of rate 1, warped by the arrivals below.
-Unit = Floats
 
 
 class LengthSource(Protocol):
@@ -56,10 +54,7 @@ class Arrivals:
         """Draw so many arrival times at a mean rate, in requests per second."""
         if not rate > 0:
             raise ValueError(f"rate={rate!r} must be above 0 requests per second")
-        if self.cv == 0:
-            gaps = np.ones(num)
-        else:
-            gaps = random.gamma(1 / self.cv**2, self.cv**2, num)
+        gaps = random.gamma(1 / self.cv**2, self.cv**2, num) if self.cv else np.ones(num)
         times = np.cumsum(gaps)
         if self.shape is None:
             return np.asarray(times / rate)
@@ -77,15 +72,30 @@ class Arrivals:
         return np.asarray(share * num / rate)
 
 
-def ramp(start: float, end: float) -> Callable[[Floats], Floats]:
-    """Rate that goes from one multiple to another over the run."""
-    return lambda passed: start + (end - start) * passed
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """Rate that goes from one multiple of the mean to another over the run."""
+
+    start: float = 0.2
+    end: float = 1.8
+
+    def __call__(self, passed: Floats) -> Floats:
+        """Relative rate when this share of the run has passed."""
+        return self.start + (self.end - self.start) * passed
 
 
-def diurnal(low: float = 0.3, high: float = 1.7, days: float = 1.0) -> Callable[[Floats], Floats]:
+@dataclass(frozen=True, slots=True)
+class Diurnal:
     """Rate that swings like day and night, so many times over the run."""
-    middle, swing = (low + high) / 2, (high - low) / 2
-    return lambda passed: middle - swing * np.cos(2 * np.pi * days * passed)
+
+    low: float = 0.3
+    high: float = 1.7
+    days: float = 1.0
+
+    def __call__(self, passed: Floats) -> Floats:
+        """Relative rate when this share of the run has passed."""
+        middle, swing = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return np.asarray(middle - swing * np.cos(2 * np.pi * self.days * passed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from vllm_sarathi.metrics.latency import Objectives
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+NO_OBJECTIVES = Objectives()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,22 @@ class QosClass:
     """
 
     name: str = "default"
-    objectives: Objectives = Objectives()
+    objectives: Objectives = NO_OBJECTIVES
     priority: int = 0
     extra_args: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBlocks:
+    """What prompts are made of, where a trace tells: equal ids are equal tokens.
+
+    Args:
+        ids: for each request, the ids of its prompt's blocks, first to last.
+        num_tokens: tokens in a block.
+    """
+
+    ids: Sequence[tuple[int, ...]]
+    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +54,14 @@ class Lengths:
         num_shared: leading prompt tokens that are shared within a prefix group.
         prefix: the group; requests of one group share as many leading tokens as
             both have.
+        blocks: what the prompts are made of, instead of groups.
     """
 
     num_prompt: Ints
     num_output: Ints
     num_shared: Ints | None = None
     prefix: Ints | None = None
+    blocks: PromptBlocks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,7 @@ class Workload:
     @property
     def shares_prefixes(self) -> bool:
         """Whether prompts share prefixes, so that a prefix cache can hit."""
-        return self.lengths.num_shared is not None
+        return self.lengths.num_shared is not None or self.lengths.blocks is not None
 
     def check_fits(self, max_model_len: int) -> None:
         """Refuse prompts that the model cannot take.

@@ -1,0 +1,110 @@
+"""From command-line options to what the simulator takes."""
+
+import argparse
+from dataclasses import replace
+
+from vllm_sarathi.metrics.latency import Objectives
+from vllm_sarathi.simulator.capacity import CapacityGoal
+from vllm_sarathi.simulator.engine_spec import parse_engine, with_objective
+from vllm_sarathi.simulator.lengths import LENGTHS, Fixed, Zipf
+from vllm_sarathi.simulator.presets import preset
+from vllm_sarathi.simulator.scheduler_factory import EngineSettings, scheduler_class
+from vllm_sarathi.simulator.tasks import Scenario
+from vllm_sarathi.simulator.trace import read_trace
+from vllm_sarathi.simulator.traffic import (
+    Arrivals,
+    Diurnal,
+    LengthSource,
+    Ramp,
+    Replay,
+    Synthetic,
+    Traffic,
+)
+from vllm_sarathi.simulator.workload import QosClass
+
+SHAPES = {"steady": None, "ramp": Ramp(), "diurnal": Diurnal()}
+
+
+def seconds(milliseconds: float | None) -> float | None:
+    """Milliseconds as seconds."""
+    return None if milliseconds is None else milliseconds / 1e3
+
+
+def objectives(options: argparse.Namespace) -> Objectives:
+    """The objectives that every request has."""
+    return Objectives(seconds(options.ttft_slo_ms), seconds(options.tbt_slo_ms))
+
+
+def lengths(name: str) -> LengthSource:
+    """Lengths by the name that ``--workload`` gives them.
+
+    Raises:
+        ValueError: names the workload and what is allowed.
+    """
+    kind, _, detail = name.partition(":")
+    try:
+        if kind == "fixed":
+            num_prompt, num_output = map(int, detail.split(","))
+            if min(num_prompt, num_output) < 1:
+                raise ValueError
+            return Fixed(num_prompt, num_output)
+        if kind == "zipf" and detail:
+            return Zipf(pd_ratio=float(detail))
+    except ValueError:
+        raise ValueError(
+            f"--workload {name!r} must be fixed:PROMPT,OUTPUT or zipf:PD, numbers above 0"
+        ) from None
+    if name not in LENGTHS:
+        raise ValueError(f"--workload {name!r} must be one of {', '.join(LENGTHS)} or fixed:P,D")
+    return LENGTHS[name]
+
+
+def traffic(options: argparse.Namespace) -> Traffic:
+    """The load that the options describe."""
+    classes = ((QosClass(objectives=objectives(options)), 1.0),)
+    if options.trace:
+        unit_s = options.trace_time_unit_s
+        return Replay(read_trace(options.trace, options.requests, time_unit_s=unit_s), classes)
+    return Synthetic(
+        lengths(options.workload),
+        options.requests or 1000,
+        Arrivals(options.cv, SHAPES[options.shape]),
+        classes,
+        options.at_once,
+    )
+
+
+def scenario(options: argparse.Namespace) -> Scenario:
+    """What every engine faces."""
+    deployment, load = preset(options.preset, options.stages), traffic(options)
+    if not options.noise >= 0:
+        raise ValueError(f"--noise {options.noise} must be 0 or more")
+    rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
+    load.at(rate, options.seed).check_fits(deployment.max_model_len)
+    return Scenario(deployment, load, rate, options.noise, options.limit_s)
+
+
+def goal(options: argparse.Namespace) -> CapacityGoal:
+    """What has to hold within capacity."""
+    wanted = objectives(options)
+    if options.goodput is not None and wanted == Objectives():
+        raise ValueError("--goodput needs an objective: --tbt-slo-ms or --ttft-slo-ms")
+    if options.goodput is not None:
+        return CapacityGoal(None, options.delay_s, options.goodput, wanted)
+    return CapacityGoal(wanted.tbt_s, options.delay_s)
+
+
+def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSettings]:
+    """The engines that the words name; their classes exist."""
+    defaults = EngineSettings(max_num_seqs=options.max_num_seqs, async_scheduling=not options.sync)
+    found = [
+        with_objective(parse_engine(word, defaults), seconds(options.tbt_slo_ms)) for word in words
+    ]
+    for engine in found:
+        scheduler_class(engine)
+    named: dict[str, int] = {}
+    unique = []
+    for engine in found:
+        named[engine.name] = count = named.get(engine.name, 0) + 1
+        unique.append(engine if count == 1 else replace(engine, label=f"{engine.name} #{count}"))
+    return unique

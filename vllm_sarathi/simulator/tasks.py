@@ -1,0 +1,79 @@
+"""Units of work for ``comparison.run_all``: they travel to another process and back."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vllm_sarathi.simulator.capacity import CapacityGoal, find_capacity
+from vllm_sarathi.simulator.run import simulate
+from vllm_sarathi.simulator.scheduler_factory import EngineSettings
+from vllm_sarathi.simulator.step_cost import Deployment
+from vllm_sarathi.simulator.traffic import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What every engine of a comparison faces.
+
+    Args:
+        deployment: what a step costs.
+        traffic: the load.
+        rate: requests per second; a first guess where capacity is searched.
+        noise: standard deviation of every step's time, as a share of it.
+        limit_s: virtual time at which a run ends at the latest; None as ``simulate``.
+    """
+
+    deployment: Deployment
+    traffic: Traffic
+    rate: float
+    noise: float = 0.0
+    limit_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One engine with one seed in a scenario."""
+
+    scenario: Scenario
+    engine: EngineSettings
+    seed: int
+    goal: CapacityGoal | None = None
+    precision: float = 0.02
+
+
+def run_figures(task: Task) -> dict[str, Any]:
+    """Run once at the scenario's rate; the figures."""
+    scenario = task.scenario
+    report = simulate(
+        task.engine,
+        scenario.deployment,
+        scenario.traffic.at(scenario.rate, task.seed),
+        noise=scenario.noise,
+        seed=task.seed,
+        limit_s=scenario.limit_s,
+    )
+    figures = {**report.summary(), "seed": task.seed, "rate_rps": scenario.rate}
+    if task.goal is not None and task.goal.objectives is not None:
+        figures["goodput"] = report.goodput(task.goal.objectives)
+    return figures
+
+
+def capacity_figures(task: Task) -> dict[str, Any]:
+    """Search for the capacity; the figures."""
+    if task.goal is None:
+        raise ValueError("goal=None: a capacity search needs one")
+    scenario = task.scenario
+    return find_capacity(
+        task.engine,
+        scenario.deployment,
+        scenario.traffic,
+        task.goal,
+        seed=task.seed,
+        noise=scenario.noise,
+        start_rate=scenario.rate,
+        precision=task.precision,
+    ).summary()
+
+
+def budgets(engine: EngineSettings, tokens: tuple[int, ...]) -> list[EngineSettings]:
+    """The same engine with each of several static token budgets."""
+    return [replace(engine, max_num_batched_tokens=budget, label=None) for budget in tokens]
