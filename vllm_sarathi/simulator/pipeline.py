@@ -34,8 +34,8 @@ class Pipeline:
         noise: standard deviation of a step's time, as a share of it.
         seed: of the noise.
         waits_for_tokens: a batch starts only after the batch ``num_stages`` before
-            it has sampled, as vLLM's V2 runner does with asynchronous pipelines
-            (``PPHandler``): its decodes need those tokens.
+            it has sampled, empty ones counted, as in vLLM's V2 runner (``PPHandler``):
+            its decodes need those tokens.
         make_output: vLLM's ``ModelRunnerOutput``.
     """
 
@@ -71,24 +71,30 @@ class Pipeline:
             shape: what decides its duration.
             sampled: ids of the requests that get a token from it.
         """
+        self._wait_for_tokens()
         if not shape.num_tokens:
+            self._sampled_s.append(0.0)
             return Execution(0, sent_s, sampled)
         deployment = self.deployment
         self._prepared_s = max(sent_s, self._prepared_s) + deployment.overhead.prepare_s
         start_s = self._prepared_s
-        tokens_back_s = self._sampled_s[0] if self._sampled_s else 0.0
         send_s = deployment.send_s + shape.num_tokens * deployment.send_token_s
         times = []
         for i, stage in enumerate(deployment.stages):
-            start_s = max(start_s, self._free_s[i], tokens_back_s)
+            start_s = max(start_s, self._free_s[i])
             step_s = stage.step_s(shape) * self._factor()
             end_s = self._free_s[i] = start_s + step_s
             self.busy_s[i] += step_s
             times.append((start_s, end_s))
             start_s = end_s + send_s
-        if self._sampled_s.maxlen:
-            self._sampled_s.append(end_s if sampled else 0.0)
+        self._sampled_s.append(end_s if sampled else 0.0)
         return Execution(shape.num_tokens, end_s, sampled, tuple(times))
+
+    def _wait_for_tokens(self) -> None:
+        """Hold every stage but the last until the batch ``num_stages`` ago has sampled."""
+        if self._sampled_s:
+            tokens_back_s = self._sampled_s[0]
+            self._free_s[:-1] = [max(free_s, tokens_back_s) for free_s in self._free_s[:-1]]
 
     def _factor(self) -> float:
         if not self._noise:

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from vllm_sarathi.simulator import (
+    CapacityGoal,
+    EngineSettings,
+    Fixed,
+    Objectives,
+    Synthetic,
+    capacities,
+    find_capacity,
+    simulate,
+)
+from vllm_sarathi.simulator.comparison import interval, paired_ratio
+from vllm_sarathi.simulator.recorder import StopRule
+
+STOCK = EngineSettings("stock", max_num_batched_tokens=512)
+
+
+def test_capacity_is_the_highest_rate_that_holds(machine):
+    traffic = Synthetic(Fixed(128, 2), 500)
+    tried = {}
+    found = find_capacity(
+        STOCK,
+        machine(),
+        traffic,
+        CapacityGoal(tbt_s=0.045, scheduling_delay_s=0.5),
+        on_run=tried.__setitem__,
+    )
+    assert found.report is not None
+    assert found.rate == max(rate for rate, met in tried.items() if met)
+    above = min(rate for rate, met in tried.items() if not met)
+    assert above / found.rate <= 1.03
+
+
+def test_an_impossible_goal_has_no_capacity(machine):
+    traffic = Synthetic(Fixed(128, 5), 20)
+    found = find_capacity(STOCK, machine(), traffic, CapacityGoal(tbt_s=0.001))
+    assert found.rate == 0
+    assert found.report is None
+
+
+def test_goodput_can_be_the_goal(machine):
+    traffic = Synthetic(Fixed(128, 5), 200)
+    goals = [
+        CapacityGoal(goodput=share, objectives=Objectives(ttft_s=0.1)) for share in (0.5, 0.99)
+    ]
+    loose, strict = (find_capacity(STOCK, machine(), traffic, goal).rate for goal in goals)
+    assert 0 < strict < loose
+
+
+def test_a_run_that_has_failed_stops_early(machine):
+    workload = Synthetic(Fixed(1000, 100), 300).at(50, 0)
+    whole = simulate(STOCK, machine(), workload)
+    stopped = simulate(STOCK, machine(), workload, stop_rule=StopRule(tbt_s=0.015))
+    assert stopped.num_steps < whole.num_steps / 5
+    goal = CapacityGoal(tbt_s=0.015)
+    assert not goal.met(stopped)
+    assert not goal.met(whole)
+
+
+def test_every_seed_is_searched(machine):
+    traffic, goal = Synthetic(Fixed(128, 5), 50), CapacityGoal(tbt_s=0.05)
+    found = list(capacities(STOCK, machine(), traffic, goal, seeds=(0, 1), precision=0.2))
+    assert [one.seed for one in found] == [0, 1]
+
+
+def test_intervals_cover_the_mean():
+    random = np.random.default_rng(0)
+    covered = [
+        abs(found.mean) <= found.half_width
+        for found in (interval(random.normal(size=5)) for _ in range(400))
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.03)
+
+
+def test_ratios_pair_runs_of_the_same_seed():
+    found = paired_ratio([2.0, 4.0, None], [1.0, 2.0, 3.0])
+    assert found is not None
+    assert (found.mean, found.num) == (pytest.approx(2.0), 2)
+    assert found.half_width == pytest.approx(0.0)
+    assert paired_ratio([None], [1.0]) is None

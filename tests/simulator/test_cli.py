@@ -1,0 +1,134 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vllm_sarathi.cli import main
+from vllm_sarathi.simulator import EngineSettings, commands
+from vllm_sarathi.simulator.engine_spec import parse_engine, with_objective
+
+SMALL = ["--requests", "20", "--workload", "fixed:100,10", "--rate", "5"]
+
+
+def output(capsys, *arguments):
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_imports_no_vllm():
+    program = (
+        "import sys; from vllm_sarathi.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'vllm', 'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_simulate_prints_figures(capsys):
+    code, out, _ = output(capsys, "simulate", "stock:512", *SMALL)
+    assert code == 0
+    assert "| tbt_p99_ms" in out
+
+
+def test_simulate_draws(capsys, tmp_path):
+    code, _, err = output(capsys, "simulate", "stock", *SMALL, "--plots", str(tmp_path))
+    assert code == 0
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["composition.png", "stages.png", "tbt_cdf.png"]
+
+
+def test_json_is_for_machines(capsys):
+    code, out, _ = output(
+        capsys, "compare", "stock:512", "sarathi", *SMALL, "--seeds", "2", "--jobs", "1", "--json"
+    )
+    assert code == 0
+    found = json.loads(out)
+    assert list(found) == ["stock,512", "sarathi,2048"]
+    assert [run["seed"] for run in found["stock,512"]] == [0, 1]
+
+
+def test_compare_prints_ratios(capsys):
+    _, out, _ = output(
+        capsys, "compare", "stock:512", "stock:64", *SMALL, "--seeds", "2", "--jobs", "1"
+    )
+    assert "ratio to stock,512" in out
+
+
+def test_tune_names_the_best_budget(capsys):
+    code, out, _ = output(
+        capsys, "tune", *SMALL, "--budgets", "16,512", "--tbt-slo-ms", "60", "--delay-s", "0.2",
+        "--seeds", "1", "--jobs", "1", "--precision", "0.3",
+    )  # fmt: skip
+    assert code == 0
+    assert "best: stock,512" in out
+
+
+def test_an_interrupt_leaves_what_was_finished(capsys, monkeypatch):
+    def one_then_interrupt(function, tasks, num_jobs, on_done):
+        yield 0, function(tasks[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run_all", one_then_interrupt)
+    code, out, _ = output(capsys, "compare", "stock:512", "stock:64", *SMALL)
+    assert code == 130
+    assert "| stock,512" in out
+
+
+def test_a_trace_is_an_argument(capsys, tmp_path):
+    path = tmp_path / "load.csv"
+    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,50,5\n1,60,5\n")
+    code, out, _ = output(capsys, "simulate", "stock", "--trace", str(path), "--json")
+    assert code == 0
+    assert json.loads(out)["finished_requests"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["simulate", "no.Class"], "'no.Class'"),
+        (["simulate", "stock:0"], "budget '0'"),
+        (["simulate", "stock,chunk_size=3"], "'chunk_size'"),
+        (["simulate", "sarathi,nonsense=1"], "'nonsense'"),
+        (["simulate", "stock", "--workload", "novel"], "--workload 'novel'"),
+        (["simulate", "stock", "--workload", "fixed:1"], "fixed:PROMPT,OUTPUT"),
+        (["simulate", "stock", "--preset", "b100"], "'b100'"),
+        (["simulate", "stock", "--stages", "5"], "num_stages=5"),
+        (["simulate", "stock", "--trace", "nowhere.csv"], "nowhere.csv"),
+        (["simulate", "stock", "--workload", "fixed:40000,1"], "max_model_len=32768"),
+        (["simulate", "stock", "--noise", "-1"], "--noise"),
+        (["simulate", "stock", "--cv", "-1"], "cv=-1"),
+        (["capacity", "stock", "--goodput", "0.9"], "--goodput needs"),
+    ],
+)
+def test_bad_arguments_are_named_and_exit_with_2(capsys, arguments, named):
+    code, _, err = output(capsys, *arguments)
+    assert code == 2
+    assert named in err
+
+
+@pytest.mark.parametrize("flag", [["--rate", "0"], ["--requests", "1.5"], ["--seeds", "-1"]])
+def test_numbers_out_of_range_exit_with_2(flag):
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "stock", *flag])
+
+
+def test_an_engine_is_one_word():
+    engine = parse_engine("sarathi:1024,tbt_slo_ms=50,max_num_seqs=8", EngineSettings())
+    assert (engine.max_num_batched_tokens, engine.max_num_seqs) == (1024, 8)
+    assert engine.sarathi == {"tbt_slo_ms": 50}
+
+
+@pytest.mark.parametrize(
+    ("word", "settings"),
+    [
+        ("sarathi", {"tbt_slo_ms": 50.0}),
+        ("sarathi,tbt_slo_ms=9", {"tbt_slo_ms": 9}),
+        ("sarathi,token_budget=9", {"token_budget": 9}),
+        ("stock", {}),
+    ],
+)
+def test_our_scheduler_is_told_the_objective_unless_it_has_its_own(word, settings):
+    assert with_objective(parse_engine(word, EngineSettings()), 0.05).sarathi == settings

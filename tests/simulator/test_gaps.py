@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllm_sarathi.simulator.gaps import RESOLUTION, Gaps
+
+GAPS = st.lists(st.floats(1e-5, 100), min_size=1, max_size=200)
+
+
+@given(GAPS, st.floats(0, 100))
+def test_percentiles_are_those_of_the_gaps_to_the_resolution(values, percent):
+    gaps = Gaps()
+    for value in values:
+        gaps.add(value)
+    exact = np.quantile(values, percent / 100, method="inverted_cdf")
+    assert gaps.percentile(percent) == pytest.approx(exact, rel=RESOLUTION)
+
+
+def test_no_gaps_have_no_percentile():
+    assert Gaps().percentile(50) is None
+    assert Gaps().share_above(1.0) is None
+
+
+def test_memory_does_not_grow_with_the_number_of_gaps():
+    gaps = Gaps()
+    gaps.add(0.02, 10_000_000)
+    gaps.add(0.05, 1)
+    assert len(gaps.cdf()) == 2
+    assert gaps.share_above(0.03) == pytest.approx(1e-7)
