@@ -27,6 +27,7 @@ SCHEDULER_ATTRIBUTES = {
     "block_size": int,
     "log_stats": bool,
     "policy": object,
+    "parallel_config": object,
     "vllm_config": object,
     "scheduler_config": object,
     "cache_config": object,
@@ -42,6 +43,9 @@ REQUEST_ATTRIBUTES = (
     "num_prompt_tokens",
     "max_tokens",
     "next_decode_eligible_step",
+    "arrival_time",
+    "num_output_tokens",
+    "block_hashes",
 )
 
 
@@ -86,6 +90,15 @@ def test_the_other_configurations_have_what_metrics_and_budgets_need(engine: Eng
 
 def test_free_kv_blocks_can_be_counted(engine: Engine) -> None:
     assert engine.scheduler.kv_cache_manager.block_pool.get_num_free_blocks() > 0
+
+
+def test_a_cached_block_can_be_looked_up_by_its_hash(engine: Engine) -> None:
+    pool = engine.scheduler.kv_cache_manager.block_pool
+    assert list(inspect.signature(pool.get_cached_block).parameters) == [
+        "block_hash",
+        "kv_cache_group_ids",
+    ]
+    assert pool.blocks[0].ref_cnt >= 0
 
 
 @pytest.mark.parametrize("scheduler_class", [Scheduler, AsyncScheduler])

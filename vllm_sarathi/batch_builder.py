@@ -135,8 +135,12 @@ def fill(view: StepView, total: int, limit: BatchLimit, max_prefills: int | None
         num_decode_tokens=view.num_decode_tokens,
         chunks=tuple(chunks),
         max_new_prefills=seats if left > 0 or len(chunks) > num_running else 0,
-        limit=BatchLimit.PREFILL_LEFT if left > 0 else limit,
+        limit=limit if left <= 0 else _why_not_more(view),
     )
+
+
+def _why_not_more(view: StepView) -> BatchLimit:
+    return BatchLimit.KV_BLOCKS if view.is_kv_bound else BatchLimit.PREFILL_LEFT
 
 
 def _candidates(view: StepView, max_prefills: int | None) -> Iterator[RequestView]:

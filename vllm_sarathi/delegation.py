@@ -31,7 +31,8 @@ def applied(engine: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
         plan: the next batch.
         snapshot: what the plan was made from.
     """
-    if not plan.chunks and not snapshot.held_back:
+    admits_less = bool(plan.chunks) or snapshot.view.is_kv_bound
+    if not admits_less and not snapshot.held_back:
         yield
         return
     budget, attribute = engine.max_num_scheduled_tokens, admission_attribute(engine)
@@ -44,7 +45,7 @@ def applied(engine: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
     if snapshot.held_back:
         visible = [request for request in visible if request not in snapshot.held_back]
     most = limit - len(running) + len(visible)
-    if plan.chunks:
+    if admits_less:
         taken = len(visible) + engine.num_waiting_for_streaming_input
         most = min(most, taken + plan.max_new_prefills)
     shown = None if visible is running else frozenset(visible)

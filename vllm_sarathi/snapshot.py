@@ -1,5 +1,6 @@
 """Reads vLLM's queues into a step view. Touches O(running) requests, none that wait."""
 
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +11,9 @@ from vllm_sarathi.step import RequestView, StepView
 
 MAX_WAITING_SEEN = 4
 """Waiting requests that a view shows; a batch seldom admits more."""
+
+RESERVED_BLOCKS = 4
+"""Free KV blocks kept for the growth of each running request when another is admitted."""
 
 _BLOCKS_TO_HOLD_BACK = 2
 
@@ -61,17 +65,46 @@ def take_snapshot(scheduler: Any, num_micro_batches: int = 1) -> Snapshot:
     held_back = frozenset(request for _, _, request in ready[share:])
     del ready[share:]
     seats = admission_limit(scheduler) - len(running) - scheduler.num_waiting_for_streaming_input
+    waiting = _first_waiting(scheduler)
+    is_kv_bound = bool(ready and scheduler.waiting) and not _has_room(scheduler, prefills)
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
         num_decode_tokens=sum(num_tokens for num_tokens, _, _ in ready),
         decode_context_tokens=sum(computed for _, computed, _ in ready),
         prefills=tuple(map(_view, prefills)),
-        waiting=_first_waiting(scheduler),
+        waiting=waiting,
         num_waiting=scheduler.get_request_counts()[1],
-        max_new_prefills=max(seats, 0),
+        max_new_prefills=0 if is_kv_bound else max(seats, 0),
+        is_kv_bound=is_kv_bound,
     )
     return Snapshot(view, prefills, decodes_first, held_back)
+
+
+def _has_room(scheduler: Any, prefills: list[Any]) -> bool:
+    """Whether a request can be admitted and the running ones still grow for a while.
+
+    Without this an admission is soon followed by a preemption, whose prefill is
+    then computed twice.
+    """
+    head = scheduler.waiting.peek_request()
+    promised = sum(view.num_tokens for view in map(_view, prefills)) + _view(head).num_tokens
+    num_blocks = promised // scheduler.block_size + 1
+    num_blocks += RESERVED_BLOCKS * len(scheduler.running)
+    missing = len(scheduler.kv_cache_config.kv_cache_groups) * num_blocks
+    missing -= num_free_blocks(scheduler)
+    return bool(missing <= 0 or missing <= _num_shared_blocks(scheduler, head))
+
+
+def _num_shared_blocks(scheduler: Any, request: Any) -> int:
+    """Blocks of a request's prefix that running requests hold already."""
+    pool, hashes = scheduler.kv_cache_manager.block_pool, request.block_hashes
+
+    def is_free(index: int) -> bool:
+        blocks = pool.get_cached_block(hashes[index], [0])
+        return not blocks or blocks[0].ref_cnt == 0
+
+    return bisect_left(range(len(hashes)), True, key=is_free)
 
 
 def _first_waiting(scheduler: Any) -> tuple[RequestView, ...]:

@@ -50,6 +50,7 @@ class StepView:
             cut short.
         num_waiting: all requests that wait, at least ``len(waiting)``.
         max_new_prefills: how many waiting requests may be admitted at most.
+        is_kv_bound: none may, for free KV blocks are kept for running requests.
     """
 
     max_num_scheduled_tokens: int
@@ -60,6 +61,7 @@ class StepView:
     waiting: tuple[RequestView, ...] = ()
     num_waiting: int = 0
     max_new_prefills: int = 0
+    is_kv_bound: bool = False
 
     @property
     def has_prefill(self) -> bool:
