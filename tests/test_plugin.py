@@ -94,6 +94,11 @@ def test_settings_come_as_flags_and_as_json_and_flags_win() -> None:
     assert config.additional_config["sarathi"] == {"tbt_slo_ms": 50, "tile_size": 64}
 
 
+def test_null_on_the_command_line_is_a_value() -> None:
+    arguments = parse("--scheduler", "sarathi", "--sarathi-tbt-slo-ms", "null")
+    assert arguments.additional_config["sarathi"] == {"tbt_slo_ms": None}
+
+
 def test_settings_join_those_of_additional_config() -> None:
     extra = '{"other": 1, "sarathi": {"tile_size": 64}}'
     flags = ("--additional-config", extra, "--sarathi-preset", "stall-free")

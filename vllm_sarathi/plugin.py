@@ -82,7 +82,7 @@ def _with_flags(add_cli_args: Any) -> Any:
     @functools.wraps(add_cli_args)
     def wrapper(parser: Any) -> Any:
         parser = add_cli_args(parser)
-        group = parser.add_argument_group("Sarathi", SarathiConfig.__doc__)
+        group = parser.add_argument_group("Sarathi", "Settings of --scheduler sarathi.")
         group.add_argument(
             "--scheduler",
             choices=SCHEDULERS,
@@ -93,7 +93,12 @@ def _with_flags(add_cli_args: Any) -> Any:
         )
         for name in SarathiConfig.scalars():
             flag = "--sarathi-" + name.replace("_", "-")
-            group.add_argument(flag, type=_json_or_word, help=SarathiConfig.doc(name))
+            group.add_argument(
+                flag,
+                type=_json_or_word,
+                default=argparse.SUPPRESS,  # tells "null" from a flag that is absent
+                help=SarathiConfig.doc(name),
+            )
         return parser
 
     return wrapper
@@ -117,10 +122,10 @@ def _json_object(text: str) -> Mapping[str, Any]:
 def _with_flag_values(from_cli_args: Any) -> Any:
     @functools.wraps(from_cli_args)
     def wrapper(cls: Any, args: argparse.Namespace) -> Any:
-        settings = getattr(args, "sarathi_config", None) or {}
+        settings = dict(getattr(args, "sarathi_config", None) or {})
         for name in SarathiConfig.scalars():
-            if (value := getattr(args, f"sarathi_{name}", None)) is not None:
-                settings = {**settings, name: value}
+            if hasattr(args, f"sarathi_{name}"):
+                settings[name] = getattr(args, f"sarathi_{name}")
         args = argparse.Namespace(**vars(args))
         vars(args).update(
             with_scheduler(
