@@ -4,19 +4,15 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import re
 import shlex
-import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import httpx
 from http_load import LoadResult, MixedLoad, Stream, ask, run_load
+from provenance import provenance
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -117,30 +113,6 @@ def without_common_labels(name: str) -> str:
     return name.replace(",}", "}").replace("{}", "")
 
 
-def provenance(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a reader needs to repeat the run."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    return {
-        "command": shlex.join(["python", "benchmarks/demo.py", *sys.argv[1:]]),
-        "commit": commit.stdout.strip(),
-        "versions": {name: version(name) for name in ("vllm", "vllm-sarathi", "torch")},
-        "python": platform.python_version(),
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
-        "model": Path(arguments.model).name,
-        "environment": ENVIRONMENT,
-    }
-
-
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-
-
 def parse() -> argparse.Namespace:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser = argparse.ArgumentParser(description=__doc__)
@@ -164,7 +136,7 @@ def main() -> None:
         console.print(f"[bold]{QUESTION}[/bold]\n{sides[name].answer}")
     console.print(comparison(sides), scraped(sides["sarathi"].metrics))
     arguments.output.mkdir(parents=True, exist_ok=True)
-    raw = provenance(arguments) | {
+    raw = provenance(model=Path(arguments.model).name, environment=ENVIRONMENT) | {
         name: {
             "command": shlex.join(side.command),
             "figures": figures(side.result),
