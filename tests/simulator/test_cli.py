@@ -34,7 +34,7 @@ def test_simulate_prints_figures(capsys):
 
 
 def test_simulate_draws(capsys, tmp_path):
-    code, _, err = output(capsys, "simulate", "stock", *SMALL, "--plots", str(tmp_path))
+    code, _, _ = output(capsys, "simulate", "stock", *SMALL, "--plots", str(tmp_path))
     assert code == 0
     drawn = sorted(path.name for path in tmp_path.iterdir())
     assert drawn == ["composition.png", "stages.png", "tbt_cdf.png"]

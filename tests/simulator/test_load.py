@@ -98,7 +98,7 @@ def test_impossible_workloads_name_the_request(times, prompts, named):
 
 def test_prompts_beyond_the_model_name_the_request():
     workload = Synthetic(Fixed(100, 10), 3).at(1, 0)
-    with pytest.raises(ValueError, match="request 0: prompt . output tokens=110"):
+    with pytest.raises(ValueError, match=r"request 0: prompt . output tokens=110"):
         workload.check_fits(109)
 
 

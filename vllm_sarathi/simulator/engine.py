@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from vllm_sarathi.simulator.clock import VirtualClock
 from vllm_sarathi.simulator.pipeline import Execution, Pipeline
 from vllm_sarathi.simulator.step_cost import BatchShape
+from vllm_sarathi.simulator.stretch import Stretch
 
 # vLLM sleeps so long after a step that executed nothing while requests wait.
 EMPTY_STEP_S = 0.001
@@ -60,6 +61,7 @@ class Engine:
         clock: virtual time.
         max_in_flight: vLLM's ``max_concurrent_batches``.
         limit_s: virtual time at which the run ends at the latest.
+        stretch: what runs steps that are all alike; None asks the scheduler each time.
     """
 
     scheduler: Any
@@ -69,6 +71,8 @@ class Engine:
     clock: VirtualClock
     max_in_flight: int
     limit_s: float
+    stretch: Stretch | None = None
+    last_output: Any = None
 
     def run(self) -> bool:
         """Run until every request is done.
@@ -89,6 +93,7 @@ class Engine:
             began_s = self.clock.now_s
             if step(in_flight):
                 idle_since_s = None
+                self._stretch(in_flight)
                 continue
             if not self.scheduler.has_requests() or any(run.num_tokens for _, run in in_flight):
                 idle_since_s = None
@@ -99,6 +104,13 @@ class Engine:
             if self.scheduler.has_requests():
                 self.clock.now_s += EMPTY_STEP_S
         return True
+
+    def _stretch(self, in_flight: deque[tuple[Any, Execution]]) -> None:
+        """Run the steps that are like the one before."""
+        if self.stretch is not None and self.stretch.possible:
+            due_s = self.source.next_arrival_s
+            until_s = self.limit_s if due_s is None else min(due_s, self.limit_s)
+            self.stretch.run(in_flight, self.last_output, until_s)
 
     def _see_arrivals(self, busy: bool) -> bool:
         """Add what has arrived; without work, wait for it. False when all is done."""
@@ -133,7 +145,7 @@ class Engine:
 
     def _schedule(self) -> tuple[Any, Execution]:
         began_s = self.clock.now_s
-        output = self.scheduler.schedule()
+        output = self.last_output = self.scheduler.schedule()
         requests, sampled = self.scheduler.requests, []
         decode_context, chunk_context = 0, 0.0
         for name, num_tokens in output.num_scheduled_tokens.items():

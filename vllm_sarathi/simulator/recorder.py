@@ -110,11 +110,29 @@ class Recorder:
                 if answer.finish_reason is not None:
                     self._finish(int(name), times.pop(name))
         self.last_s = now_s
-        limit_s = self._rule.tbt_s
         for gap_s, num in gaps.items():
-            self.gaps.add(gap_s, num)
-            if limit_s is not None and gap_s > limit_s:
-                self._num_late_gaps += num
+            self._add_gap(gap_s, num)
+
+    def last_token_s(self, names: list[str]) -> float | None:
+        """When all of these requests got their last token; None if at different times."""
+        seen = {self._times[name][-1] if name in self._times else None for name in names}
+        return seen.pop() if len(seen) == 1 else None
+
+    def answered_alike(self, names: list[str], times_s: list[float]) -> None:
+        """Note one token of each of these requests at each of these times."""
+        if not times_s:
+            return
+        for earlier_s, later_s in pairwise([self._times[names[0]][-1], *times_s]):
+            self._add_gap(later_s - earlier_s, len(names))
+        for name in names:
+            self._times[name] += times_s
+        self.last_s = times_s[-1]
+
+    def _add_gap(self, gap_s: float, num: int) -> None:
+        self.gaps.add(gap_s, num)
+        limit_s = self._rule.tbt_s
+        if limit_s is not None and gap_s > limit_s:
+            self._num_late_gaps += num
 
     def _finish(self, index: int, token_times_s: list[float]) -> None:
         times = RequestTimes(self._arrivals[index], token_times_s)

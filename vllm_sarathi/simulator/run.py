@@ -17,6 +17,7 @@ from vllm_sarathi.simulator.report import Report
 from vllm_sarathi.simulator.requests import RequestSource
 from vllm_sarathi.simulator.scheduler_factory import EngineSettings, gpu_engine
 from vllm_sarathi.simulator.step_cost import Deployment
+from vllm_sarathi.simulator.stretch import Stretch
 from vllm_sarathi.simulator.workload import Workload
 
 # Virtual time that a run may take beyond its last arrival: overload ends here.
@@ -33,6 +34,7 @@ def simulate(
     limit_s: float | None = None,
     stop_rule: StopRule | None = None,
     trace_steps: bool = False,
+    stretches: bool = True,
     inspect: Callable[[Any], None] | None = None,
 ) -> Report:
     """Run a workload in virtual time through a real scheduler class.
@@ -50,6 +52,7 @@ def simulate(
             after the last arrival.
         stop_rule: objectives whose miss ends the run early; None runs to the end.
         trace_steps: keep every step, for pictures.
+        stretches: pass over stock vLLM's scheduler where steps are all alike.
         inspect: called with the scheduler after the run.
 
     Raises:
@@ -76,9 +79,9 @@ def simulate(
         waits = engine.v2_model_runner
         pipeline = Pipeline(deployment, noise, seed, waits, ModelRunnerOutput)
         source = RequestSource(workload, block_hasher(engine))
-        loop = Engine(
-            scheduler, pipeline, source, recorder, clock, config.max_concurrent_batches, limit_s
-        )
+        most = config.max_concurrent_batches
+        stretch = Stretch(scheduler, pipeline, clock, recorder, most) if stretches else None
+        loop = Engine(scheduler, pipeline, source, recorder, clock, most, limit_s, stretch)
         with clock.installed(), without_garbage_collection():
             completed = loop.run()
         if inspect is not None:

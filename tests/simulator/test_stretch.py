@@ -1,0 +1,59 @@
+import contextlib
+
+import pytest
+
+from vllm_sarathi.simulator import EngineSettings, Fixed, Quantiles, Synthetic, simulate
+from vllm_sarathi.simulator import stretch as stretch_module
+from vllm_sarathi.simulator.lengths import LengthDistribution
+
+TIMES = ("ttft_s", "e2e_s", "tpot_s", "max_gap_s", "scheduling_delay_s")
+
+
+def long_answers(rate):
+    lengths = LengthDistribution(
+        "long", Quantiles(((0, 10), (1, 900))), Quantiles(((0, 50), (1, 500))), 2048
+    )
+    return Synthetic(lengths, 40).at(rate, seed=0)
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """How many stretches were run."""
+    counted = []
+    advance = stretch_module.Stretch._advance
+
+    def noted(self, requests, num_steps):
+        counted.append(num_steps)
+        advance(self, requests, num_steps)
+
+    monkeypatch.setattr(stretch_module.Stretch, "_advance", noted)
+    return counted
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("num_kv_tokens", [3_000, 100_000])
+@pytest.mark.parametrize("rate", [2.0, 40.0])
+def test_stretches_change_no_token_time(machine, count, asynchronous, num_kv_tokens, rate):
+    engine = EngineSettings(async_scheduling=asynchronous, max_num_batched_tokens=512)
+    deployment = machine(num_kv_tokens=num_kv_tokens, max_model_len=2048)
+    fast, slow = (
+        simulate(engine, deployment, long_answers(rate), noise=0.02, trace_steps=True, stretches=on)
+        for on in (True, False)
+    )
+    assert count
+    for name in TIMES:
+        assert getattr(fast.per_request, name) == pytest.approx(
+            getattr(slow.per_request, name), rel=1e-9, nan_ok=True
+        )
+    assert fast.gaps.cdf() == slow.gaps.cdf()
+    assert fast.num_steps == slow.num_steps
+    assert fast.num_preemptions == slow.num_preemptions
+    assert fast.trace.num_decode == slow.trace.num_decode
+
+
+@pytest.mark.parametrize("engine", [EngineSettings("sarathi"), EngineSettings(
+    "test_engine.Idler", async_scheduling=False)])  # fmt: skip
+def test_a_class_of_ones_own_is_asked_at_every_step(machine, count, engine):
+    with contextlib.suppress(RuntimeError):
+        simulate(engine, machine(), Synthetic(Fixed(10, 100), 3, at_once=True).at(1, 0))
+    assert not count
