@@ -2,9 +2,15 @@ import contextlib
 
 import pytest
 
-from vllm_sarathi.simulator import EngineSettings, Fixed, Quantiles, Synthetic, simulate
+from vllm_sarathi.simulator import (
+    EngineSettings,
+    Fixed,
+    LengthDistribution,
+    Quantiles,
+    Synthetic,
+    simulate,
+)
 from vllm_sarathi.simulator import stretch as stretch_module
-from vllm_sarathi.simulator.lengths import LengthDistribution
 
 TIMES = ("ttft_s", "e2e_s", "tpot_s", "max_gap_s", "scheduling_delay_s")
 

@@ -13,9 +13,11 @@ Example:
 """
 
 from vllm_sarathi.metrics.latency import Objectives
-from vllm_sarathi.simulator.capacity import Capacity, CapacityGoal, capacities, find_capacity
+from vllm_sarathi.simulator.capacity import Capacity, capacities, find_capacity
+from vllm_sarathi.simulator.distributions import Fixed, LengthDistribution, Quantiles, Zipf
 from vllm_sarathi.simulator.engine import SchedulerDeadlockError
-from vllm_sarathi.simulator.lengths import LENGTHS, Agentic, Fixed, LongAmongShort, Quantiles, Zipf
+from vllm_sarathi.simulator.goal import CapacityGoal
+from vllm_sarathi.simulator.lengths import LENGTHS, Agentic, LongAmongShort
 from vllm_sarathi.simulator.presets import PRESETS, preset
 from vllm_sarathi.simulator.report import Report
 from vllm_sarathi.simulator.run import simulate
@@ -37,6 +39,7 @@ __all__ = [
     "Diurnal",
     "EngineSettings",
     "Fixed",
+    "LengthDistribution",
     "Lengths",
     "LongAmongShort",
     "Objectives",

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from vllm_sarathi.simulator import options as given
 from vllm_sarathi.simulator import tables
-from vllm_sarathi.simulator.capacity import CapacityGoal
 from vllm_sarathi.simulator.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.run import simulate
 from vllm_sarathi.simulator.scheduler_factory import EngineSettings
 from vllm_sarathi.simulator.tasks import Scenario, Task, budgets, capacity_figures, run_figures

@@ -4,9 +4,10 @@ import argparse
 from dataclasses import replace
 
 from vllm_sarathi.metrics.latency import Objectives
-from vllm_sarathi.simulator.capacity import CapacityGoal
+from vllm_sarathi.simulator.distributions import Fixed, Zipf
 from vllm_sarathi.simulator.engine_spec import parse_engine, with_objective
-from vllm_sarathi.simulator.lengths import LENGTHS, Fixed, Zipf
+from vllm_sarathi.simulator.goal import CapacityGoal
+from vllm_sarathi.simulator.lengths import LENGTHS
 from vllm_sarathi.simulator.presets import preset
 from vllm_sarathi.simulator.scheduler_factory import EngineSettings, scheduler_class
 from vllm_sarathi.simulator.tasks import Scenario

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vllm_sarathi.simulator.capacity import CapacityGoal, find_capacity
+from vllm_sarathi.simulator.capacity import find_capacity
+from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.run import simulate
 from vllm_sarathi.simulator.scheduler_factory import EngineSettings
 from vllm_sarathi.simulator.step_cost import Deployment

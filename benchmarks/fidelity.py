@@ -1,0 +1,194 @@
+"""The simulator beside a real server: same machine, same requests, same scheduler.
+
+Run ``python benchmarks/fidelity.py`` on an otherwise idle machine. A first load on
+``vllm serve`` records step times, ``calibrate`` fits them, and a second load with other
+requests goes to the server and through the simulator. Prints a table of both and
+writes fidelity.md and .json beside this file.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import httpx
+import numpy as np
+from http_load import events
+from server import serve
+
+from vllm_sarathi.metrics.latency import RequestTimes, percentile
+from vllm_sarathi.simulator import (
+    Arrivals,
+    Deployment,
+    EngineSettings,
+    LengthDistribution,
+    Quantiles,
+    Report,
+    Synthetic,
+    Workload,
+    simulate,
+)
+from vllm_sarathi.simulator.calibration import Fit, Step, fit, read_steps
+from vllm_sarathi.simulator.tables import table
+
+HERE = Path(__file__).parent
+DEFAULT_MODEL = Path.home() / ".cache" / "vllm-sarathi" / "SmolLM2-135M-Instruct"
+LENGTHS = LengthDistribution(
+    "fidelity", Quantiles(((0, 16), (0.5, 120), (1, 700))), Quantiles(((0, 8), (1, 64))), 1024
+)
+KV_TOKENS, MAX_MODEL_LEN, MAX_NUM_SEQS, BUDGET = 40_000, 2048, 64, 128
+FLAGS = (
+    "--dtype", "float32", "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs",
+    str(MAX_NUM_SEQS), "--max-num-batched-tokens", "2048", "--no-enable-prefix-caching",
+    "--scheduler", "sarathi", "--sarathi-preset", "stall-free", "--sarathi-token-budget",
+    str(BUDGET),
+)  # fmt: skip
+ENGINE = EngineSettings(
+    "sarathi",
+    {"preset": "stall-free", "token_budget": BUDGET},
+    max_num_seqs=MAX_NUM_SEQS,
+    async_scheduling=False,
+    v2_model_runner=False,
+)
+METRICS = (("TTFT", 50), ("TTFT", 99), ("TBT", 50), ("TBT", 99))
+
+
+async def send(client: httpx.AsyncClient, model: str, ids: list[int], num: int) -> RequestTimes:
+    """Ask for so many tokens and note when each comes."""
+    body = {
+        "model": model, "prompt": ids, "max_tokens": num, "temperature": 0.0, "stream": True,
+        "ignore_eos": True, "return_token_ids": True,
+    }  # fmt: skip
+    arrival_s, times_s = time.monotonic(), []
+    async with client.stream("POST", "/v1/completions", json=body) as response:
+        response.raise_for_status()
+        async for event in events(response):
+            now_s = time.monotonic()
+            for choice in event["choices"]:
+                times_s += [now_s] * len(choice.get("token_ids") or ())
+    return RequestTimes(arrival_s, times_s)
+
+
+async def replay(url: str, model: str, workload: Workload, seed: int) -> list[RequestTimes]:
+    """Send a workload to a server at its times."""
+    random = np.random.default_rng(seed)
+    lengths = zip(workload.lengths.num_prompt, workload.lengths.num_output, strict=True)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+        began_s, tasks = time.monotonic(), []
+        for due_s, (num_prompt, num_output) in zip(workload.arrival_s, lengths, strict=True):
+            ids = random.integers(1000, 40_000, num_prompt).tolist()
+            await asyncio.sleep(max(0.0, began_s + due_s - time.monotonic()))
+            tasks.append(asyncio.create_task(send(client, model, ids, int(num_output))))
+        return list(await asyncio.gather(*tasks))
+
+
+def measure(model: str, loads: list[Workload]) -> tuple[list[list[RequestTimes]], list[Step]]:
+    """Send loads to one server one after the other; the steps are those of the first."""
+    recorded = Path(tempfile.mkdtemp()) / "steps.jsonl"
+    with serve(model, (*FLAGS, "--sarathi-trace", str(recorded))) as server:
+        # Compiles and caches warm up on the first load, played fast.
+        asyncio.run(replay(server.url, model, loads[0].at_times(loads[0].arrival_s / 50), 99))
+        num_warm, found, steps = len(read_steps(recorded)), [], []
+        for seed, load in enumerate(loads):
+            print(f"load {seed}: {len(load)} requests in {load.arrival_s[-1]:.0f} s", flush=True)
+            found.append(asyncio.run(replay(server.url, model, load, seed)))
+            steps = steps or read_steps(recorded)[num_warm:]
+    return found, steps
+
+
+def figures(times: list[RequestTimes]) -> dict[str, float]:
+    """P50 and P99 of TTFT and TBT, in seconds."""
+    values: dict[str, list[float]] = {
+        "TTFT": [t.ttft_s for t in times if t.ttft_s is not None],
+        "TBT": [gap for t in times for gap in t.tbts_s],
+    }
+    return {f"{name} p{p}": percentile(values[name], p) or 0.0 for name, p in METRICS}
+
+
+def simulated(report: Report, front_s: float) -> dict[str, float]:
+    """The same figures of a simulated run; ``front_s`` is the HTTP server's share of TTFT."""
+    found = {f"TTFT p{p}": (report.percentile("ttft_s", p) or 0.0) + front_s for p in (50, 99)}
+    return {**found, **{f"TBT p{p}": report.gaps.percentile(p) or 0.0 for p in (50, 99)}}
+
+
+def front_end_s(times: list[RequestTimes], report: Report) -> float:
+    """What HTTP, tokenizing and sockets add to TTFT, by the calibration load."""
+    differences = [
+        t.ttft_s - s
+        for t, s in zip(times, report.per_request.ttft_s, strict=True)
+        if t.ttft_s is not None
+    ]
+    return max(0.0, median(differences))
+
+
+TEXT = """# The simulator beside a real server
+
+Written by `python benchmarks/fidelity.py`: SmolLM2-135M-Instruct, float32, `vllm serve` with
+`--scheduler sarathi`, stall-free at {budget} tokens, on {cores} CPU cores. {steps} recorded steps
+calibrated the costs (error of a step: median {p50:.1%}, p90 {p90:.1%}); other requests than those
+then went to the server and through the simulator at {rates} requests/s.
+
+{table}
+
+Median error of P50/P99 TTFT and TBT: **{error:.1%}**. {front:.1f} ms of TTFT are the HTTP
+server's, taken from the calibration load.
+"""
+
+
+def write(
+    rows: list[list[Any]], errors: list[float], found: Fit, front_s: float, rates: str
+) -> None:
+    """Write the table and the figures."""
+    header = ("requests/s", "figure", "server ms", "simulator ms", "error")
+    text = TEXT.format(
+        budget=BUDGET,
+        cores=os.cpu_count(),
+        steps=found.num_steps,
+        p50=found.error_p50,
+        p90=found.error_p90,
+        rates=rates,
+        table=table(header, rows),
+        error=median(errors),
+        front=front_s * 1e3,
+    )
+    (HERE / "fidelity.md").write_text(text)
+    kept = {"rows": rows, "fit": found.figures(), "front_end_s": front_s}
+    (HERE / "fidelity.json").write_text(json.dumps(kept, indent=1) + "\n")
+    print(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=str(DEFAULT_MODEL), help="a Hugging Face folder")
+    parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.8, 1.2])
+    options = parser.parse_args()
+    traffic = Synthetic(LENGTHS, options.requests, Arrivals())
+    loads = [traffic.at(rate, seed) for seed, rate in enumerate([1.0, *options.rates])]
+    times, steps = measure(options.model, loads)
+    found = fit(steps)
+    deployment: Deployment = found.deployment("this machine", KV_TOKENS, MAX_MODEL_LEN)
+    reports = [simulate(ENGINE, deployment, load) for load in loads]
+    front_s = front_end_s(times[0], reports[0])
+    rows, errors = [], []
+    for rate, measured, report in zip(options.rates, times[1:], reports[1:], strict=True):
+        real, virtual = figures(measured), simulated(report, front_s)
+        for name, value in real.items():
+            error = virtual[name] / value - 1
+            errors.append(abs(error))
+            rows.append([rate, name, value * 1e3, virtual[name] * 1e3, f"{error:+.1%}"])
+    write(rows, errors, found, front_s, " and ".join(map(str, options.rates)))
+
+
+if __name__ == "__main__":
+    main()
