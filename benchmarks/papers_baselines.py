@@ -1,7 +1,8 @@
-"""The scheduler of vLLM before chunked prefills, for comparison with the papers.
+"""The schedulers that the papers compare with, as classes of today's vLLM.
 
 Sarathi-Serve (section 2.5) calls it prefill-prioritizing: whenever a waiting prompt
-can be admitted, a batch of whole prompts runs and every decode waits.
+can be admitted, a batch of whole prompts runs and every decode waits. SARATHI compares
+with Orca's pipeline: whole prompts and decodes in micro-batches of a fixed size.
 """
 
 from collections.abc import Iterator
@@ -39,4 +40,30 @@ class PrefillFirstScheduler(Scheduler):
             yield
         finally:
             self.running = running + self.running
+            self.max_num_active_reqs = active
+
+
+class OrcaScheduler(Scheduler):
+    """Whole prompts and decodes together, in micro-batches of at most 27 requests.
+
+    That is what memory holds in SARATHI's pipeline (section 5.3). For pipelines
+    without asynchronous scheduling, with ``enable_chunked_prefill=False``.
+    """
+
+    micro_batch = 27
+
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        """Show vLLM one micro-batch of the requests that are not in flight."""
+        running, active = self.running, self.max_num_active_reqs
+        ready = [r for r in running if r.num_tokens > r.num_computed_tokens][: self.micro_batch]
+        shown = set(ready)
+        self.running = ready
+        seats = active - len(running) + len(ready)
+        self.max_num_active_reqs = min(self.micro_batch, seats)
+        try:
+            return super().schedule(*args, **kwargs)
+        finally:
+            kept = set(self.running)
+            survivors = [r for r in running if r in kept or r not in shown]
+            self.running = survivors + [r for r in self.running if r not in shown]
             self.max_num_active_reqs = active
