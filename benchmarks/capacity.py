@@ -14,11 +14,15 @@ from typing import Any
 from provenance import provenance
 from rich.progress import track
 
-from vllm_sarathi.simulator.capacity import CapacityGoal, find_capacity
-from vllm_sarathi.simulator.lengths import LENGTHS
-from vllm_sarathi.simulator.presets import preset
-from vllm_sarathi.simulator.scheduler_factory import EngineSettings
-from vllm_sarathi.simulator.traffic import Arrivals, Synthetic
+from vllm_sarathi.simulator import (
+    LENGTHS,
+    Arrivals,
+    CapacityGoal,
+    EngineSettings,
+    Synthetic,
+    find_capacity,
+    preset,
+)
 
 RESULTS = Path(__file__).parent / "results"
 DEPLOYMENTS = ("a100-llama-3-8b", "h100-llama-3-8b")

@@ -102,15 +102,15 @@ def scraped(samples: list[str]) -> Table:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for sample in samples:
-        name, value = sample.rsplit(" ", 1)
+        name, value = without_common_labels(sample).rsplit(" ", 1)
         if "_bucket{" not in name and "_created{" not in name:
-            table.add_row(without_common_labels(name), value)
+            table.add_row(name, value)
     return table
 
 
-def without_common_labels(name: str) -> str:
-    name = re.sub(r'(model_name|engine)="[^"]*",?', "", name)
-    return name.replace(",}", "}").replace("{}", "")
+def without_common_labels(sample: str) -> str:
+    sample = re.sub(r'(model_name|engine)="[^"]*",?', "", sample)
+    return sample.replace(",}", "}").replace("{}", "")
 
 
 def parse() -> argparse.Namespace:
@@ -141,7 +141,7 @@ def main() -> None:
             "command": shlex.join(side.command),
             "figures": figures(side.result),
             **side.result.as_json(),
-            "metrics": side.metrics,
+            "metrics": [without_common_labels(sample) for sample in side.metrics],
         }
         for name, side in sides.items()
     }

@@ -118,7 +118,9 @@ def _run(
 ) -> tuple[ByEngine, bool]:
     """Run every engine with every seed; what an interrupt left unfinished is None."""
     precision = getattr(options, "precision", 0.02)
-    seeds = range(options.seed, options.seed + options.seeds)
+    # Without noise a recorded load is the same with every seed.
+    num_seeds = 1 if options.trace and not options.noise else options.seeds
+    seeds = range(options.seed, options.seed + num_seeds)
     tasks = [Task(scenario, engine, seed, goal, precision) for seed in seeds for engine in engines]
     results: list[Figures | None] = [None] * len(tasks)
     interrupted = False

@@ -90,7 +90,7 @@ def interruptible_pool(num_jobs: int) -> Iterator[ProcessPoolExecutor]:
 
     # vLLM starts threads when it is imported: forking then would be unsafe.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_prepare_worker)
     try:
         yield pool
     except BaseException:
@@ -99,9 +99,11 @@ def interruptible_pool(num_jobs: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-def _ignore_interrupts() -> None:
+def _prepare_worker() -> None:
+    """Leave interrupts to the parent process, and the terminal to its progress bar."""
     import signal
 
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
