@@ -189,7 +189,7 @@ and **{bubble:.1f}x** less bubble time (published 6.29x).
 Why they differ. Orca is here vLLM's scheduler held to whole prompts and micro-batches of 27; vLLM
 has no such mode, and "stock, unchunked" fills one micro-batch with every decode that is ready. The
 papers' measure of bubbles is the median of a request, ours is the idle time of all stages, filling
-and draining the pipeline included. In our costs a prompt of 4K tokens holds a stage for 125 ms and a
+and draining the pipeline included. In our costs a prompt of 4K tokens holds a stage for 125 ms, a
 batch of decodes for 4.6 ms: the further these are apart, the longer an uneven pipeline idles, and
 the more even batches gain. How much each of these weighs was not separated. Our own default, "slo",
 has no chunk to go by when no objective is given, and idles here as stock does.
