@@ -9,7 +9,16 @@ import pytest
 import vllm_sarathi
 
 PACKAGE = Path(vllm_sarathi.__file__).parent
-CORE = ("step", "config", "batch_builder", "token_budget", "presets")
+CORE = (
+    "step",
+    "config",
+    "batch_builder",
+    "token_budget",
+    "step_time",
+    "error_quantile",
+    "micro_batch",
+    "presets",
+)
 
 
 def test_importing_the_package_and_its_core_imports_neither_vllm_nor_torch() -> None:

@@ -58,8 +58,13 @@ def test_stock_vllm_stalls_the_same_decodes() -> None:
     assert engine.batches[0] == "D3 P1000"
 
 
-def test_a_request_with_a_cached_prefix_leaves_the_budget_to_the_next() -> None:
-    engine = decoding(SarathiScheduler, STALL_FREE, enable_prefix_caching=True)
+@pytest.mark.parametrize(
+    ("settings", "batch"), [(STALL_FREE, "D3 P16 P237"), (DECODE_MAXIMAL, "D3 P16")]
+)
+def test_a_cached_prefix_leaves_its_room_to_the_next_request_unless_one_is_the_limit(
+    settings: dict[str, Any], batch: str
+) -> None:
+    engine = decoding(SarathiScheduler, settings, enable_prefix_caching=True)
     engine.add("warm", prompt=[5] * 160, max_tokens=1)
     while "warm" in engine.scheduler.requests:
         engine.step()
@@ -67,19 +72,7 @@ def test_a_request_with_a_cached_prefix_leaves_the_budget_to_the_next() -> None:
     engine.add("cached", prompt=[5] * 160, max_tokens=4)
     engine.add("next", 400, max_tokens=4)
     engine.step()
-    assert engine.batches == ["D3 P16 P237"]
-
-
-def test_decode_maximal_admits_one_request_even_if_its_prefix_is_cached() -> None:
-    engine = decoding(SarathiScheduler, DECODE_MAXIMAL, enable_prefix_caching=True)
-    engine.add("warm", prompt=[5] * 160, max_tokens=1)
-    while "warm" in engine.scheduler.requests:
-        engine.step()
-    engine.batches.clear()
-    engine.add("cached", prompt=[5] * 160, max_tokens=4)
-    engine.add("next", 400, max_tokens=4)
-    engine.step()
-    assert engine.batches == ["D3 P16"]
+    assert engine.batches == [batch]
 
 
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])

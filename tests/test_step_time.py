@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_sarathi.step_time import ErrorQuantile, StepTimeModel, StepWork, non_negative_fit
+from vllm_sarathi.error_quantile import ErrorQuantile
+from vllm_sarathi.step_time import StepTimeModel, StepWork, non_negative_fit
 
 Machine = Callable[[StepWork], float]
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_sarathi.batch_builder import StallFree
+from vllm_sarathi.error_quantile import ErrorQuantile
 from vllm_sarathi.step import BatchLimit, RequestView, StepView
-from vllm_sarathi.step_time import BATCH_SIZES, ErrorQuantile, StepTimeModel, StepWork
+from vllm_sarathi.step_time import BATCH_SIZES, StepTimeModel, StepWork
 from vllm_sarathi.token_budget import SloTokenBudget, candidates
 
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vllm_sarathi.error_quantile import ErrorQuantile
+
 BATCH_SIZES = (
     *range(16, 128, 16),
     *range(128, 256, 32),
@@ -50,26 +52,6 @@ class StepWork(NamedTuple):
     num_tokens: int
     chunk_context: float = 0.0
     decode_context: int = 0
-
-
-@dataclass(slots=True)
-class ErrorQuantile:
-    """A quantile of measured over predicted time, tracked one observation at a time.
-
-    Attributes:
-        quantile: the share of observations that shall lie below ``value``.
-        value: the estimate, at least 1.
-        rate: how far one observation moves it.
-    """
-
-    quantile: float
-    value: float = 1.1
-    rate: float = 0.02
-
-    def observe(self, ratio: float) -> None:
-        """Move towards the quantile (stochastic approximation)."""
-        self.value += self.rate * (self.quantile - (ratio <= self.value))
-        self.value = min(max(self.value, 1.0), 1.5)
 
 
 @dataclass(slots=True)
