@@ -42,31 +42,18 @@ def take_snapshot(scheduler: Any, num_micro_batches: int = 1) -> Snapshot:
         scheduler: a vLLM ``Scheduler`` between two calls of ``schedule()``.
         num_micro_batches: batches over which the decodes are spread evenly.
     """
-    running, next_step = scheduler.running, scheduler.current_step + 1
-    prefills: list[Any] = []
-    ready: list[tuple[int, int, Any]] = []
-    decodes_first = True
-    for request in running:
-        if request.is_prefill_chunk:
-            prefills.append(request)
-            continue
-        decodes_first = decodes_first and not prefills
-        computed = request.num_computed_tokens
-        placeholders = request.num_output_placeholders
-        num_tokens = request.num_tokens_with_spec + placeholders - computed
-        if num_tokens <= 0 or next_step < request.next_decode_eligible_step:
-            continue  # its last token is still in flight
-        if placeholders and computed + 2 - placeholders >= _max_total_tokens(request):
-            continue  # the step in flight reaches its limit
-        ready.append((num_tokens, computed, request))
-    share = decode_share(len(ready), len(running) - len(prefills), num_micro_batches)
+    running = scheduler.running
+    prefills = [request for request in running if request.is_prefill_chunk]
+    ready = _ready_decodes(running, scheduler.current_step + 1)
+    num_decodes = len(running) - len(prefills)
+    share = decode_share(len(ready), num_decodes, num_micro_batches)
     if share < len(ready) and num_free_blocks(scheduler) < _BLOCKS_TO_HOLD_BACK * len(running):
         share = len(ready)  # whom vLLM would preempt has to be there
     held_back = frozenset(request for _, _, request in ready[share:])
     del ready[share:]
     seats = admission_limit(scheduler) - len(running) - scheduler.num_waiting_for_streaming_input
     waiting = _first_waiting(scheduler)
-    is_kv_bound = bool(ready and scheduler.waiting) and not _has_room(scheduler, prefills)
+    is_kv_bound = bool(num_decodes and scheduler.waiting) and not _has_room(scheduler, prefills)
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
@@ -78,7 +65,25 @@ def take_snapshot(scheduler: Any, num_micro_batches: int = 1) -> Snapshot:
         max_new_prefills=0 if is_kv_bound else max(seats, 0),
         is_kv_bound=is_kv_bound,
     )
+    decodes_first = prefills == running[num_decodes:]
     return Snapshot(view, prefills, decodes_first, held_back)
+
+
+def _ready_decodes(running: list[Any], next_step: int) -> list[tuple[int, int, Any]]:
+    """Decodes that vLLM can schedule now: tokens, context and request of each."""
+    ready = []
+    for request in running:
+        if request.is_prefill_chunk:
+            continue
+        computed = request.num_computed_tokens
+        placeholders = request.num_output_placeholders
+        num_tokens = request.num_tokens_with_spec + placeholders - computed
+        if num_tokens <= 0 or next_step < request.next_decode_eligible_step:
+            continue  # its last token is still in flight
+        if placeholders and computed + 2 - placeholders >= _max_total_tokens(request):
+            continue  # the step in flight reaches its limit
+        ready.append((num_tokens, computed, request))
+    return ready
 
 
 def _has_room(scheduler: Any, prefills: list[Any]) -> bool:
