@@ -170,11 +170,13 @@ def write(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(DEFAULT_MODEL), help="a Hugging Face folder")
-    parser.add_argument("--requests", type=int, default=60)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.8, 1.2])
+    parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.5])
     options = parser.parse_args()
     traffic = Synthetic(LENGTHS, options.requests, Arrivals())
-    loads = [traffic.at(rate, seed) for seed, rate in enumerate([1.0, *options.rates])]
+    loads = [
+        traffic.at(rate, seed) for seed, rate in enumerate([max(options.rates), *options.rates])
+    ]
     times, steps = measure(options.model, loads)
     found = fit(steps)
     deployment: Deployment = found.deployment("this machine", KV_TOKENS, MAX_MODEL_LEN)
