@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,6 +68,7 @@ class StepObserver:
         self._ttft_s = ttft_s
         self._timer = StepTimer[ScheduledStep](num_stages)
         self._trace = _open(trace) if trace else None
+        self._last: tuple[StepPlan, Snapshot] | None = None
 
     def scheduled(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
@@ -80,6 +81,7 @@ class StepObserver:
             output: vLLM's ``SchedulerOutput``.
             admitted: requests that the step moved from waiting to running.
         """
+        self._last = plan, snapshot
         tokens = output.num_scheduled_tokens
         chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
         if tokens:
@@ -89,6 +91,18 @@ class StepObserver:
             self._timer.paused()
         if self._recorder:
             self._recorder.count_schedule(step if tokens else None, chunks, output.finished_req_ids)
+
+    def repeated(self, output: Any, decode_context_tokens: int) -> None:
+        """Note a batch of the same decodes as the last one, for who knows that it is.
+
+        Args:
+            output: vLLM's ``SchedulerOutput`` of the last one.
+            decode_context_tokens: sum of their context lengths by now.
+        """
+        assert self._last is not None
+        plan, snapshot = self._last
+        view = replace(snapshot.view, decode_context_tokens=decode_context_tokens)
+        self.scheduled(plan, replace(snapshot, view=view), output, [])
 
     def finished(self, output: Any, drained: bool) -> None:
         """Learn from a result.

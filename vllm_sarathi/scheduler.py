@@ -53,7 +53,7 @@ class SarathiMixin:
         balanced = settings.balance_micro_batches is not False
         self._num_micro_batches = num_stages if balanced else 1
         self._recorder, self._metrics_writer = _metrics(engine, settings)
-        self._observer = StepObserver(
+        self.step_observer = StepObserver(
             self._policy,
             self._recorder,
             num_stages,
@@ -71,7 +71,7 @@ class SarathiMixin:
             delegated_s = perf_counter()
             output = super().schedule(*args, **kwargs)  # type: ignore[misc]  # vLLM's
             returned_s = perf_counter()
-        self._observer.scheduled(plan, snapshot, output, self._admitted(output))
+        self.step_observer.scheduled(plan, snapshot, output, self._admitted(output))
         if self._recorder is not None:
             self._recorder.count_overhead(perf_counter() - returned_s + delegated_s - began_s)
         return output
@@ -82,7 +82,7 @@ class SarathiMixin:
         """Let vLLM process a result, and learn from it."""
         engine: Any = self
         outputs = super().update_from_output(scheduler_output, *args, **kwargs)  # type: ignore[misc]
-        self._observer.finished(scheduler_output, drained=not engine.has_unfinished_requests())
+        self.step_observer.finished(scheduler_output, drained=not engine.has_unfinished_requests())
         if self._metrics_writer is not None:
             self._metrics_writer.touch()
         return outputs

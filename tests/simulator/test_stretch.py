@@ -36,11 +36,14 @@ def count(monkeypatch):
     return counted
 
 
+@pytest.mark.parametrize("scheduler", ["stock", "sarathi"])
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("num_kv_tokens", [3_000, 100_000])
 @pytest.mark.parametrize("rate", [2.0, 40.0])
-def test_stretches_change_no_token_time(machine, count, asynchronous, num_kv_tokens, rate):
-    engine = EngineSettings(async_scheduling=asynchronous, max_num_batched_tokens=512)
+def test_stretches_change_no_token_time(
+    machine, count, scheduler, asynchronous, num_kv_tokens, rate
+):
+    engine = EngineSettings(scheduler, async_scheduling=asynchronous, max_num_batched_tokens=512)
     deployment = machine(num_kv_tokens=num_kv_tokens, max_model_len=2048)
     fast, slow = (
         simulate(engine, deployment, long_answers(rate), noise=0.02, trace_steps=True, stretches=on)
@@ -57,9 +60,8 @@ def test_stretches_change_no_token_time(machine, count, asynchronous, num_kv_tok
     assert fast.trace.num_decode == slow.trace.num_decode
 
 
-@pytest.mark.parametrize("engine", [EngineSettings("sarathi"), EngineSettings(
-    "test_engine.Idler", async_scheduling=False)])  # fmt: skip
-def test_a_class_of_ones_own_is_asked_at_every_step(machine, count, engine):
+def test_a_class_of_ones_own_is_asked_at_every_step(machine, count):
+    engine = EngineSettings("test_engine.Idler", async_scheduling=False)
     with contextlib.suppress(RuntimeError):
         simulate(engine, machine(), Synthetic(Fixed(10, 100), 3, at_once=True).at(1, 0))
     assert not count

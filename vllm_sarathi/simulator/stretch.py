@@ -1,10 +1,10 @@
-"""Stretches of steps that only decode: run without asking stock vLLM each time.
+"""Stretches of steps that only decode: run without asking the scheduler each time.
 
-While nothing waits, arrives, finishes or lacks memory, vLLM's own scheduler puts the
-same decodes into every batch. Such steps are executed one by one as ever, on the same
-clock and stages, but the scheduler's counters move once for all of them. A class that
-changes ``schedule()`` or ``update_from_output()`` is asked at every step. Tests compare
-every token's time with and without.
+While nothing waits, arrives, finishes or lacks memory, vLLM's own scheduler and ours put
+the same decodes into every batch. Such steps are executed one by one as ever, on the same
+clock and stages, and ours learns from each, but the scheduler's counters move once for
+all of them. Any other class is asked at every step. Tests compare every token's time with
+and without.
 """
 
 from collections import deque
@@ -57,8 +57,9 @@ class Stretch:
         self.scheduler, self.pipeline = scheduler, pipeline
         self.clock, self.observer = clock, observer
         self.num_in_flight = max_in_flight - 1
+        self.learner = getattr(scheduler, "step_observer", None)
         one_stage = len(pipeline.deployment.stages) == 1
-        self.possible = one_stage and max_in_flight <= 2 and _is_stock(scheduler)
+        self.possible = one_stage and max_in_flight <= 2 and _is_known(scheduler)
 
     def run(self, in_flight: InFlight, output: Any, until_s: float) -> bool:
         """Run as many steps as are all alike.
@@ -110,12 +111,17 @@ class Stretch:
         while len(times_s) < most and clock.now_s < until_s:
             began_s = clock.now_s
             shape = BatchShape(num, 0.0, context, num)
+            if self.learner is not None:
+                self.learner.repeated(output, context)
             clock.now_s += schedule_s
             run = self.pipeline.execute(clock.now_s, shape, sampled)
             self.observer.scheduled(began_s, output, shape, run)
             in_flight.append((output, run))
-            _, oldest = in_flight.popleft()
-            clock.now_s = max(clock.now_s, oldest.ready_s) + update_s
+            answered, oldest = in_flight.popleft()
+            clock.now_s = max(clock.now_s, oldest.ready_s)
+            if self.learner is not None:
+                self.learner.finished(answered, drained=False)
+            clock.now_s += update_s
             times_s.append(clock.now_s)
             context += num
         self.observer.answered_alike(names, times_s)
@@ -134,12 +140,15 @@ class Stretch:
                 request.next_decode_eligible_step += num_steps
 
 
-def _is_stock(scheduler: Any) -> bool:
-    """Whether every part that a stretch passes over is vLLM's own."""
+def _is_known(scheduler: Any) -> bool:
+    """Whether every part that a stretch passes over is vLLM's own or ours."""
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    if type(scheduler) not in (Scheduler, AsyncScheduler):
+    from vllm_sarathi.scheduler import AsyncSarathiScheduler, SarathiScheduler
+
+    known = (Scheduler, AsyncScheduler, SarathiScheduler, AsyncSarathiScheduler)
+    if type(scheduler) not in known:
         return False
     # Cached blocks are ordered by when they filled up, which a stretch does not keep.
     plain = not scheduler.kv_cache_manager.enable_caching and not scheduler.num_lookahead_tokens
