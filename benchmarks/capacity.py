@@ -1,116 +1,168 @@
 """Capacity of the learned budget beside every static budget of stock vLLM, in virtual time.
 
-Writes after each search; a run that was interrupted takes up where it stopped.
+The rival "oracle" is our scheduler with the simulator's own cost model in place of the
+learned one: the bound of what learning can reach. Results are written after each search;
+a run that was interrupted takes up where it stopped.
 """
 
 import argparse
 import json
+import math
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from statistics import geometric_mean, mean
+from statistics import fmean, geometric_mean
 from typing import Any
+from unittest import mock
 
+from oracle import ExactStepTime
 from provenance import provenance
 from rich.progress import track
 
+from vllm_sarathi import presets
 from vllm_sarathi.simulator import (
     LENGTHS,
     Arrivals,
     CapacityGoal,
     EngineSettings,
     Synthetic,
+    Workload,
     find_capacity,
     preset,
 )
+from vllm_sarathi.simulator.comparison import default_num_jobs, run_all
 
 RESULTS = Path(__file__).parent / "results"
 DEPLOYMENTS = ("a100-llama-3-8b", "h100-llama-3-8b")
 WORKLOADS = ("sharegpt", "arxiv", "conversation", "code")
 OBJECTIVES_MS = (50, 100)
-STATIC_BUDGETS = (256, 384, 512, 768, 1024, 2048)
-LEARNED = "sarathi"
+STATIC_BUDGETS = ("256", "384", "512", "768", "1024", "2048")
+LEARNED, ORACLE = "sarathi", "oracle"
+ENGINES = (*STATIC_BUDGETS, LEARNED, ORACLE)
 CODE_ARRIVALS_CV = 13.0  # of the Azure coding trace
 STEP_NOISE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A deployment, a workload and an objective."""
+class Steady:
+    """A workload that lasts: a fast deployment gets more requests of it."""
 
-    deployment: str
     workload: str
-    tbt_ms: int
+    num_requests: int
+    seconds: float
 
     @property
     def name(self) -> str:
-        """What tables call it."""
-        return f"{self.deployment}, {self.workload}, {self.tbt_ms} ms"
+        """What reports call it."""
+        return self.workload
+
+    def at(self, rate: float, seed: int) -> Workload:
+        """The workload at a mean rate."""
+        num = max(self.num_requests, math.ceil(rate * self.seconds))
+        arrivals = Arrivals(cv=CODE_ARRIVALS_CV if self.workload == "code" else 1.0)
+        return Synthetic(LENGTHS[self.workload], num, arrivals).at(rate, seed)
 
 
-def engine(label: str, case: Case) -> EngineSettings:
-    if label == LEARNED:
-        settings = {"tbt_slo_ms": case.tbt_ms}
-        return EngineSettings(LEARNED, settings, max_num_batched_tokens=8192, label=label)
-    return EngineSettings("stock", max_num_batched_tokens=int(label), label=label)
+@dataclass(frozen=True, slots=True)
+class Search:
+    """An engine in a case: a deployment, a workload and an objective."""
 
+    engine: str
+    deployment: str
+    traffic: Steady
+    tbt_ms: int
+    seed: int
+    start_rate: float = 2.0
 
-def search(label: str, case: Case, seed: int, num_requests: int, start: float) -> dict[str, Any]:
-    cv = CODE_ARRIVALS_CV if case.workload == "code" else 1.0
-    found = find_capacity(
-        engine(label, case),
-        preset(case.deployment),
-        Synthetic(LENGTHS[case.workload], num_requests, Arrivals(cv=cv)),
-        CapacityGoal(tbt_s=case.tbt_ms / 1e3),
-        seed=seed,
-        noise=STEP_NOISE,
-        start_rate=start,
-    )
-    return found.summary()
+    @property
+    def case(self) -> str:
+        """What tables call the case."""
+        return f"{self.deployment}, {self.traffic.workload}, {self.tbt_ms} ms"
+
+    @property
+    def key(self) -> str:
+        """What tells its result from others."""
+        load = f"{self.traffic.num_requests} requests or {self.traffic.seconds:g} s"
+        return f"{self.case}, {self.engine}, {load}, seed {self.seed}"
+
+    def settings(self) -> EngineSettings:
+        """How the engine is set up."""
+        if self.engine in STATIC_BUDGETS:
+            return EngineSettings("stock", max_num_batched_tokens=int(self.engine))
+        ours = {"tbt_slo_ms": self.tbt_ms}
+        return EngineSettings("sarathi", ours, max_num_batched_tokens=8192, label=self.engine)
+
+    def run(self) -> dict[str, Any]:
+        """Search; the figures, with the code that they are of."""
+        deployment = preset(self.deployment)
+        model = presets.StepTimeModel
+        if self.engine == ORACLE:
+            model = ExactStepTime.of(deployment)
+        with mock.patch.object(presets, "StepTimeModel", model):
+            found = find_capacity(
+                self.settings(),
+                deployment,
+                self.traffic,
+                CapacityGoal(tbt_s=self.tbt_ms / 1e3),
+                seed=self.seed,
+                noise=STEP_NOISE,
+                start_rate=self.start_rate,
+            )
+        return {**found.summary(), "commit": provenance()["commit"]}
 
 
 def table(cases: dict[str, dict[str, list[float]]]) -> str:
     """Markdown: capacities in requests per second, mean over seeds, and the ratios."""
-    labels = [*map(str, STATIC_BUDGETS), LEARNED]
-    rows = ["| case | " + " | ".join(labels) + " | to best static | to 2048 |"]
-    rows.append("|---" * (len(labels) + 3) + "|")
+    head = [*ENGINES, "to best static", "to 2048", "to oracle"]
+    rows = ["| case | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     ratios = []
-    for name, rates in cases.items():
-        means = {label: mean(rates[label]) for label in labels if label in rates}
-        if len(means) < len(labels):
+    for case, rates in cases.items():
+        means = {engine: fmean(found) for engine, found in rates.items() if found}
+        if set(means) != set(ENGINES):
             continue
-        best = max(means[label] for label in labels[:-1])
-        ratios.append(means[LEARNED] / best)
-        to_default = means[LEARNED] / means["2048"] if means["2048"] else float("inf")
-        cells = " | ".join(f"{means[label]:.2f}" for label in labels)
-        rows.append(f"| {name} | {cells} | {ratios[-1]:.3f} | {to_default:.2f} |")
+        best = max(means[budget] for budget in STATIC_BUDGETS)
+        ratios.append([means[LEARNED] / other for other in (best, means["2048"], means[ORACLE])])
+        cells = [f"{means[engine]:.2f}" for engine in ENGINES] + [f"{r:.3f}" for r in ratios[-1]]
+        rows.append(f"| {case} | " + " | ".join(cells) + " |")
     if ratios:
-        rows.append(f"\nGeometric mean over the best static budget: {geometric_mean(ratios):.3f}")
+        means_of = (geometric_mean(column) for column in zip(*ratios, strict=True))
+        cells = [""] * len(ENGINES) + [f"{mean:.3f}" for mean in means_of]
+        rows.append("| geometric mean | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
-    parser.add_argument("--requests", type=int, default=400, metavar="N")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--requests", type=int, default=250, metavar="N", help="at least")
+    parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="at least")
+    parser.add_argument("--jobs", type=int, default=default_num_jobs(), metavar="N")
     parser.add_argument("--output", type=Path, default=RESULTS / "capacity.json", metavar="FILE")
     arguments = parser.parse_args()
-    raw = {"provenance": provenance(), "runs": {}}
+    raw: dict[str, Any] = {"provenance": provenance(), "runs": {}}
     if arguments.output.exists():
         raw["runs"] = json.loads(arguments.output.read_text())["runs"]
-    cases = [Case(*fields) for fields in product(DEPLOYMENTS, WORKLOADS, OBJECTIVES_MS)]
-    labels = [*map(str, STATIC_BUDGETS), LEARNED]
-    todo = list(product(range(arguments.seeds), cases, labels))
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     rates: dict[str, dict[str, list[float]]] = {}
-    for seed, case, label in track(todo, description="searching"):
-        key = f"{case.name}, {label}, {arguments.requests} requests, seed {seed}"
-        known = rates.setdefault(case.name, {}).setdefault(label, [])
-        if key not in raw["runs"]:
-            start = known[-1] if known else 2.0
-            raw["runs"][key] = search(label, case, seed, arguments.requests, max(start, 0.1))
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    for seed in range(arguments.seeds):
+        searches = []
+        for deployment, workload, tbt_ms, engine in product(
+            DEPLOYMENTS, WORKLOADS, OBJECTIVES_MS, ENGINES
+        ):
+            traffic = Steady(workload, arguments.requests, arguments.seconds)
+            search = Search(engine, deployment, traffic, tbt_ms, seed)
+            known = rates.setdefault(search.case, {}).setdefault(engine, [])
+            start = max(known[-1], 0.1) if known else search.start_rate
+            searches.append(Search(engine, deployment, traffic, tbt_ms, seed, start))
+        todo = [s for s in searches if s.key not in raw["runs"] and s.engine in arguments.engines]
+        done = run_all(Search.run, todo, arguments.jobs)
+        for index, figures in track(done, f"seed {seed}", total=len(todo)):
+            raw["runs"][todo[index].key] = figures
             arguments.output.write_text(json.dumps(raw, indent=1))
-        known.append(raw["runs"][key]["capacity_rps"])
+        for search in searches:
+            if search.key in raw["runs"]:
+                rates[search.case][search.engine].append(raw["runs"][search.key]["capacity_rps"])
     text = table(rates)
     arguments.output.with_suffix(".md").write_text(text + "\n")
     print(text)

@@ -62,8 +62,8 @@ def find_capacity(
 ) -> Capacity:
     """Bisect for the highest rate that meets a goal.
 
-    The rate doubles or halves from ``start_rate`` until the goal changes sides, then
-    the bracket halves until it is within ``precision``. Runs that have failed already
+    The rate leaves ``start_rate`` in longer and longer strides until the goal changes
+    sides, then the bracket halves until it is within ``precision``. Runs that have failed already
     stop early.
 
     Args:
@@ -86,6 +86,13 @@ def find_capacity(
         else:
             high = middle
     return search.result(low)
+
+
+def _strides() -> Iterator[float]:
+    """Short strides first: a start is often a good guess."""
+    yield from (1.1, 1.2, 1.5)
+    while True:
+        yield 2.0
 
 
 @dataclass(slots=True)
@@ -124,17 +131,17 @@ class _Search:
 
     def bracket(self, rate: float) -> tuple[float, float | None]:
         """A rate that holds (0 if none) and one that does not (None if none)."""
-        if self.holds(rate):
-            while rate < HIGHEST_RATE:
-                if not self.holds(2 * rate):
-                    return rate, 2 * rate
-                rate *= 2
-            return rate, None
-        while rate > LOWEST_RATE:
-            if self.holds(rate / 2):
-                return rate / 2, rate
-            rate /= 2
-        return 0.0, rate
+        held = self.holds(rate)
+        for stride in _strides():
+            beyond = rate * stride if held else rate / stride
+            if beyond > HIGHEST_RATE:
+                return rate, None
+            if beyond < LOWEST_RATE:
+                return 0.0, rate
+            if self.holds(beyond) != held:
+                return min(rate, beyond), max(rate, beyond)
+            rate = beyond
+        raise AssertionError("strides never end")
 
     def result(self, rate: float) -> Capacity:
         """What was found."""
