@@ -39,7 +39,7 @@ OBJECTIVES_MS = (50, 100)
 STATIC_BUDGETS = ("256", "384", "512", "768", "1024", "2048")
 LEARNED, ORACLE = "sarathi", "oracle"
 ENGINES = (*STATIC_BUDGETS, LEARNED, ORACLE)
-CODE_ARRIVALS_CV = 13.0  # of the Azure coding trace
+CODE_ARRIVALS_CV = 3.0  # bursts: a third of the variation of the Azure coding trace
 STEP_NOISE = 0.02
 
 
@@ -97,7 +97,7 @@ class Search:
         deployment = preset(self.deployment)
         model = presets.StepTimeModel
         if self.engine == ORACLE:
-            model = ExactStepTime.of(deployment)
+            model = ExactStepTime.of(deployment, STEP_NOISE)
         with mock.patch.object(presets, "StepTimeModel", model):
             found = find_capacity(
                 self.settings(),

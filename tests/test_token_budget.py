@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 from math import ceil
 
@@ -102,7 +103,7 @@ def test_a_cold_model_starts_small_and_grows_no_faster_than_twofold() -> None:
 def test_candidates_hold_all_decodes_and_the_pairs_of_query_and_key_are_exact(
     decodes: int, running: list[int], waiting: list[int], unseen: int, most: int
 ) -> None:
-    queue = waiting + waiting[-1:] * unseen
+    queue = waiting + [sum(waiting) // max(len(waiting), 1)] * (unseen if waiting else 0)
     seen = StepView(
         2048,
         decodes,
@@ -123,3 +124,35 @@ def test_candidates_hold_all_decodes_and_the_pairs_of_query_and_key_are_exact(
             left -= chunk
         assert left == 0
         assert work.chunk_context == pytest.approx(pairs)
+
+
+def pipelined(num_stages: int, seen: StepView) -> int:
+    return SloTokenBudget(known(), float("inf"), num_stages, num_stages)(seen)[0]
+
+
+def test_a_lone_prompt_is_cut_so_that_it_fills_the_pipeline() -> None:
+    whole, *chunks = (pipelined(stages, view(0, 2000)) for stages in (1, 2, 4, 8))
+    assert whole == 2048
+    assert chunks == sorted(chunks, reverse=True)
+    assert 2000 / chunks[-1] >= 4
+
+
+def test_a_long_pipeline_takes_even_chunks_where_one_stage_takes_all() -> None:
+    assert SloTokenBudget(known(), float("inf"), 8, 8)(view(30, 2000))[1] is BatchLimit.MICRO_BATCH
+    assert pipelined(8, view(30, 2000)) < pipelined(1, view(30, 2000)) / 3
+
+
+def test_a_micro_batch_is_as_long_as_those_in_flight() -> None:
+    model = known()
+    alone = view(30, 2000)
+    for tokens in (96, 160, 256):
+        period_s = model.predict(StepWork(tokens, 0.0, alone.decode_context_tokens))
+        chosen_s = model.predict(StepWork(pipelined(8, replace(alone, period_s=period_s))))
+        free_s = model.predict(StepWork(pipelined(8, alone)))
+        assert abs(chosen_s - period_s) <= abs(free_s - period_s)
+
+
+def test_late_chunks_of_a_long_prompt_shrink_as_their_context_grows() -> None:
+    sizes = [pipelined(4, view(8, 4000, computed=computed)) for computed in (0, 20_000, 80_000)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]

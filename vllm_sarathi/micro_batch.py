@@ -1,9 +1,14 @@
 """Even micro-batches over pipeline stages.
 
 A pipeline runs as many batches at once as it has stages, and a request is in one
-of them at a time. If one batch takes all decodes, the others have none, and
-stages idle in turn (SARATHI, arXiv 2308.16369, section 3.2).
+of them at a time. If one batch takes all decodes, or all prefill, the others have
+little, and stages idle in turn (SARATHI, arXiv 2308.16369, section 3.2).
 """
+
+from vllm_sarathi.step import StepView
+
+_DELAYED_WEIGHT = 0.25
+_CHANGE_WEIGHT = 0.9
 
 
 def decode_share(num_ready: int, num_decodes: int, num_stages: int) -> int:
@@ -17,3 +22,28 @@ def decode_share(num_ready: int, num_decodes: int, num_stages: int) -> int:
         num_stages: pipeline stages.
     """
     return min(num_ready, -(-num_decodes // num_stages))
+
+
+def pipeline_cost_s(view: StepView, step_s: float, num_micro_batches: int) -> float:
+    """What a micro-batch of this length costs the pipeline, in seconds.
+
+    It passes every stage. Where others are as long, that is the time in which the
+    pipeline fills and drains, once; prefill in k micro-batches is done after
+    (k + stages - 1) x time. Where others are shorter they wait for it at every stage,
+    where others are longer it waits: both are bubbles, which a change of length costs
+    until the pipeline has gone round. All requests in the micro-batch bear it, those
+    to be admitted soon as well.
+
+    Unlike the paper (SARATHI, section 4.3), which keeps one chunk size found by
+    profiling: here a lone prompt is cut so that it fills the pipeline, and a steady
+    stream of prompts settles at chunks as long as the stream needs, with little change.
+
+    Args:
+        view: the requests, and the time of the micro-batches in flight.
+        step_s: predicted time of the micro-batch on a stage, in seconds.
+        num_micro_batches: batches in the pipeline; one alone costs nothing.
+    """
+    change_s = abs(step_s - view.period_s) if view.period_s else 0.0
+    num_delayed = view.num_decodes + (len(view.prefills) + view.num_admissible) / num_micro_batches
+    weight = 1 + _DELAYED_WEIGHT * num_delayed
+    return (num_micro_batches - 1) * weight * (step_s + _CHANGE_WEIGHT * change_s)

@@ -70,6 +70,13 @@ class StepObserver:
         self._trace = _open(trace) if trace else None
         self._last: tuple[StepPlan, Snapshot] | None = None
 
+    @property
+    def period_s(self) -> float:
+        """Predicted time of the longest micro-batch in flight; 0 without a pipeline."""
+        if self._num_stages == 1:
+            return 0.0
+        return max((step.predicted_s for step in self._timer.in_flight), default=0.0)
+
     def scheduled(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
     ) -> None:

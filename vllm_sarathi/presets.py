@@ -1,6 +1,7 @@
 """From settings to the policy that they name."""
 
 from dataclasses import dataclass, field
+from math import inf, isfinite
 
 from vllm_sarathi.batch_builder import MIN_PREFILL_TOKENS, BatchBuilder, DecodeMaximal, StallFree
 from vllm_sarathi.config import SarathiConfig
@@ -25,11 +26,15 @@ class Policy:
 
     def objective_s(self, view: StepView) -> float | None:
         """The objective for the time between tokens, in seconds, where there is one."""
-        return self.budget.objective_s(view) if self.budget else None
+        objective_s = self.budget.objective_s(view) if self.budget else inf
+        return objective_s if isfinite(objective_s) else None
 
 
 def policy(
-    config: SarathiConfig, min_prefill_tokens: int = MIN_PREFILL_TOKENS, num_stages: int = 1
+    config: SarathiConfig,
+    min_prefill_tokens: int = MIN_PREFILL_TOKENS,
+    num_stages: int = 1,
+    num_micro_batches: int = 1,
 ) -> Policy:
     """The policy of a preset.
 
@@ -37,15 +42,17 @@ def policy(
         config: the settings.
         min_prefill_tokens: least prefill tokens that a batch has room for.
         num_stages: pipeline stages.
+        num_micro_batches: batches over which work is spread evenly.
     """
     tile_size = config.tile_size if isinstance(config.tile_size, int) else 1
     if config.preset == "decode-maximal":
         return Policy(DecodeMaximal(config.batch_tokens, tile_size, min_prefill_tokens))
     model = StepTimeModel()
     budget = None
-    if config.preset == "slo" and config.tbt_slo_ms is not None:
-        tbt_s = None if config.tbt_slo_ms == "auto" else config.tbt_slo_ms / 1e3
-        budget = SloTokenBudget(model, tbt_s, num_stages, by_rate=config.tile_size is not None)
+    if config.preset == "slo" and (config.tbt_slo_ms is not None or num_micro_batches > 1):
+        tbt_s = None if config.tbt_slo_ms == "auto" else (config.tbt_slo_ms or inf) / 1e3
+        by_rate = config.tile_size is not None
+        budget = SloTokenBudget(model, tbt_s, num_stages, num_micro_batches, by_rate)
     builder = StallFree(
         budget or FixedTokenBudget(config.batch_tokens),
         tile_size,

@@ -49,9 +49,11 @@ class SarathiMixin:
             enable_chunked_prefill=engine.scheduler_config.enable_chunked_prefill,
         )
         num_stages = engine.parallel_config.pipeline_parallel_size
-        self._policy = policy(settings, min_prefill_tokens(engine), num_stages)
         balanced = settings.balance_micro_batches is not False
         self._num_micro_batches = num_stages if balanced else 1
+        self._policy = policy(
+            settings, min_prefill_tokens(engine), num_stages, self._num_micro_batches
+        )
         self._recorder, self._metrics_writer = _metrics(engine, settings)
         self.step_observer = StepObserver(
             self._policy,
@@ -65,7 +67,7 @@ class SarathiMixin:
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         """Plan the next batch and let vLLM schedule it."""
         began_s = perf_counter()
-        snapshot = take_snapshot(self, self._num_micro_batches)
+        snapshot = take_snapshot(self, self._num_micro_batches, self.step_observer.period_s)
         plan = self._policy.builder.plan(snapshot.view)
         with applied(self, plan, snapshot):
             delegated_s = perf_counter()

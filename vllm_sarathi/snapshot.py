@@ -35,12 +35,13 @@ class Snapshot:
     held_back: frozenset[Any] = frozenset()
 
 
-def take_snapshot(scheduler: Any, num_micro_batches: int = 1) -> Snapshot:
+def take_snapshot(scheduler: Any, num_micro_batches: int = 1, period_s: float = 0.0) -> Snapshot:
     """Read the requests that vLLM's ``schedule()`` could run now.
 
     Args:
         scheduler: a vLLM ``Scheduler`` between two calls of ``schedule()``.
         num_micro_batches: batches over which the decodes are spread evenly.
+        period_s: predicted time of the longest micro-batch in flight, in seconds.
     """
     running = scheduler.running
     prefills = [request for request in running if request.is_prefill_chunk]
@@ -64,6 +65,7 @@ def take_snapshot(scheduler: Any, num_micro_batches: int = 1) -> Snapshot:
         num_waiting=scheduler.get_request_counts()[1],
         max_new_prefills=0 if is_kv_bound else max(seats, 0),
         is_kv_bound=is_kv_bound,
+        period_s=period_s,
     )
     decodes_first = prefills == running[num_decodes:]
     return Snapshot(view, prefills, decodes_first, held_back)

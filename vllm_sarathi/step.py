@@ -51,6 +51,8 @@ class StepView:
         num_waiting: all requests that wait, at least ``len(waiting)``.
         max_new_prefills: how many waiting requests may be admitted at most.
         is_kv_bound: none may, for free KV blocks are kept for running requests.
+        period_s: predicted time of the longest micro-batch in flight, in seconds;
+            0 if none is, or none can be.
     """
 
     max_num_scheduled_tokens: int
@@ -62,6 +64,29 @@ class StepView:
     num_waiting: int = 0
     max_new_prefills: int = 0
     is_kv_bound: bool = False
+    period_s: float = 0.0
+
+    @property
+    def num_admissible(self) -> int:
+        """Waiting requests that may be admitted."""
+        return min(self.num_waiting, self.max_new_prefills)
+
+    @property
+    def num_unseen(self) -> int:
+        """Those of them that the view does not show."""
+        return max(self.num_admissible - len(self.waiting), 0) if self.waiting else 0
+
+    @property
+    def mean_waiting_tokens(self) -> int:
+        """Prefill tokens of a waiting request, on average of those that the view shows."""
+        return sum(request.num_tokens for request in self.waiting) // len(self.waiting)
+
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Prefill tokens of all requests that run or may be admitted; unseen ones guessed."""
+        seen = (*self.prefills, *self.waiting[: self.max_new_prefills])
+        unseen = self.num_unseen * self.mean_waiting_tokens if self.num_unseen else 0
+        return unseen + sum(request.num_tokens for request in seen)
 
     @property
     def has_prefill(self) -> bool:
@@ -82,6 +107,8 @@ class BatchLimit(Enum):
     """The objective for the time between tokens."""
     TILE = "tile"
     """Whole tiles: some more tokens would cost more time than they are worth."""
+    MICRO_BATCH = "micro_batch"
+    """Even micro-batches: a longer one would leave bubbles in the pipeline."""
     KV_BLOCKS = "kv_blocks"
     """Free KV blocks are kept for the growth of running requests."""
     MAXIMUM = "maximum"

@@ -6,6 +6,7 @@ says little: a step takes from one result to the next while the device is busy.
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -30,6 +31,11 @@ class StepTimer(Generic[Step]):
     _in_flight: deque[_InFlight[Step]] = field(default_factory=deque)
     _last_result_s: float = 0.0
     _is_idle: bool = True
+
+    @property
+    def in_flight(self) -> Iterator[Step]:
+        """Steps that are scheduled and not finished."""
+        return (flying.step for flying in self._in_flight)
 
     def scheduled(self, output: Any, step: Step) -> None:
         """Note a batch with tokens that was just scheduled."""

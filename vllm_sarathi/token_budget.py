@@ -4,7 +4,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
+from math import inf
 
+from vllm_sarathi.micro_batch import pipeline_cost_s
 from vllm_sarathi.step import BatchLimit, RequestView, StepView
 from vllm_sarathi.step_time import BATCH_SIZES, StepTimeModel, StepWork
 
@@ -13,7 +15,6 @@ AUTO_TBT_FACTOR = 5.0
 
 _FIRST_BATCH = 64
 _GROWTH = 2
-_TINY_S = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +34,27 @@ class FixedTokenBudget:
 
 @dataclass(frozen=True, slots=True)
 class SloTokenBudget:
-    """The batch that does the most work per second within the objective.
+    """The batch size that gets prefill done soonest within the objective.
 
-    Not the largest that fits: that one may lie just past a tile cliff. Without
-    decodes nobody waits, and the whole budget is used.
+    On one stage that is the batch with most tokens per second, not the largest
+    that fits: that one may lie just past a tile cliff. Without decodes nobody
+    waits, and the whole budget is used.
+
+    Over several micro-batches it follows the pipeline: ``micro_batch.pipeline_cost_s``.
 
     Attributes:
         model: predicts step times; the scheduler teaches it.
-        tbt_s: objective for every gap between tokens, in seconds; None derives
-            it from the predicted decode-only step.
+        tbt_s: objective for every gap between tokens, in seconds, infinite for
+            none; None derives it from the predicted decode-only step.
         num_stages: pipeline stages. A request's gap spans a step of each.
-        by_rate: choose the batch with most tokens per second; else the largest.
+        num_micro_batches: batches over which work is spread evenly.
+        by_rate: prefer tokens per second to the largest batch; so do all micro-batches.
     """
 
     model: StepTimeModel
     tbt_s: float | None
     num_stages: int = 1
+    num_micro_batches: int = 1
     by_rate: bool = True
 
     def objective_s(self, view: StepView) -> float:
@@ -60,20 +66,30 @@ class SloTokenBudget:
 
     def __call__(self, view: StepView) -> tuple[int, BatchLimit]:
         """Choose the batch size for these requests."""
-        if not view.num_decodes:
+        if not view.num_decodes and self.num_micro_batches == 1:
             return view.max_num_scheduled_tokens, BatchLimit.MAXIMUM
         limit_s = self.objective_s(view) / self.num_stages / self.model.safety.value
         best = largest = StepWork(0)
-        best_rate, limit = 0.0, BatchLimit.MAXIMUM
+        least_s, limit = inf, BatchLimit.MAXIMUM
         for work in candidates(view, self._trusted(view)):
             predicted_s = self.model.predict(work)
             if predicted_s > limit_s:
                 limit = BatchLimit.OBJECTIVE
                 break
-            largest, rate = work, work.num_tokens / max(predicted_s, _TINY_S)
-            if rate >= best_rate or not self.by_rate:
-                best, best_rate = work, rate
-        return best.num_tokens, limit if best is largest else BatchLimit.TILE
+            largest, cost_s = work, self._cost_s(view, work, predicted_s)
+            if cost_s <= least_s:
+                best, least_s = work, cost_s
+        if best is not largest:
+            limit = BatchLimit.TILE if self.num_micro_batches == 1 else BatchLimit.MICRO_BATCH
+        return best.num_tokens, limit
+
+    def _cost_s(self, view: StepView, work: StepWork, predicted_s: float) -> float:
+        """Time that it takes to work off all prefill in batches like this one."""
+        if self.num_micro_batches == 1 and not self.by_rate:
+            return 0.0
+        num_batches = (view.num_decode_tokens + view.num_prefill_tokens) / work.num_tokens
+        bubbles_s = pipeline_cost_s(view, predicted_s, self.num_micro_batches)
+        return num_batches * predicted_s + bubbles_s
 
     def _trusted(self, view: StepView) -> int:
         """Largest batch that the model may be asked about: some more than it has seen."""
@@ -110,10 +126,8 @@ def candidates(view: StepView, most: int) -> Iterator[StepWork]:
 
 
 def _prompts(view: StepView) -> Iterator[RequestView]:
-    """Prefill in the order of service; waiting prompts beyond the view look like its last."""
-    waiting = view.waiting[: view.max_new_prefills]
+    """Prefill in the order of service; waiting prompts beyond the view look like those in it."""
     yield from view.prefills
-    yield from waiting
-    if waiting:
-        unseen = min(view.num_waiting, view.max_new_prefills) - len(waiting)
-        yield from repeat(waiting[-1], max(unseen, 0))
+    yield from view.waiting[: view.max_new_prefills]
+    if view.num_unseen:
+        yield from repeat(RequestView("unseen", view.mean_waiting_tokens), view.num_unseen)

@@ -1,0 +1,140 @@
+"""Pipelines in virtual time: our micro-batches beside every static budget of stock vLLM.
+
+GPT-3 on A100, tensor parallel over eight GPUs, on 2, 4 and 8 pipeline stages; all requests
+at once, so that throughput is what the pipeline can do. Results are written as they come; a
+run that was interrupted takes up where it stopped.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from provenance import provenance
+from rich.progress import track
+
+from vllm_sarathi.simulator import (
+    EngineSettings,
+    Report,
+    Synthetic,
+    Workload,
+    Zipf,
+    preset,
+    read_trace,
+    simulate,
+)
+from vllm_sarathi.simulator.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.plots import draw_stages
+
+RESULTS = Path(__file__).parent / "results"
+STAGES = (2, 4, 8)
+PD_RATIOS = (1, 10, 50)
+STATIC_BUDGETS = ("256", "512", "1024", "2048", "4096", "8192")
+OURS, UNCHUNKED = "sarathi", "unchunked"
+ENGINES = (UNCHUNKED, *STATIC_BUDGETS, OURS)
+MAX_MODEL_LEN = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An engine with a workload on so many stages."""
+
+    engine: str
+    num_stages: int
+    load: str
+    num_requests: int
+    trace: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells its result from others."""
+        return f"PP {self.num_stages}, {self.load}, {self.engine}, {self.num_requests} requests"
+
+    def settings(self) -> EngineSettings:
+        """How the engine is set up; ours is told no objective."""
+        if self.engine == OURS:
+            ours = {"tbt_slo_ms": None}
+            return EngineSettings("sarathi", ours, max_num_batched_tokens=8192, label="sarathi")
+        budget = MAX_MODEL_LEN if self.engine == UNCHUNKED else int(self.engine)
+        whole = {"enable_chunked_prefill": False} if self.engine == UNCHUNKED else {}
+        label = f"stock, {self.engine}"
+        return EngineSettings(max_num_batched_tokens=budget, engine_args=whole, label=label)
+
+    def workload(self) -> Workload:
+        """All requests at time 0."""
+        if self.trace is not None:
+            recorded = read_trace(self.trace, self.num_requests)
+            return recorded.at_times(np.zeros(len(recorded)))
+        ratio = float(self.load.removeprefix("P:D "))
+        return Synthetic(Zipf(ratio), self.num_requests, at_once=True).at(1, 0)
+
+    def simulate(self, trace_steps: bool = False) -> Report:
+        """Run it."""
+        deployment = preset("a100-gpt-3-tp8-pp8", self.num_stages)
+        deployment = replace(deployment, max_model_len=MAX_MODEL_LEN)
+        return simulate(self.settings(), deployment, self.workload(), trace_steps=trace_steps)
+
+    def figures(self) -> dict[str, Any]:
+        """Run it; the figures, with the code that they are of."""
+        return {**self.simulate().summary(), "commit": provenance()["commit"]}
+
+
+def table(rows: dict[tuple[int, str], dict[str, dict[str, Any]]]) -> str:
+    """Markdown: tokens per second and share of stage time idle, and the ratios."""
+    head = ["stages, load", *ENGINES, "to best static", "to 2048", "bubble to unchunked, 2048"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for (num_stages, load), found in rows.items():
+        if set(found) != set(ENGINES):
+            continue
+        rate = {name: figures["tokens_per_s"] for name, figures in found.items()}
+        idle = {name: figures["stage_idle_share"] for name, figures in found.items()}
+        best = max(rate[budget] for budget in STATIC_BUDGETS)
+        cells = [f"PP {num_stages}, {load}"]
+        cells += [f"{rate[name]:.0f} ({idle[name]:.0%})" for name in ENGINES]
+        cells += [f"{rate[OURS] / best:.3f}", f"{rate[OURS] / rate['2048']:.2f}"]
+        cells.append(f"1/{idle[UNCHUNKED] / idle[OURS]:.1f}, 1/{idle['2048'] / idle[OURS]:.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=1000, metavar="N")
+    parser.add_argument("--trace", type=Path, metavar="CSV", help="one more load: its lengths")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    parser.add_argument("--stages", nargs="+", type=int, default=STAGES, metavar="N")
+    parser.add_argument("--jobs", type=int, default=default_num_jobs(), metavar="N")
+    parser.add_argument("--output", type=Path, default=RESULTS / "pipeline.json", metavar="FILE")
+    arguments = parser.parse_args()
+    loads = [(f"P:D {ratio}", None) for ratio in PD_RATIOS]
+    if arguments.trace:
+        loads.append((arguments.trace.stem, arguments.trace))
+    cells = [
+        Cell(engine, stages, load, arguments.requests, trace)
+        for stages, (load, trace), engine in product(arguments.stages, loads, ENGINES)
+    ]
+    raw: dict[str, Any] = {"provenance": provenance(), "runs": {}}
+    if arguments.output.exists():
+        raw["runs"] = json.loads(arguments.output.read_text())["runs"]
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    todo = [c for c in cells if c.key not in raw["runs"] and c.engine in arguments.engines]
+    for index, figures in track(run_all(Cell.figures, todo, arguments.jobs), total=len(todo)):
+        raw["runs"][todo[index].key] = figures
+        arguments.output.write_text(json.dumps(raw, indent=1))
+    rows: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
+    for cell in cells:
+        if cell.key in raw["runs"]:
+            rows.setdefault((cell.num_stages, cell.load), {})[cell.engine] = raw["runs"][cell.key]
+    text = table(rows)
+    arguments.output.with_suffix(".md").write_text(text + "\n")
+    print(text)
+    pictured = [Cell(engine, 8, "P:D 10", 300) for engine in ("2048", OURS)]
+    reports = [cell.simulate(trace_steps=True) for cell in pictured]
+    draw_stages(reports, arguments.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
