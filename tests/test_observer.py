@@ -38,6 +38,20 @@ def sample(engine: Engine, name: str) -> float:
     return value
 
 
+def test_a_pipeline_shows_how_even_it_is(clock: Clock) -> None:
+    engine = Engine(SarathiScheduler, in_flight=2, pipeline_parallel_size=2)
+    for i in range(8):
+        engine.add(f"r{i}", 20, max_tokens=60, arrival_time=clock.now_s)
+    while engine.scheduler.has_unfinished_requests():
+        clock.now_s += 0.010
+        engine.step()
+    assert sample(engine, "micro_batch_imbalance_count") > 50
+    assert sample(engine, "micro_batch_imbalance_sum") < 1.1 * sample(
+        engine, "micro_batch_imbalance_count"
+    )
+    assert sample(engine, "stage_idle_share_sum") < 0.1 * sample(engine, "stage_idle_share_count")
+
+
 def mixed(settings: dict[str, object], clock: Clock) -> Engine:
     engine = Engine(SarathiScheduler, settings)
     for i in range(4):

@@ -5,6 +5,9 @@ of them at a time. If one batch takes all decodes, or all prefill, the others ha
 little, and stages idle in turn (SARATHI, arXiv 2308.16369, section 3.2).
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from vllm_sarathi.step import StepView
 
 _DELAYED_WEIGHT = 0.25
@@ -47,3 +50,36 @@ def pipeline_cost_s(view: StepView, step_s: float, num_micro_batches: int) -> fl
     num_delayed = view.num_decodes + (len(view.prefills) + view.num_admissible) / num_micro_batches
     weight = 1 + _DELAYED_WEIGHT * num_delayed
     return (num_micro_batches - 1) * weight * (step_s + _CHANGE_WEIGHT * change_s)
+
+
+class Evenness(NamedTuple):
+    """How even the micro-batches in a pipeline are.
+
+    Attributes:
+        imbalance: longest over mean time of a micro-batch; 1 is even.
+        idle_share: share of stage time that unevenness and empty places leave idle.
+    """
+
+    imbalance: float
+    idle_share: float
+
+
+def evenness(times_s: Sequence[float], num_stages: int) -> Evenness | None:
+    """How even micro-batches are that are in flight together.
+
+    The longest sets the pace: each stage works while it has one of the others, and
+    waits for the longest.
+
+    Args:
+        times_s: predicted time of each on a stage, in seconds.
+        num_stages: pipeline stages.
+
+    Returns:
+        None where nothing is known of their times.
+    """
+    shown = times_s[:num_stages]
+    longest_s = max(shown, default=0.0)
+    if longest_s <= 0:
+        return None
+    busy_s = sum(shown)
+    return Evenness(longest_s * len(shown) / busy_s, 1 - busy_s / (longest_s * num_stages))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vllm_sarathi.metrics.recorder import StepRecorder
+from vllm_sarathi.micro_batch import evenness
 from vllm_sarathi.presets import Policy
 from vllm_sarathi.snapshot import Snapshot
 from vllm_sarathi.step import StepPlan
@@ -118,6 +119,7 @@ class StepObserver:
             output: the ``SchedulerOutput`` that it answers.
             drained: whether no request is left.
         """
+        together_s = [step.predicted_s for step in self._timer.in_flight]
         result = self._timer.finished(output, drained)
         if result is None:
             return
@@ -129,6 +131,9 @@ class StepObserver:
             gap_s = None if duration_s is None else duration_s * self._num_stages
             safety = self._policy.step_time.safety.value
             self._recorder.count_result(step, duration_s, gap_s, late, safety)
+            even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
+            if even:
+                self._recorder.count_evenness(even)
         if self._trace:
             line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
             self._trace.write(json.dumps(line) + "\n")

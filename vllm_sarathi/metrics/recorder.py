@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 if TYPE_CHECKING:
+    from vllm_sarathi.micro_batch import Evenness
     from vllm_sarathi.observer import ScheduledStep
 
 PREFIX = "vllm_sarathi:"
@@ -14,6 +15,8 @@ _TOKENS = (0, *(2**power for power in range(16)))
 _CHUNKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 _OVERHEAD_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 _STEP_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10)
+_SHARE = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_IMBALANCE = (1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 4, 8)
 _RATIO = (0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 5)
 
 
@@ -80,6 +83,10 @@ class StepRecorder:
         self._objective = self._metric(
             Gauge, "tbt_objective_seconds", "Objective for the time between tokens."
         )
+        text = "Longest over mean predicted time of the micro-batches in a pipeline."
+        self._imbalance = self._metric(Histogram, "micro_batch_imbalance", text, buckets=_IMBALANCE)
+        text = "Share of stage time that uneven micro-batches leave idle, as predicted."
+        self._stage_idle = self._metric(Histogram, "stage_idle_share", text, buckets=_SHARE)
         self._late_tokens = self._metric(
             Counter, "tbt_objective_misses", "Tokens that came later than the objective."
         )
@@ -148,6 +155,11 @@ class StepRecorder:
             self._ratio.observe(duration_s / step.predicted_s)
         if step.objective_s and gap_s > step.objective_s:
             self._late_tokens.inc(step.num_decodes)
+
+    def count_evenness(self, evenness: "Evenness") -> None:
+        """Count how even the micro-batches in a pipeline were as one came back."""
+        self._imbalance.observe(evenness.imbalance)
+        self._stage_idle.observe(evenness.idle_share)
 
     def _metric(self, kind: Any, name: str, text: str, **options: Any) -> Any:
         metric = kind(PREFIX + name, text, _LABELS, registry=self.registry, **options)
