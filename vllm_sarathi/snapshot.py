@@ -54,7 +54,8 @@ def take_snapshot(scheduler: Any, num_micro_batches: int = 1, period_s: float = 
     del ready[share:]
     seats = admission_limit(scheduler) - len(running) - scheduler.num_waiting_for_streaming_input
     waiting = _first_waiting(scheduler)
-    is_kv_bound = bool(num_decodes and scheduler.waiting) and not _has_room(scheduler, prefills)
+    spare_blocks = _num_spare_blocks(scheduler, prefills)
+    is_kv_bound = bool(num_decodes and scheduler.waiting) and not _fits(scheduler, spare_blocks)
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
@@ -64,6 +65,7 @@ def take_snapshot(scheduler: Any, num_micro_batches: int = 1, period_s: float = 
         waiting=waiting,
         num_waiting=scheduler.get_request_counts()[1],
         max_new_prefills=0 if is_kv_bound else max(seats, 0),
+        max_new_tokens=max(spare_blocks, 0) * scheduler.block_size,
         is_kv_bound=is_kv_bound,
         period_s=period_s,
     )
@@ -88,19 +90,25 @@ def _ready_decodes(running: list[Any], next_step: int) -> list[tuple[int, int, A
     return ready
 
 
-def _has_room(scheduler: Any, prefills: list[Any]) -> bool:
-    """Whether a request can be admitted and the running ones still grow for a while.
+def _num_spare_blocks(scheduler: Any, prefills: list[Any]) -> int:
+    """KV blocks of each group that admitted requests may fill.
 
-    Without this an admission is soon followed by a preemption, whose prefill is
-    then computed twice.
+    The prompts that run shall be finished, and all that run still grow for a while:
+    else an admission is soon followed by a preemption, whose prefill is then computed
+    twice.
     """
-    head = scheduler.waiting.peek_request()
-    promised = sum(view.num_tokens for view in map(_view, prefills)) + _view(head).num_tokens
+    promised = sum(view.num_tokens for view in map(_view, prefills))
     num_blocks = promised // scheduler.block_size + 1
     num_blocks += RESERVED_BLOCKS * len(scheduler.running)
-    missing = len(scheduler.kv_cache_config.kv_cache_groups) * num_blocks
-    missing -= num_free_blocks(scheduler)
-    return bool(missing <= 0 or missing <= _num_shared_blocks(scheduler, head))
+    num_groups = len(scheduler.kv_cache_config.kv_cache_groups)
+    return num_free_blocks(scheduler) // num_groups - int(num_blocks)
+
+
+def _fits(scheduler: Any, spare_blocks: int) -> bool:
+    """Whether the first waiting request may be admitted."""
+    head = scheduler.waiting.peek_request()
+    missing = _view(head).num_tokens // int(scheduler.block_size) + 1 - spare_blocks
+    return missing <= 0 or missing <= _num_shared_blocks(scheduler, head)
 
 
 def _num_shared_blocks(scheduler: Any, request: Any) -> int:

@@ -5,6 +5,7 @@ carry no vLLM object, so that a decision can be tested, simulated and reasoned
 about without an engine.
 """
 
+import sys
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -50,6 +51,7 @@ class StepView:
             cut short.
         num_waiting: all requests that wait, at least ``len(waiting)``.
         max_new_prefills: how many waiting requests may be admitted at most.
+        max_new_tokens: prefill tokens of theirs for which KV blocks are free.
         is_kv_bound: none may, for free KV blocks are kept for running requests.
         period_s: predicted time of the longest micro-batch in flight, in seconds;
             0 if none is, or none can be.
@@ -63,30 +65,34 @@ class StepView:
     waiting: tuple[RequestView, ...] = ()
     num_waiting: int = 0
     max_new_prefills: int = 0
+    max_new_tokens: int = sys.maxsize
     is_kv_bound: bool = False
     period_s: float = 0.0
 
     @property
-    def num_admissible(self) -> int:
-        """Waiting requests that may be admitted."""
-        return min(self.num_waiting, self.max_new_prefills)
-
-    @property
     def num_unseen(self) -> int:
-        """Those of them that the view does not show."""
-        return max(self.num_admissible - len(self.waiting), 0) if self.waiting else 0
+        """Waiting requests that may be admitted and that the view does not show."""
+        num_admissible = min(self.num_waiting, self.max_new_prefills)
+        return max(num_admissible - len(self.waiting), 0) if self.waiting else 0
 
     @property
     def mean_waiting_tokens(self) -> int:
         """Prefill tokens of a waiting request, on average of those that the view shows."""
-        return sum(request.num_tokens for request in self.waiting) // len(self.waiting)
+        total = sum(request.num_tokens for request in self.waiting)
+        return total // max(len(self.waiting), 1)
+
+    @property
+    def num_soon(self) -> int:
+        """Waiting requests that may be admitted and for which KV blocks are free, guessed."""
+        num_admissible = min(max(self.num_waiting, len(self.waiting)), self.max_new_prefills)
+        num_fitting = -(-self.max_new_tokens // max(self.mean_waiting_tokens, 1))
+        return min(num_admissible, num_fitting)
 
     @property
     def num_prefill_tokens(self) -> int:
-        """Prefill tokens of all requests that run or may be admitted; unseen ones guessed."""
-        seen = (*self.prefills, *self.waiting[: self.max_new_prefills])
-        unseen = self.num_unseen * self.mean_waiting_tokens if self.num_unseen else 0
-        return unseen + sum(request.num_tokens for request in seen)
+        """Prefill tokens of the requests that run or will soon, guessed."""
+        running = sum(request.num_tokens for request in self.prefills)
+        return running + self.num_soon * self.mean_waiting_tokens
 
     @property
     def has_prefill(self) -> bool:
