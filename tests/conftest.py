@@ -1,7 +1,10 @@
 """Quiet, offline, and one place for the model that real engines serve."""
 
 import os
+import shutil
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,3 +23,21 @@ def model() -> str:
     folder = cache / "vllm-sarathi" / "SmolLM2-135M-Instruct"
     assert folder.is_dir(), f"{folder} is missing: run `make setup`"
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def patched_vllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to put first on the path: vLLM as installed, with the patches of this project."""
+    (installed,) = find_spec("vllm").submodule_search_locations
+    root = tmp_path_factory.mktemp("patched")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(installed, root / "vllm", ignore=ignored, copy_function=os.symlink)
+    for patch in sorted((Path(__file__).parents[1] / "patches").glob("*.patch")):
+        for line in patch.read_text().splitlines():
+            if line.startswith("+++ b/"):
+                file = root / line.removeprefix("+++ b/")
+                original = file.resolve()
+                file.unlink()
+                shutil.copy(original, file)
+        subprocess.run(["git", "apply", patch], cwd=root, check=True)
+    return root

@@ -1,8 +1,10 @@
 """Real engine, real model: the scheduler changes when a token comes, never which."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,12 +44,15 @@ print(json.dumps([list(answer.outputs[0].token_ids) for answer in answers]))
 """
 
 
-def generate(model: str, package: str = "vllm", **options: Any) -> list[list[int]]:
+def generate(
+    model: str, package: str = "vllm", environment: dict[str, str] | None = None, **options: Any
+) -> list[list[int]]:
     """Greedy tokens from a fresh engine; in a process of its own, so that it ends for good."""
     given = json.dumps({"model": model, "prompts": prompts(), "options": options})
     done = subprocess.run(
         [sys.executable, "-c", RUN.format(package=package)],
         input=given,
+        env=os.environ | (environment or {}),
         capture_output=True,
         text=True,
         timeout=500,
@@ -86,5 +91,19 @@ def test_the_asynchronous_class_by_its_dotted_path_gives_stock_vllms_tokens(
         model,
         scheduler_cls="vllm_sarathi.AsyncSarathiScheduler",
         additional_config={"sarathi": {"preset": "stall-free", "token_budget": 128}},
+    )
+    assert tokens == stock
+
+
+def test_two_pipeline_stages_give_the_tokens_of_one(
+    model: str, stock: list[list[int]], patched_vllm: Path
+) -> None:
+    # Eager, for compiling takes minutes: that needs a patch.
+    environment = {"PYTHONPATH": str(patched_vllm), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    tokens = generate(
+        model,
+        environment=environment,
+        scheduler_cls="sarathi",
+        pipeline_parallel_size=2,
     )
     assert tokens == stock

@@ -179,8 +179,10 @@ class Engine:
         self.observer.answered(clock.now_s, outputs)
 
     def _model_runner_output(self, scheduled: dict[str, int], sampled: frozenset[str]) -> Any:
+        from vllm.v1.outputs import ModelRunnerOutput
+
         names = list(scheduled)
-        return self.pipeline.make_output(
+        return ModelRunnerOutput(
             req_ids=names,
             req_id_to_index=dict(zip(names, range(len(names)), strict=True)),
             sampled_token_ids=[[0] if name in sampled else [] for name in names],

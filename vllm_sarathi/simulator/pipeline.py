@@ -1,10 +1,8 @@
 """What executes batches: pipeline stages that each take their time."""
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from vllm_sarathi.simulator.step_cost import BatchShape, Deployment, Overhead
 
@@ -36,7 +34,6 @@ class Pipeline:
         waits_for_tokens: a batch starts only after the batch ``num_stages`` before
             it has sampled, empty ones counted, as in vLLM's V2 runner (``PPHandler``):
             its decodes need those tokens.
-        make_output: vLLM's ``ModelRunnerOutput``.
     """
 
     def __init__(
@@ -45,11 +42,9 @@ class Pipeline:
         noise: float,
         seed: int,
         waits_for_tokens: bool,
-        make_output: Callable[..., Any],
     ) -> None:
         num_stages = len(deployment.stages)
         self.deployment = deployment
-        self.make_output = make_output
         self.busy_s = [0.0] * num_stages
         self._free_s = [0.0] * num_stages
         self._prepared_s = 0.0

@@ -65,28 +65,36 @@ def simulate(
         limit_s = (float(workload.arrival_s[-1]) if len(workload) else 0.0) + DRAIN_S
     if engine.enable_prefix_caching is None:
         engine = replace(engine, enable_prefix_caching=workload.shares_prefixes)
-    clock = VirtualClock()
     recorder = Recorder(workload, stop_rule, StepTrace() if trace_steps else None)
-    num_stages = len(deployment.stages)
-    with (
-        quiet_vllm(),
-        gpu_engine(engine, num_stages, deployment.num_kv_tokens, deployment.max_model_len) as built,
-    ):
-        from vllm.v1.outputs import ModelRunnerOutput
+    with quiet_vllm(), without_garbage_collection():
+        pipeline = Pipeline(deployment, noise, seed, engine.v2_model_runner)
+        completed = _run(engine, pipeline, recorder, limit_s, stretches, inspect)
+    return Report.of(engine.name, recorder, completed, pipeline.busy_s, perf_counter() - started)
 
+
+def _run(
+    engine: EngineSettings,
+    pipeline: Pipeline,
+    recorder: Recorder,
+    limit_s: float,
+    stretches: bool,
+    inspect: Callable[[Any], None] | None,
+) -> bool:
+    """Build a scheduler and run the loop around it; whether every request was done."""
+    clock, deployment = VirtualClock(), pipeline.deployment
+    num_stages, num_kv_tokens = len(deployment.stages), deployment.num_kv_tokens
+    with gpu_engine(engine, num_stages, num_kv_tokens, deployment.max_model_len) as built:
         scheduler, config = built
         shortcuts.install(scheduler)
-        waits = engine.v2_model_runner
-        pipeline = Pipeline(deployment, noise, seed, waits, ModelRunnerOutput)
-        source = RequestSource(workload, block_hasher(engine))
+        source = RequestSource(recorder.workload, block_hasher(engine))
         most = config.max_concurrent_batches
         stretch = Stretch(scheduler, pipeline, clock, recorder, most) if stretches else None
         loop = Engine(scheduler, pipeline, source, recorder, clock, most, limit_s, stretch)
-        with clock.installed(), without_garbage_collection():
+        with clock.installed():
             completed = loop.run()
         if inspect is not None:
             inspect(scheduler)
-    return Report.of(engine.name, recorder, completed, pipeline.busy_s, perf_counter() - started)
+    return completed
 
 
 def block_hasher(engine: EngineSettings) -> Callable[..., Any] | None:
@@ -116,13 +124,17 @@ def quiet_vllm() -> Iterator[None]:
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Requests hold no cycles: collecting while they live only costs time."""
+    """Requests hold no cycles: collecting while they live only costs time.
+
+    What was made meanwhile and is garbage at the end is collected then.
+    """
     enabled = gc.isenabled()
     gc.freeze()
     gc.disable()
     try:
         yield
     finally:
+        gc.collect()
         gc.unfreeze()
         if enabled:
             gc.enable()
