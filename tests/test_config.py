@@ -17,6 +17,8 @@ def test_no_settings_give_the_slo_preset() -> None:
         ({"tbt_slo_ms": "fast"}, ("tbt_slo_ms='fast'", "number", "'auto'")),
         ({"tbt_slo_ms": 0}, ("tbt_slo_ms=0", "greater than 0")),
         ({"tbt_slo_ms": float("inf")}, ("tbt_slo_ms=inf", "finite")),
+        ({"max_stall_ms": 90}, ("max_stall_ms=90", "tbt_slo_ms='auto'", "a number")),
+        ({"tbt_slo_ms": 50, "max_stall_ms": 40}, ("max_stall_ms=40", "tbt_slo_ms=50", "at least")),
         ({"ttft_slo_ms": -5}, ("ttft_slo_ms=-5", "greater than 0")),
         ({"preset": "stall-free", "tbt_slo_ms": 50}, ("tbt_slo_ms=50", "'slo'")),
         ({"token_budget": "256"}, ("token_budget='256'", "integer")),

@@ -78,6 +78,15 @@ def test_a_pipeline_shares_the_objective_among_its_stages() -> None:
     assert staged < whole
 
 
+def test_slack_lengthens_a_gap_up_to_the_longest_stall() -> None:
+    budget = SloTokenBudget(known(), 0.05, max_stall_s=0.08)
+    assert budget.objective_s(view(10)) == 0.05
+    assert budget.objective_s(replace(view(10), slack_s=0.02)) == pytest.approx(0.07)
+    assert budget.objective_s(replace(view(10), slack_s=9.0)) == 0.08
+    strict = SloTokenBudget(known(), 0.05)
+    assert strict.objective_s(replace(view(10), slack_s=9.0)) == 0.05
+
+
 def test_auto_is_five_decode_only_steps() -> None:
     assert SloTokenBudget(known(), None).objective_s(view(10)) == pytest.approx(0.070)
 
@@ -126,8 +135,14 @@ def test_candidates_hold_all_decodes_and_the_pairs_of_query_and_key_are_exact(
         assert work.chunk_context == pytest.approx(pairs)
 
 
+def budget_of_pipeline(num_stages: int) -> SloTokenBudget:
+    return SloTokenBudget(
+        known(), float("inf"), num_stages=num_stages, num_micro_batches=num_stages
+    )
+
+
 def pipelined(num_stages: int, seen: StepView) -> int:
-    return SloTokenBudget(known(), float("inf"), num_stages, num_stages)(seen)[0]
+    return budget_of_pipeline(num_stages)(seen)[0]
 
 
 def test_a_lone_prompt_is_cut_so_that_it_fills_the_pipeline() -> None:
@@ -138,7 +153,7 @@ def test_a_lone_prompt_is_cut_so_that_it_fills_the_pipeline() -> None:
 
 
 def test_a_long_pipeline_takes_even_chunks_where_one_stage_takes_all() -> None:
-    assert SloTokenBudget(known(), float("inf"), 8, 8)(view(30, 2000))[1] is BatchLimit.MICRO_BATCH
+    assert budget_of_pipeline(8)(view(30, 2000))[1] is BatchLimit.MICRO_BATCH
     assert pipelined(8, view(30, 2000)) < pipelined(1, view(30, 2000)) / 3
 
 

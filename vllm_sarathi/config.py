@@ -21,6 +21,7 @@ _ONE_PRESET_ONLY = {
     "chunk_size": "decode-maximal",
     "token_budget": "stall-free",
     "tbt_slo_ms": "slo",
+    "max_stall_ms": "slo",
 }
 
 
@@ -55,6 +56,11 @@ class SarathiConfig(BaseModel):
         "auto",
         description='Objective for the time between two tokens of a request, under "slo". '
         '"auto" is 5 decode-only steps; null aims at throughput alone.',
+    )
+    max_stall_ms: PositiveMs | None = Field(
+        None,
+        description="Longest gap between tokens of requests that are ahead of one token per "
+        "tbt_slo_ms; null: tbt_slo_ms, however far ahead.",
     )
     ttft_slo_ms: PositiveMs | None = Field(
         None, description="Objective for the time to a request's first token; misses are counted."
@@ -119,6 +125,7 @@ class SarathiConfig(BaseModel):
                     f"{name}={getattr(self, name)!r} has no meaning with preset={self.preset!r}; "
                     f"it goes with {preset!r}"
                 )
+        self._check_max_stall()
         if self.preset == "decode-maximal" and (self.max_prefills_per_batch or 1) != 1:
             raise ValueError(
                 f"max_prefills_per_batch={self.max_prefills_per_batch} contradicts "
@@ -130,6 +137,20 @@ class SarathiConfig(BaseModel):
                 f"{self.batch_tokens}; at most that is allowed"
             )
         return self
+
+    def _check_max_stall(self) -> None:
+        if self.max_stall_ms is None:
+            return
+        if not isinstance(self.tbt_slo_ms, float | int):
+            raise ValueError(
+                f"max_stall_ms={self.max_stall_ms} has no meaning with tbt_slo_ms="
+                f"{self.tbt_slo_ms!r}; it goes with a number"
+            )
+        if self.max_stall_ms < self.tbt_slo_ms:
+            raise ValueError(
+                f"max_stall_ms={self.max_stall_ms} is below tbt_slo_ms={self.tbt_slo_ms}; "
+                "at least that is allowed"
+            )
 
     @property
     def batch_tokens(self) -> int:

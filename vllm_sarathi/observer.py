@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -64,6 +65,7 @@ class StepObserver:
         trace: Path | None = None,
     ) -> None:
         self._policy = policy
+        self.playback = policy.playback
         self._recorder = recorder
         self._num_stages = num_stages
         self._ttft_s = ttft_s
@@ -78,6 +80,16 @@ class StepObserver:
             return 0.0
         return max((step.predicted_s for step in self._timer.in_flight), default=0.0)
 
+    @property
+    def slack_s(self) -> float:
+        """How much longer than the objective a gap may be now, in seconds."""
+        if self.playback is None:
+            return 0.0
+        begin_s = time.monotonic()
+        if self._num_stages == 1:
+            begin_s += sum(step.predicted_s for step in self._timer.in_flight)
+        return self.playback.slack_s(begin_s)
+
     def scheduled(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
     ) -> None:
@@ -90,6 +102,8 @@ class StepObserver:
             admitted: requests that the step moved from waiting to running.
         """
         self._last = plan, snapshot
+        if self.playback:
+            self.playback.forget(output.finished_req_ids)
         tokens = output.num_scheduled_tokens
         chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
         if tokens:
@@ -112,13 +126,18 @@ class StepObserver:
         view = replace(snapshot.view, decode_context_tokens=decode_context_tokens)
         self.scheduled(plan, replace(snapshot, view=view), output, [])
 
-    def finished(self, output: Any, drained: bool) -> None:
+    def finished(
+        self, output: Any, drained: bool, answers: Mapping[int, Any] | None = None
+    ) -> None:
         """Learn from a result.
 
         Args:
             output: the ``SchedulerOutput`` that it answers.
             drained: whether no request is left.
+            answers: vLLM's ``EngineCoreOutputs`` of each client.
         """
+        if self.playback and answers:
+            self.playback.follow(answers, time.monotonic())
         together_s = [step.predicted_s for step in self._timer.in_flight]
         result = self._timer.finished(output, drained)
         if result is None:

@@ -5,6 +5,7 @@ from math import inf, isfinite
 
 from vllm_sarathi.batch_builder import MIN_PREFILL_TOKENS, BatchBuilder, DecodeMaximal, StallFree
 from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.playback import Playback
 from vllm_sarathi.step import StepView
 from vllm_sarathi.step_time import StepTimeModel
 from vllm_sarathi.token_budget import FixedTokenBudget, SloTokenBudget
@@ -18,11 +19,13 @@ class Policy:
         builder: composes the next batch.
         step_time: learns from every step.
         budget: the budget that follows an objective, under the preset "slo".
+        playback: token deadlines, where slack may be used.
     """
 
     builder: BatchBuilder
     step_time: StepTimeModel = field(default_factory=StepTimeModel)
     budget: SloTokenBudget | None = None
+    playback: Playback | None = None
 
     def objective_s(self, view: StepView) -> float | None:
         """The objective for the time between tokens, in seconds, where there is one."""
@@ -48,15 +51,18 @@ def policy(
     if config.preset == "decode-maximal":
         return Policy(DecodeMaximal(config.batch_tokens, tile_size, min_prefill_tokens))
     model = StepTimeModel()
-    budget = None
+    budget = playback = None
     if config.preset == "slo" and (config.tbt_slo_ms is not None or num_micro_batches > 1):
         tbt_s = None if config.tbt_slo_ms == "auto" else (config.tbt_slo_ms or inf) / 1e3
         by_rate = config.tile_size is not None
-        budget = SloTokenBudget(model, tbt_s, num_stages, num_micro_batches, by_rate)
+        max_stall_s = config.max_stall_ms / 1e3 if config.max_stall_ms else None
+        budget = SloTokenBudget(model, tbt_s, max_stall_s, num_stages, num_micro_batches, by_rate)
+        if tbt_s is not None and max_stall_s is not None:
+            playback = Playback(tbt_s)
     builder = StallFree(
         budget or FixedTokenBudget(config.batch_tokens),
         tile_size,
         config.max_prefills_per_batch,
         min_prefill_tokens,
     )
-    return Policy(builder, model, budget)
+    return Policy(builder, model, budget, playback)

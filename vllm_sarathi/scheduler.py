@@ -67,7 +67,8 @@ class SarathiMixin:
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         """Plan the next batch and let vLLM schedule it."""
         began_s = perf_counter()
-        snapshot = take_snapshot(self, self._num_micro_batches, self.step_observer.period_s)
+        observer = self.step_observer
+        snapshot = take_snapshot(self, self._num_micro_batches, observer.period_s, observer.slack_s)
         plan = self._policy.builder.plan(snapshot.view)
         with applied(self, plan, snapshot):
             delegated_s = perf_counter()
@@ -84,7 +85,8 @@ class SarathiMixin:
         """Let vLLM process a result, and learn from it."""
         engine: Any = self
         outputs = super().update_from_output(scheduler_output, *args, **kwargs)  # type: ignore[misc]
-        self.step_observer.finished(scheduler_output, drained=not engine.has_unfinished_requests())
+        drained = not engine.has_unfinished_requests()
+        self.step_observer.finished(scheduler_output, drained, outputs)
         if self._metrics_writer is not None:
             self._metrics_writer.touch()
         return outputs

@@ -35,13 +35,16 @@ class Snapshot:
     held_back: frozenset[Any] = frozenset()
 
 
-def take_snapshot(scheduler: Any, num_micro_batches: int = 1, period_s: float = 0.0) -> Snapshot:
+def take_snapshot(
+    scheduler: Any, num_micro_batches: int = 1, period_s: float = 0.0, slack_s: float = 0.0
+) -> Snapshot:
     """Read the requests that vLLM's ``schedule()`` could run now.
 
     Args:
         scheduler: a vLLM ``Scheduler`` between two calls of ``schedule()``.
         num_micro_batches: batches over which the decodes are spread evenly.
         period_s: predicted time of the longest micro-batch in flight, in seconds.
+        slack_s: how much longer than the objective a gap may be now, in seconds.
     """
     running = scheduler.running
     prefills = [request for request in running if request.is_prefill_chunk]
@@ -68,6 +71,7 @@ def take_snapshot(scheduler: Any, num_micro_batches: int = 1, period_s: float = 
         max_new_tokens=max(spare_blocks, 0) * scheduler.block_size,
         is_kv_bound=is_kv_bound,
         period_s=period_s,
+        slack_s=slack_s,
     )
     decodes_first = prefills == running[num_decodes:]
     return Snapshot(view, prefills, decodes_first, held_back)

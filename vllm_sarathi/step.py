@@ -55,6 +55,7 @@ class StepView:
         is_kv_bound: none may, for free KV blocks are kept for running requests.
         period_s: predicted time of the longest micro-batch in flight, in seconds;
             0 if none is, or none can be.
+        slack_s: how much longer than the objective a gap may be now, in seconds.
     """
 
     max_num_scheduled_tokens: int
@@ -68,6 +69,7 @@ class StepView:
     max_new_tokens: int = sys.maxsize
     is_kv_bound: bool = False
     period_s: float = 0.0
+    slack_s: float = 0.0
 
     @property
     def num_unseen(self) -> int:

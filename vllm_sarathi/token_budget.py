@@ -46,6 +46,8 @@ class SloTokenBudget:
         model: predicts step times; the scheduler teaches it.
         tbt_s: objective for every gap between tokens, in seconds, infinite for
             none; None derives it from the predicted decode-only step.
+        max_stall_s: longest gap where tokens came early, in seconds; None allows
+            none beyond the objective.
         num_stages: pipeline stages. A request's gap spans a step of each.
         num_micro_batches: batches over which work is spread evenly.
         by_rate: prefer tokens per second to the largest batch; so do all micro-batches.
@@ -53,6 +55,7 @@ class SloTokenBudget:
 
     model: StepTimeModel
     tbt_s: float | None
+    max_stall_s: float | None = None
     num_stages: int = 1
     num_micro_batches: int = 1
     by_rate: bool = True
@@ -60,7 +63,8 @@ class SloTokenBudget:
     def objective_s(self, view: StepView) -> float:
         """Longest that a gap between two tokens of a request may be, in seconds."""
         if self.tbt_s is not None:
-            return self.tbt_s
+            most_s = self.tbt_s if self.max_stall_s is None else self.max_stall_s
+            return min(self.tbt_s + view.slack_s, most_s)
         decodes = StepWork(view.num_decode_tokens, 0.0, view.decode_context_tokens)
         return AUTO_TBT_FACTOR * self.model.predict(decodes) * self.num_stages
 
