@@ -64,6 +64,7 @@ def take_snapshot(
         num_decodes=len(ready),
         num_decode_tokens=sum(num_tokens for num_tokens, _, _ in ready),
         decode_context_tokens=sum(computed for _, computed, _ in ready),
+        num_in_flight=num_decodes - len(ready),
         prefills=tuple(map(_view, prefills)),
         waiting=waiting,
         num_waiting=scheduler.get_request_counts()[1],

@@ -53,6 +53,8 @@ class StepView:
         max_new_prefills: how many waiting requests may be admitted at most.
         max_new_tokens: prefill tokens of theirs for which KV blocks are free.
         is_kv_bound: none may, for free KV blocks are kept for running requests.
+        num_in_flight: decodes that the batch leaves out, for their last token is not
+            back, or they ride in a later micro-batch.
         period_s: predicted time of the longest micro-batch in flight, in seconds;
             0 if none is, or none can be.
         slack_s: how much longer than the objective a gap may be now, in seconds.
@@ -68,6 +70,7 @@ class StepView:
     max_new_prefills: int = 0
     max_new_tokens: int = sys.maxsize
     is_kv_bound: bool = False
+    num_in_flight: int = 0
     period_s: float = 0.0
     slack_s: float = 0.0
 

@@ -72,7 +72,9 @@ class SloTokenBudget:
         """Choose the batch size for these requests."""
         if not view.num_decodes and self.num_micro_batches == 1:
             return view.max_num_scheduled_tokens, BatchLimit.MAXIMUM
-        limit_s = self.objective_s(view) / self.num_stages / self.model.safety.value
+        limit_s = inf
+        if view.num_decodes or view.num_in_flight:
+            limit_s = self.objective_s(view) / self.num_stages / self.model.safety.value
         best = largest = StepWork(0)
         least_s, limit = inf, BatchLimit.MAXIMUM
         for work in candidates(view, self._trusted(view)):

@@ -1,0 +1,78 @@
+"""What the scheduler promises, in virtual time on a preset: 2% noise on every step."""
+
+import pytest
+
+from vllm_sarathi.simulator import (
+    LENGTHS,
+    EngineSettings,
+    Fixed,
+    Report,
+    Synthetic,
+    Workload,
+    Zipf,
+    preset,
+    simulate,
+)
+
+NOISE = 0.02
+A100 = "a100-llama-3-8b"
+
+
+def ours(num_batched_tokens: int = 8192, **settings: object) -> EngineSettings:
+    return EngineSettings("sarathi", settings, max_num_batched_tokens=num_batched_tokens)
+
+
+def run(engine: EngineSettings, workload: Workload, name: str = A100, stages: int = 1) -> Report:
+    report = simulate(engine, preset(name, stages), workload, noise=NOISE)
+    assert report.completed
+    return report
+
+
+@pytest.mark.parametrize("tbt_ms", [50, 100])
+def test_the_objective_holds_through_a_100k_prompt(tbt_ms: float) -> None:
+    load = Synthetic(LENGTHS["long-among-short"], 60).at(0.5, seed=0)
+    assert load.lengths.num_prompt.max() == 100_000
+    report = run(ours(tbt_slo_ms=tbt_ms), load, "h100-llama-3-8b")
+    assert report.gaps.percentile(99) <= tbt_ms / 1e3
+
+
+LOADS = {
+    "offline": Synthetic(LENGTHS["sharegpt"], 100, at_once=True),
+    "decode-only": Synthetic(Fixed(16, 300), 100, at_once=True),
+    "short prompts": Synthetic(Fixed(60, 60), 300),
+    "prefix-cached": Synthetic(LENGTHS["agentic"], 20),
+}
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_without_an_objective_it_is_as_fast_as_stock_vllm(load: str) -> None:
+    workload = LOADS[load].at(20.0 if load == "short prompts" else 0.5, seed=0)
+    theirs = run(EngineSettings(max_num_batched_tokens=2048), workload)
+    mine = run(ours(2048, tbt_slo_ms=None), workload)
+    assert mine.duration_s <= 1.01 * theirs.duration_s
+    assert mine.percentile("ttft_s", 50) <= 1.02 * theirs.percentile("ttft_s", 50)
+    assert mine.num_preemptions <= theirs.num_preemptions
+
+
+def test_early_tokens_pay_for_a_long_gap_but_not_for_one_beyond_the_stall() -> None:
+    load = Synthetic(LENGTHS["arxiv"], 60).at(1.0, seed=0)
+    strict = run(ours(tbt_slo_ms=50), load)
+    loose = run(ours(tbt_slo_ms=50, max_stall_ms=150), load)
+    assert loose.gaps.percentile(99) <= 0.150
+    assert loose.percentile("ttft_s", 90) < strict.percentile("ttft_s", 90)
+
+
+def test_a_pipeline_idles_far_less_than_under_stock_vllm() -> None:
+    load = Synthetic(Zipf(10), 150, at_once=True).at(1, 0)
+    theirs = run(EngineSettings(), load, "a100-gpt-3-tp8-pp8", stages=8)
+    mine = run(ours(tbt_slo_ms=None), load, "a100-gpt-3-tp8-pp8", stages=8)
+    assert mine.duration_s < 0.8 * theirs.duration_s
+
+
+def test_a_lone_long_prompt_fills_the_pipeline() -> None:
+    load = Synthetic(Fixed(4000, 1), 1, at_once=True).at(1, 0)
+    theirs = run(EngineSettings(max_num_batched_tokens=8192), load, "a100-gpt-3-tp8-pp8", 8)
+    # The first prompts teach the model; the last one is alone.
+    lessons = Synthetic(Fixed(4000, 1), 12).at(0.01, 0)
+    mine = run(ours(tbt_slo_ms=None), lessons, "a100-gpt-3-tp8-pp8", 8)
+    assert mine.per_request.ttft_s[-1] < 0.5 * theirs.per_request.ttft_s[-1]
