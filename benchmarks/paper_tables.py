@@ -15,6 +15,7 @@ from typing import Any
 # The simulator imports vLLM, which logs as it is imported.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
+from provenance import provenance
 from tqdm import tqdm
 
 from vllm_sarathi.simulator import (
@@ -192,7 +193,8 @@ papers' measure of bubbles is the median of a request, ours is the idle time of 
 and draining the pipeline included. In our costs a prompt of 4K tokens holds a stage for 125 ms, a
 batch of decodes for 4.6 ms: the further these are apart, the longer an uneven pipeline idles, and
 the more even batches gain. How much each of these weighs was not separated. Our own default, "slo",
-has no chunk to go by when no objective is given, and idles here as stock does.
+is given no objective and no chunk size here: it sizes the chunks for the pipeline by the step times
+that it learns.
 
 ## The best P:D ratio (SARATHI, section 5.1.2)
 
@@ -236,6 +238,7 @@ def main() -> None:
         figures["pd"] = pd_optimum()
     if "capacity" in options.only:
         figures["capacity"] = serving_capacity(options.requests, seeds)
+    figures["provenance"] = provenance()
     kept.write_text(json.dumps(figures, indent=1) + "\n")
     text = render(figures, options)
     (HERE / "paper_tables.md").write_text(text)
