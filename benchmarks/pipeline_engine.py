@@ -77,6 +77,7 @@ def serve(pipe: Connection, model: str, side: str, stages: int) -> None:
     pipe.send("ready")
     while (asked := pipe.recv()) is not None:
         pipe.send(run(llm.llm_engine, *asked))
+    llm.llm_engine.engine_core.shutdown()
 
 
 def run(engine: Any, load: Load, seed: int) -> tuple[float, list[list[int]]]:

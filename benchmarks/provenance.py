@@ -13,13 +13,14 @@ HERE = Path(__file__).parent
 
 
 def provenance(**more: Any) -> dict[str, Any]:
-    """Command, commit, versions and machine, and whatever else is given."""
+    """Command (absolute paths by name), commit, versions and machine, and what else is given."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False
     )
-    script = Path(sys.argv[0]).name
+    script = f"benchmarks/{Path(sys.argv[0]).name}"
+    arguments = (Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])
     return {
-        "command": shlex.join(["python", f"benchmarks/{script}", *sys.argv[1:]]),
+        "command": shlex.join(["python", script, *arguments]),
         "commit": commit.stdout.strip(),
         "versions": {name: version(name) for name in ("vllm", "vllm-sarathi", "torch")},
         "python": platform.python_version(),

@@ -1,5 +1,7 @@
 """What the scheduler promises, in virtual time on a preset: 2% noise on every step."""
 
+from dataclasses import replace
+
 import pytest
 
 from vllm_sarathi.simulator import (
@@ -18,12 +20,13 @@ NOISE = 0.02
 A100 = "a100-llama-3-8b"
 
 
-def ours(num_batched_tokens: int = 8192, **settings: object) -> EngineSettings:
-    return EngineSettings("sarathi", settings, max_num_batched_tokens=num_batched_tokens)
+def ours(num_batched_tokens: int = 8192, seats: int = 256, **settings: object) -> EngineSettings:
+    return EngineSettings("sarathi", settings, num_batched_tokens, max_num_seqs=seats)
 
 
 def run(engine: EngineSettings, workload: Workload, name: str = A100, stages: int = 1) -> Report:
-    report = simulate(engine, preset(name, stages), workload, noise=NOISE)
+    deployment = replace(preset(name, stages), max_model_len=131_072)
+    report = simulate(engine, deployment, workload, noise=NOISE)
     assert report.completed
     return report
 
@@ -63,9 +66,9 @@ def test_early_tokens_pay_for_a_long_gap_but_not_for_one_beyond_the_stall() -> N
 
 
 def test_a_pipeline_idles_far_less_than_under_stock_vllm() -> None:
-    load = Synthetic(Zipf(10), 150, at_once=True).at(1, 0)
-    theirs = run(EngineSettings(), load, "a100-gpt-3-tp8-pp8", stages=8)
-    mine = run(ours(tbt_slo_ms=None), load, "a100-gpt-3-tp8-pp8", stages=8)
+    load = Synthetic(Zipf(10), 300, at_once=True).at(1, 0)
+    theirs = run(EngineSettings(max_num_seqs=64), load, "a100-gpt-3-tp8-pp8", stages=8)
+    mine = run(ours(seats=64, tbt_slo_ms=None), load, "a100-gpt-3-tp8-pp8", stages=8)
     assert mine.duration_s < 0.8 * theirs.duration_s
 
 
