@@ -134,9 +134,9 @@ def main() -> None:
     text = table(rows)
     arguments.output.with_suffix(".md").write_text(text + "\n")
     print(text)
-    pictured = [Cell(engine, 8, "P:D 10", 300) for engine in ("2048", OURS)]
+    pictured = [Cell(engine, 8, "P:D 10", 600) for engine in ("2048", OURS)]
     reports = [cell.simulate(trace_steps=True) for cell in pictured]
-    draw_stages(reports, arguments.output.with_suffix(".png"))
+    draw_stages(reports, arguments.output.with_suffix(".png"), start_s=40.0, span_s=1.0)
 
 
 if __name__ == "__main__":

@@ -52,13 +52,19 @@ def draw_tbt_cdf(reports: Sequence[Report], path: Path) -> Path:
     return _save(figure, path)
 
 
-def draw_stages(reports: Sequence[Report], path: Path, start_s: float | None = None) -> Path:
+def draw_stages(
+    reports: Sequence[Report],
+    path: Path,
+    start_s: float | None = None,
+    span_s: float | None = None,
+) -> Path:
     """What each pipeline stage does over time, one panel for each run, first on top.
 
     Args:
         reports: runs that kept their steps.
         path: where to draw.
-        start_s: virtual time at which the panels begin; None: the middle of the first run.
+        start_s: virtual time at which the panels begin; None: the middle of the run.
+        span_s: virtual time that the panels show; None: as many steps as fit.
     """
     figure = Figure(figsize=(12, 2.5 * len(reports)), layout="constrained")
     panels = figure.subplots(len(reports), 1, sharex=True, squeeze=False)[:, 0]
@@ -67,6 +73,8 @@ def draw_stages(reports: Sequence[Report], path: Path, start_s: float | None = N
             raise ValueError("report.trace=None: run with trace_steps=True to draw its steps")
         begin_s = report.duration_s / 2 if start_s is None else start_s
         _draw_timeline(axes, report, begin_s)
+        if span_s is not None:
+            axes.set_xlim(begin_s, begin_s + span_s)
     panels[-1].set_xlabel("time (s)")
     return _save(figure, path)
 
@@ -75,6 +83,7 @@ def _draw_timeline(axes: Axes, report: Report, begin_s: float) -> None:
     assert report.trace is not None
     trace, num_stages = report.trace, len(report.stage_busy_s)
     first = int(np.searchsorted(np.array(trace.scheduled_s), begin_s))
+    first = max(first - num_stages - 1, 0)  # those still in flight
     for index in range(first, min(first + MAX_STEPS_SHOWN, len(trace.stages))):
         has_decode, has_prefill = bool(trace.num_decode[index]), bool(trace.num_prefill[index])
         color = MIXED if has_decode and has_prefill else PREFILL if has_prefill else DECODE
