@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vllm_sarathi.simulator.clock import VirtualClock
-from vllm_sarathi.simulator.pipeline import Execution, Pipeline
+from vllm_sarathi.simulator.pipeline import Execution, Pipeline, model_runner_output
 from vllm_sarathi.simulator.step_cost import BatchShape
 from vllm_sarathi.simulator.stretch import Stretch
 
@@ -171,22 +171,12 @@ class Engine:
         """Wait for a batch and give its tokens to the scheduler."""
         clock, overhead = self.clock, self.pipeline.overhead
         clock.now_s = max(clock.now_s, run.ready_s)
-        answer = self._model_runner_output(output.num_scheduled_tokens, run.sampled)
+        answer = model_runner_output(output.num_scheduled_tokens, run.sampled)
         outputs = self.scheduler.update_from_output(output, answer)
         if run.num_tokens:
             num_requests = len(output.num_scheduled_tokens)
             clock.now_s += overhead.update_s + num_requests * overhead.update_request_s
         self.observer.answered(clock.now_s, outputs)
-
-    def _model_runner_output(self, scheduled: dict[str, int], sampled: frozenset[str]) -> Any:
-        from vllm.v1.outputs import ModelRunnerOutput
-
-        names = list(scheduled)
-        return ModelRunnerOutput(
-            req_ids=names,
-            req_id_to_index=dict(zip(names, range(len(names)), strict=True)),
-            sampled_token_ids=[[0] if name in sampled else [] for name in names],
-        )
 
     def _state(self) -> str:
         scheduler = self.scheduler

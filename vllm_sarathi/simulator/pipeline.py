@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from vllm_sarathi.simulator.step_cost import BatchShape, Deployment, Overhead
 
@@ -95,3 +96,15 @@ class Pipeline:
         if not self._noise:
             return 1.0
         return max(0.5, self._random.gauss(1.0, self._noise))
+
+
+def model_runner_output(scheduled: dict[str, int], sampled: frozenset[str]) -> Any:
+    """What vLLM's model runner would answer: token 0 for each request that gets one."""
+    from vllm.v1.outputs import ModelRunnerOutput
+
+    names = list(scheduled)
+    return ModelRunnerOutput(
+        req_ids=names,
+        req_id_to_index=dict(zip(names, range(len(names)), strict=True)),
+        sampled_token_ids=[[0] if name in sampled else [] for name in names],
+    )
