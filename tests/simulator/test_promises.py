@@ -1,9 +1,12 @@
 """What the scheduler promises, in virtual time on a preset: 2% noise on every step."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from vllm_sarathi.metrics.latency import percentile
 from vllm_sarathi.simulator import (
     LENGTHS,
     EngineSettings,
@@ -37,6 +40,21 @@ def test_the_objective_holds_through_a_100k_prompt(tbt_ms: float) -> None:
     assert load.lengths.num_prompt.max() == 100_000
     report = run(ours(tbt_slo_ms=tbt_ms), load, "h100-llama-3-8b")
     assert report.gaps.percentile(99) <= tbt_ms / 1e3
+
+
+@pytest.mark.parametrize("load", ["sharegpt", "arxiv"])
+def test_after_200_steps_nine_in_ten_predictions_are_within_a_tenth(
+    load: str, tmp_path: Path
+) -> None:
+    trace = tmp_path / "steps.jsonl"
+    workload = Synthetic(LENGTHS[load], 60).at(1.0, seed=0)
+    run(ours(tbt_slo_ms=50, trace=str(trace)), workload)
+    steps = [json.loads(line) for line in trace.read_text().splitlines()][200:]
+    errors = [
+        abs(step["duration_s"] / step["predicted_s"] - 1) for step in steps if step["duration_s"]
+    ]
+    assert len(errors) > 1000
+    assert percentile(errors, 90) < 0.10
 
 
 LOADS = {
