@@ -11,7 +11,7 @@ from vllm_sarathi.simulator import (
     find_capacity,
     simulate,
 )
-from vllm_sarathi.simulator.comparison import interval, paired_ratio
+from vllm_sarathi.simulator.comparison import interval, paired_ratio, run_all
 from vllm_sarathi.simulator.recorder import StopRule
 
 STOCK = EngineSettings("stock", max_num_batched_tokens=512)
@@ -63,6 +63,10 @@ def test_every_seed_is_searched(machine):
     traffic, goal = Synthetic(Fixed(128, 5), 50), CapacityGoal(tbt_s=0.05)
     found = list(capacities(STOCK, machine(), traffic, goal, seeds=(0, 1), precision=0.2))
     assert [one.seed for one in found] == [0, 1]
+
+
+def test_no_tasks_give_no_results():
+    assert list(run_all(abs, [], num_jobs=2)) == []
 
 
 def test_intervals_cover_the_mean():

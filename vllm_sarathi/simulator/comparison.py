@@ -71,7 +71,7 @@ def run_all(
         The index of a task and its result, as they finish. Closing the iterator, or
         an interrupt, drops the tasks that have not begun.
     """
-    if num_jobs == 1 or len(tasks) == 1:
+    if num_jobs == 1 or len(tasks) <= 1:
         for index, task in enumerate(tasks):
             yield index, function(task)
             on_done()
