@@ -73,15 +73,17 @@ class LoadResult:
         return sum(len(stream.times.token_times_s) for stream in self.streams)
 
     def as_json(self) -> dict[str, Any]:
-        """Raw times, relative to the beginning."""
+        """Raw times, relative to the beginning, to a tenth of a millisecond."""
         return {
             "load": asdict(self.load),
             "duration_s": self.ended_s - self.began_s,
             "requests": [
                 {
                     "name": stream.name,
-                    "arrival_s": stream.times.arrival_s - self.began_s,
-                    "token_times_s": [t - self.began_s for t in stream.times.token_times_s],
+                    "arrival_s": round(stream.times.arrival_s - self.began_s, 4),
+                    "token_times_s": [
+                        round(t - self.began_s, 4) for t in stream.times.token_times_s
+                    ],
                 }
                 for stream in self.streams
             ],

@@ -1,0 +1,103 @@
+"""An objective on a real server: ours with nothing tuned, beside stock vLLM tuned by hand.
+
+One server with stock vLLM's own default, one with each static token budget and one with our
+scheduler and the objective live side by side and take turns at the same mixed loads over
+HTTP, so that whatever else the machine does meets them all.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shlex
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from demo import COMMON, ENVIRONMENT, RESULTS, console, figures, run_with_progress, warm_up
+from http_load import LoadResult, MixedLoad
+from provenance import provenance
+from server import Server, serve
+
+BUDGETS = (64, 128, 256, 512, 1024)
+STOCK, OURS = "stock", "sarathi"
+# Chats outlast the long prompts, so that tokens per second are what the server can do.
+LOAD = MixedLoad(chats_per_stream=6, num_long=4, long_every_s=6.0)
+SPEED, LATE = "output tokens/s", "late gaps"
+
+
+def sides(budgets: list[int], tbt_ms: float) -> dict[str, tuple[str, ...]]:
+    """Flags of each server."""
+    static = {f"{STOCK}, {n}": ("--max-num-batched-tokens", str(n)) for n in budgets}
+    ours = ("--scheduler", "sarathi", "--sarathi-tbt-slo-ms", f"{tbt_ms:g}")
+    return {STOCK: (), **static, OURS: ours}
+
+
+def late_share(result: LoadResult, tbt_ms: float) -> float:
+    """Share of gaps between tokens that were longer than the objective."""
+    gaps = [gap for stream in result.streams for gap in stream.times.tbts_s]
+    return sum(1e3 * gap > tbt_ms for gap in gaps) / len(gaps)
+
+
+def start(stack: ExitStack, model: str, flags: tuple[str, ...]) -> Server:
+    """A server that has answered a long prompt and a question."""
+    with console.status(f"starting vllm serve {shlex.join(flags)}"):
+        server = stack.enter_context(serve(model, flags))
+        asyncio.run(warm_up(server, model, LOAD))
+    return server
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Markdown: medians over the seeds, and tokens per second beside the best static budget."""
+    names = list(dict.fromkeys(run["side"] for run in runs))
+    of_side = {
+        name: {
+            figure: median(run["figures"][figure] for run in runs if run["side"] == name)
+            for figure in runs[0]["figures"]
+        }
+        for name in names
+    }
+    best = max(found[SPEED] for name, found in of_side.items() if name != OURS)
+    head = [*runs[0]["figures"], "tokens/s to best stock"]
+    rows = ["| server | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    for name, found in of_side.items():
+        cells = [f"{value:.1%}" if key == LATE else f"{value:.1f}" for key, value in found.items()]
+        rows.append(f"| {name} | " + " | ".join(cells) + f" | {found[SPEED] / best:.3f} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=str(cache / "vllm-sarathi" / "SmolLM2-135M-Instruct"))
+    parser.add_argument("--tbt-slo-ms", type=float, default=250.0, metavar="MS")
+    parser.add_argument("--budgets", type=int, nargs="*", default=BUDGETS, metavar="N")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--output", type=Path, default=RESULTS / "objective.json", metavar="FILE")
+    arguments = parser.parse_args()
+    environment = ENVIRONMENT | {"VLLM_CPU_KVCACHE_SPACE": "1"}  # many servers, one machine
+    os.environ.update(environment)
+    raw = provenance(model=Path(arguments.model).name, environment=environment)
+    runs: list[dict[str, Any]] = []
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        servers = {
+            name: start(stack, arguments.model, (*COMMON, *flags))
+            for name, flags in sides(arguments.budgets, arguments.tbt_slo_ms).items()
+        }
+        raw["commands"] = {name: shlex.join(server.command) for name, server in servers.items()}
+        for seed in range(arguments.seeds):
+            for name, server in servers.items():
+                console.print(f"seed {seed}, {name}")
+                result = run_with_progress(server, arguments.model, replace(LOAD, seed=seed))
+                late = {LATE: late_share(result, arguments.tbt_slo_ms)}
+                runs.append({"side": name, "figures": figures(result) | late, **result.as_json()})
+                arguments.output.write_text(json.dumps(raw | {"runs": runs}))
+    arguments.output.with_suffix(".md").write_text(table(runs) + "\n")
+    console.print(table(runs))
+
+
+if __name__ == "__main__":
+    main()
