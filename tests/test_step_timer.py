@@ -71,5 +71,18 @@ def test_a_pipeline_that_fills_tells_no_stage_time(clock: Clock) -> None:
     assert timer.finished("b", drained=False) == ("second", 2.0)
 
 
+def test_a_pipeline_with_gaps_tells_no_stage_time(clock: Clock) -> None:
+    timer = StepTimer[str](num_stages=3)
+    timer.scheduled("a", "first")
+    timer.scheduled("b", "second")
+    clock.now_s += 3
+    assert timer.finished("a", drained=False) == ("first", None)
+    timer.scheduled("c", "third")
+    clock.now_s += 1
+    assert timer.finished("b", drained=False) == ("second", None)
+    clock.now_s += 2
+    assert timer.finished("c", drained=False) == ("third", None)
+
+
 def test_a_result_of_nothing_that_was_scheduled_is_ignored(clock: Clock) -> None:
     assert StepTimer[str]().finished("empty", drained=False) is None

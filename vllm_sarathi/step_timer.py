@@ -17,6 +17,7 @@ class _InFlight(NamedTuple, Generic[Step]):
     output: Any
     step: Step
     began_s: float | None
+    fills_pipeline: bool
 
 
 @dataclass(slots=True)
@@ -24,7 +25,8 @@ class StepTimer(Generic[Step]):
     """Turns schedules and results into durations.
 
     Attributes:
-        num_stages: pipeline stages. A duration is the time of the slowest one.
+        num_stages: pipeline stages. A duration is the time of the slowest one, and
+            known only of batches that leave no gap behind those before them.
     """
 
     num_stages: int = 1
@@ -40,7 +42,8 @@ class StepTimer(Generic[Step]):
     def scheduled(self, output: Any, step: Step) -> None:
         """Note a batch with tokens that was just scheduled."""
         began_s = time.monotonic() if self._is_idle else None
-        self._in_flight.append(_InFlight(output, step, began_s))
+        fills_pipeline = len(self._in_flight) + 1 >= self.num_stages
+        self._in_flight.append(_InFlight(output, step, began_s, fills_pipeline))
         self._is_idle = False
 
     def paused(self) -> None:
@@ -64,8 +67,5 @@ class StepTimer(Generic[Step]):
         now_s = time.monotonic()
         began_s = self._last_result_s if done.began_s is None else done.began_s
         self._last_result_s = now_s
-        pipelined = self.num_stages > 1
-        self._is_idle = not self._in_flight and (drained or pipelined)
-        # A pipeline that fills takes as many stage times as it has stages.
-        filling = pipelined and done.began_s is not None
-        return done.step, None if filling else now_s - began_s
+        self._is_idle = not self._in_flight and (drained or self.num_stages > 1)
+        return done.step, now_s - began_s if done.fills_pipeline else None
