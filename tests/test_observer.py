@@ -97,6 +97,13 @@ def test_a_trace_holds_a_line_for_each_step(ours: type[SarathiMixin], tmp_path: 
     assert all(step["duration_s"] > 0 for step in steps)
 
 
+def test_a_disk_that_is_full_ends_the_trace_and_not_the_engine() -> None:
+    engine = Engine(SarathiScheduler, {"trace": "/dev/full"})
+    engine.add("a", 100, max_tokens=5)
+    engine.run()
+    assert len(engine.outputs["a"]) == 5
+
+
 def test_a_trace_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
     path = str(tmp_path / "missing" / "trace.jsonl")
     with pytest.raises(ValueError, match=r"trace=.*cannot be written"):

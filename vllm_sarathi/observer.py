@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from vllm.logger import init_logger
+
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.micro_batch import evenness
 from vllm_sarathi.presets import Policy
@@ -14,6 +16,8 @@ from vllm_sarathi.snapshot import Snapshot
 from vllm_sarathi.step import StepPlan
 from vllm_sarathi.step_time import StepWork
 from vllm_sarathi.step_timer import StepTimer
+
+logger = init_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ class StepObserver:
         self._last = plan, snapshot
         if self.playback:
             self.playback.forget(output.finished_req_ids)
+            self.playback.forget(output.preempted_req_ids or ())
         tokens = output.num_scheduled_tokens
         chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
         if tokens:
@@ -154,8 +159,16 @@ class StepObserver:
             if even:
                 self._recorder.count_evenness(even)
         if self._trace:
-            line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
-            self._trace.write(json.dumps(line) + "\n")
+            self._write(self._trace, step, duration_s)
+
+    def _write(self, trace: TextIO, step: ScheduledStep, duration_s: float | None) -> None:
+        """Trace a step. A disk that is full ends the trace, not the engine."""
+        line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
+        try:
+            trace.write(json.dumps(line) + "\n")
+        except OSError as error:
+            logger.warning("sarathi trace ends: %s", error)
+            self._trace = None
 
     def _describe(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, chunks: list[Any]

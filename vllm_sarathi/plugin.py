@@ -20,12 +20,11 @@ _SYNC_CLASS = "vllm_sarathi.SarathiScheduler"
 _ASYNC_CLASS = "vllm_sarathi.AsyncSarathiScheduler"
 
 
+@functools.cache
 def register() -> None:
     """Teach vLLM the flags and the alias. Idempotent; activates nothing."""
     from vllm.engine.arg_utils import EngineArgs
 
-    if hasattr(EngineArgs.create_engine_config, "__wrapped__"):
-        return
     EngineArgs.add_cli_args = staticmethod(_with_flags(EngineArgs.add_cli_args))
     EngineArgs.from_cli_args = classmethod(_with_flag_values(EngineArgs.from_cli_args.__func__))
     EngineArgs.create_engine_config = _with_alias(EngineArgs.create_engine_config)

@@ -17,6 +17,9 @@ from pathlib import Path
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, write_to_textfile
 from prometheus_client.parser import text_fd_to_metric_families
 from prometheus_client.registry import Collector
+from vllm.logger import init_logger
+
+logger = init_logger(__name__)
 
 DIRECTORY_VARIABLE = "VLLM_SARATHI_METRICS_DIR"
 WRITE_INTERVAL_S = 0.5
@@ -97,4 +100,6 @@ class EngineMetricsWriter:
                 write_to_textfile(self._path, self._registry)
             except FileNotFoundError:
                 return  # the server has ended and removed the folder
+            except OSError as error:
+                logger.warning("metrics stay as they were: %s", error)
             time.sleep(WRITE_INTERVAL_S)
