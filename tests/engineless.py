@@ -7,6 +7,7 @@ loses, repeats or reorders a token changes every later one.
 import json
 import zlib
 from collections import deque
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -53,6 +54,7 @@ class Engine:
         settings: settings of ours.
         num_blocks: KV blocks of 16 tokens.
         in_flight: batches scheduled before the first is answered.
+        more_groups: KV-cache groups beside that of full attention.
         engine_args: arguments of vLLM's ``EngineArgs``.
     """
 
@@ -62,6 +64,7 @@ class Engine:
         settings: dict[str, Any] | None = None,
         num_blocks: int = 10_000,
         in_flight: int | None = None,
+        more_groups: Sequence[KVCacheGroupSpec] = (),
         **engine_args: Any,
     ) -> None:
         arguments: dict[str, Any] = {
@@ -84,7 +87,7 @@ class Engine:
         kv_cache = KVCacheConfig(
             num_blocks=num_blocks,
             kv_cache_tensors=[],
-            kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+            kv_cache_groups=[KVCacheGroupSpec(["layer"], spec), *more_groups],
         )
         self.hasher = None
         if arguments["enable_prefix_caching"]:

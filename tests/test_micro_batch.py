@@ -1,9 +1,13 @@
 """Pipelines: as many batches in flight as stages, decodes spread evenly."""
 
+from random import Random
+
 import pytest
 from engineless import Engine
 from hypothesis import given
 from hypothesis import strategies as st
+from vllm.config import LoRAConfig
+from vllm.lora.request import LoRARequest
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi import SarathiScheduler
@@ -60,6 +64,58 @@ def test_the_tokens_are_those_of_one_stage(num_blocks: int) -> None:
         engine.run()
         outputs.append(engine.outputs)
     assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_those_left_out_come_first_in_the_next_micro_batch() -> None:
+    engine = Engine(SarathiScheduler, in_flight=4, pipeline_parallel_size=4)
+    random = Random(3)
+    last: dict[str, int] = {}
+    gaps: list[int] = []
+    for i in range(60):
+        engine.add(f"r{i}", random.randint(5, 300), max_tokens=random.randint(2, 60))
+        for _ in range(random.randint(0, 5)):
+            output = engine.step()
+            step = len([batch for batch in engine.batches if batch != "-"])
+            for name in output.num_scheduled_tokens if output else ():
+                decodes = not engine.scheduler.requests[name].is_prefill_chunk
+                if decodes and name in last:
+                    gaps.append(step - last[name])
+                last[name] = step
+    assert gaps
+    assert max(gaps) <= 5
+
+
+@pytest.mark.parametrize("scheduler_class", [Scheduler, SarathiScheduler])
+def test_no_more_adapters_meet_in_a_micro_batch_than_vllm_allows(scheduler_class: type) -> None:
+    engine = Engine(scheduler_class, in_flight=2, pipeline_parallel_size=2)
+    engine.scheduler.lora_config = LoRAConfig(max_loras=1)
+    adapters = [LoRARequest(name, i + 1, f"/{name}") for i, name in enumerate("ab")]
+    for i in range(4):
+        engine.add(f"r{i}", 20, max_tokens=30, lora_request=adapters[i == 3])
+    engine.run()
+    assert all(len(tokens) == 30 for tokens in engine.outputs.values())
+
+
+@pytest.mark.parametrize("scheduler_class", [Scheduler, SarathiScheduler])
+def test_of_decodes_in_turns_the_least_important_is_preempted(scheduler_class: type) -> None:
+    engine = Engine(
+        scheduler_class,
+        {"preset": "stall-free", "token_budget": 2048},
+        num_blocks=252,
+        in_flight=2,
+        pipeline_parallel_size=2,
+        scheduling_policy="priority",
+    )
+    config = engine.scheduler.scheduler_config
+    config.long_prefill_token_threshold = 1000
+    engine.add("long", 4000, max_tokens=4)
+    for i in range(8):
+        engine.add(f"r{i}", 120, max_tokens=100, priority=9 * (i == 7))
+    output = engine.schedule()
+    engine._answer(output, engine._run(output))
+    config.long_prefill_token_threshold = 0
+    engine.run()
+    assert engine.preempted[0] == "r7"
 
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 16))

@@ -13,6 +13,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
 from vllm.v1.core.sched.request_queue import FCFSRequestQueue, PriorityRequestQueue
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 SCHEDULER_ATTRIBUTES = {
     "running": list,
@@ -33,6 +34,7 @@ SCHEDULER_ATTRIBUTES = {
     "cache_config": object,
     "kv_cache_manager": object,
     "kv_cache_config": object,
+    "lora_config": object,
 }
 REQUEST_ATTRIBUTES = (
     "request_id",
@@ -46,6 +48,7 @@ REQUEST_ATTRIBUTES = (
     "arrival_time",
     "num_output_tokens",
     "block_hashes",
+    "skip_reading_prefix_cache",
 )
 
 
@@ -99,6 +102,13 @@ def test_a_cached_block_can_be_looked_up_by_its_hash(engine: Engine) -> None:
         "kv_cache_group_ids",
     ]
     assert pool.blocks[0].ref_cnt >= 0
+    assert pool.hash_block_size == engine.scheduler.block_size
+    assert engine.scheduler.kv_cache_manager.enable_caching in (True, False)
+
+
+def test_a_cache_that_holds_every_token_is_known_by_its_class(engine: Engine) -> None:
+    (group,) = engine.scheduler.kv_cache_config.kv_cache_groups
+    assert isinstance(group.kv_cache_spec, FullAttentionSpec)
 
 
 @pytest.mark.parametrize("scheduler_class", [Scheduler, AsyncScheduler])

@@ -165,8 +165,15 @@ class SarathiConfig(BaseModel):
     def _batch_setting(self) -> str:
         return "chunk_size" if self.preset == "decode-maximal" else "token_budget"
 
-    def check_limits(self, *, max_num_batched_tokens: int, enable_chunked_prefill: bool) -> None:
+    def check_limits(
+        self, *, max_num_batched_tokens: int, enable_chunked_prefill: bool, min_chunk: int = 1
+    ) -> None:
         """Refuse settings that the engine's own limits make impossible.
+
+        Args:
+            max_num_batched_tokens: vLLM's limit on the tokens of one step.
+            enable_chunked_prefill: vLLM's setting.
+            min_chunk: prefill tokens below which the model makes no progress.
 
         Raises:
             ValueError: names the setting, the value and what is allowed.
@@ -183,6 +190,11 @@ class SarathiConfig(BaseModel):
                     f"{name}={value} is above max_num_batched_tokens={max_num_batched_tokens}, "
                     "which sizes buffers; at most that is allowed"
                 )
+        if self.chunk_size is not None and self.chunk_size < min_chunk:
+            raise ValueError(
+                f"chunk_size={self.chunk_size} is below the {min_chunk} tokens that this model "
+                "can be cut into; at least that is allowed"
+            )
 
 
 def describe(error: ValidationError) -> str:

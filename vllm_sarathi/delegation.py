@@ -10,12 +10,8 @@ from typing import Any
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 
-from vllm_sarathi.snapshot import (
-    Snapshot,
-    admission_attribute,
-    admission_limit,
-    num_free_blocks,
-)
+from vllm_sarathi.kv_blocks import num_tokens_that_fit
+from vllm_sarathi.snapshot import Snapshot, admission_attribute, admission_limit
 from vllm_sarathi.step import StepPlan
 
 
@@ -43,7 +39,8 @@ def applied(engine: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
         if not snapshot.decodes_first:
             visible, tokens = decodes_first(engine, plan, snapshot)
     if snapshot.held_back:
-        visible = [request for request in visible if request not in snapshot.held_back]
+        later = frozenset(snapshot.held_back)
+        visible = [request for request in visible if request not in later]
     most = limit - len(running) + len(visible)
     if admits_less:
         taken = len(visible) + engine.num_waiting_for_streaming_input
@@ -67,7 +64,8 @@ def decodes_first(engine: Any, plan: StepPlan, snapshot: Snapshot) -> tuple[list
     First come, first served, vLLM preempts from the end of its list, and takes
     for granted that the end is not scheduled yet. So the budget keeps to what
     surely fits into free memory. Where that leaves nothing for prefill, the
-    order stays, and a prefill in front of a decode sits the step out instead.
+    order stays, and a prefill in front of a decode sits the step out instead,
+    but for one with an adapter: vLLM counts adapters over those that it sees.
     """
     tokens = plan.token_budget
     if engine.policy != SchedulingPolicy.PRIORITY:
@@ -76,6 +74,8 @@ def decodes_first(engine: Any, plan: StepPlan, snapshot: Snapshot) -> tuple[list
     if tokens > snapshot.view.num_decode_tokens:
         by_phase = sorted(engine.running, key=lambda request: bool(request.is_prefill_chunk))
         return by_phase, tokens
+    if engine.lora_config:
+        return engine.running, plan.token_budget
     last = max(i for i, request in enumerate(engine.running) if not request.is_prefill_chunk)
     decodes = [request for request in engine.running[:last] if not request.is_prefill_chunk]
     return [*decodes, *engine.running[last:]], plan.token_budget
@@ -96,11 +96,3 @@ def merge(running: list[Any], shown: frozenset[Any], scheduled: list[Any]) -> li
     kept = frozenset(scheduled)
     survivors = [request for request in running if request in kept or request not in shown]
     return survivors + [request for request in scheduled if request not in shown]
-
-
-def num_tokens_that_fit(engine: Any, num_requests: int) -> int:
-    """Tokens that free KV blocks surely hold, however they spread over requests."""
-    num_blocks = (
-        num_free_blocks(engine) // len(engine.kv_cache_config.kv_cache_groups) - 2 * num_requests
-    )
-    return int(num_blocks * engine.block_size - num_requests * engine.num_lookahead_tokens)

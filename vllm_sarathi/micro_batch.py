@@ -17,7 +17,7 @@ _CHANGE_WEIGHT = 0.9
 def decode_share(num_ready: int, num_decodes: int, num_stages: int) -> int:
     """How many decodes the next micro-batch takes.
 
-    Those left out are ready for the next micro-batch, one stage time later.
+    Those left out come first in the next micro-batch.
 
     Args:
         num_ready: decodes that could run now.

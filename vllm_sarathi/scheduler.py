@@ -44,16 +44,22 @@ class SarathiMixin:
         settings = SarathiConfig.from_mapping(
             engine.vllm_config.additional_config.get("sarathi", {})
         )
+        least_chunk = min_chunk(engine)
         settings.check_limits(
             max_num_batched_tokens=engine.max_num_scheduled_tokens,
             enable_chunked_prefill=engine.scheduler_config.enable_chunked_prefill,
+            min_chunk=least_chunk,
         )
         num_stages = engine.parallel_config.pipeline_parallel_size
         balanced = settings.balance_micro_batches is not False
         self._num_micro_batches = num_stages if balanced else 1
         self._policy = policy(
-            settings, min_prefill_tokens(engine), num_stages, self._num_micro_batches
+            settings,
+            max(MIN_PREFILL_TOKENS, least_chunk),
+            num_stages,
+            self._num_micro_batches,
         )
+        self._held_back: tuple[Any, ...] = ()
         self._recorder, self._metrics_writer = _metrics(engine, settings)
         self.step_observer = StepObserver(
             self._policy,
@@ -68,13 +74,16 @@ class SarathiMixin:
         """Plan the next batch and let vLLM schedule it."""
         began_s = perf_counter()
         observer = self.step_observer
-        snapshot = take_snapshot(self, self._num_micro_batches, observer.period_s, observer.slack_s)
+        snapshot = take_snapshot(
+            self, self._num_micro_batches, observer.period_s, observer.slack_s, self._held_back
+        )
+        self._held_back = snapshot.held_back
         plan = self._policy.builder.plan(snapshot.view)
         with applied(self, plan, snapshot):
             delegated_s = perf_counter()
             output = super().schedule(*args, **kwargs)  # type: ignore[misc]  # vLLM's
             returned_s = perf_counter()
-        self.step_observer.scheduled(plan, snapshot, output, self._admitted(output))
+        observer.scheduled(plan, snapshot, output, self._admitted(output))
         if self._recorder is not None:
             self._recorder.count_overhead(perf_counter() - returned_s + delegated_s - began_s)
         return output
@@ -105,14 +114,15 @@ class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):
     """For ``async_scheduling=True``."""
 
 
-def min_prefill_tokens(engine: Any) -> int:
+def min_chunk(engine: Any) -> int:
     """Least chunk that makes progress: some models can only be cut at certain places."""
     lookahead = getattr(engine, "num_prefill_lookahead", 0)
-    least = max(MIN_PREFILL_TOKENS, 1 + engine.num_spec_tokens, 1 + lookahead)
+    least = max(1 + engine.num_spec_tokens, 1 + lookahead)
     if engine.need_mamba_block_aligned_split:
         least = max(least, engine.cache_config.block_size)
     whole_items = engine.scheduler_config.disable_chunked_mm_input
     if whole_items and engine.max_num_encoder_input_tokens:
+        logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
         least = engine.max_num_scheduled_tokens
     return int(min(least, engine.max_num_scheduled_tokens))
 

@@ -1,21 +1,23 @@
 """Reads vLLM's queues into a step view. Touches O(running) requests, none that wait."""
 
-from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
+from vllm_sarathi.kv_blocks import (
+    fits,
+    holds_every_token,
+    num_cached_tokens,
+    num_spare_blocks,
+    num_tokens_that_fit,
+)
 from vllm_sarathi.micro_batch import decode_share
 from vllm_sarathi.step import RequestView, StepView
 
 MAX_WAITING_SEEN = 4
 """Waiting requests that a view shows; a batch seldom admits more."""
-
-RESERVED_BLOCKS = 4
-"""Free KV blocks kept for the growth of each running request when another is admitted."""
-
-_BLOCKS_TO_HOLD_BACK = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +28,22 @@ class Snapshot:
         view: what the batch builder sees.
         prefills: running requests with prefill left, in vLLM's order.
         decodes_first: whether vLLM's order has no prefill before a decode.
-        held_back: decodes that leave their place to later micro-batches.
+        held_back: decodes that leave their place to later micro-batches, in the order
+            in which they take theirs.
     """
 
     view: StepView
     prefills: list[Any]
     decodes_first: bool
-    held_back: frozenset[Any] = frozenset()
+    held_back: tuple[Any, ...] = ()
 
 
 def take_snapshot(
-    scheduler: Any, num_micro_batches: int = 1, period_s: float = 0.0, slack_s: float = 0.0
+    scheduler: Any,
+    num_micro_batches: int = 1,
+    period_s: float = 0.0,
+    slack_s: float = 0.0,
+    held_back: Sequence[Any] = (),
 ) -> Snapshot:
     """Read the requests that vLLM's ``schedule()`` could run now.
 
@@ -45,28 +52,31 @@ def take_snapshot(
         num_micro_batches: batches over which the decodes are spread evenly.
         period_s: predicted time of the longest micro-batch in flight, in seconds.
         slack_s: how much longer than the objective a gap may be now, in seconds.
+        held_back: what the last snapshot held back; now it comes first.
     """
     running = scheduler.running
     prefills = [request for request in running if request.is_prefill_chunk]
-    ready = _ready_decodes(running, scheduler.current_step + 1)
     num_decodes = len(running) - len(prefills)
+    left = tuple(map(_view, prefills))
+    num_left = sum(view.num_tokens for view in left)
+    ready = _ready_decodes(running, scheduler.current_step + 1)
     share = decode_share(len(ready), num_decodes, num_micro_batches)
-    if share < len(ready) and num_free_blocks(scheduler) < _BLOCKS_TO_HOLD_BACK * len(running):
-        share = len(ready)  # whom vLLM would preempt has to be there
-    held_back = frozenset(request for _, _, request in ready[share:])
-    del ready[share:]
+    later: list[_Decode] = []
+    if share < len(ready) and _may_hide(scheduler, ready, num_left):
+        turns = {request: turn for turn, request in enumerate(held_back)}
+        ready.sort(key=lambda decode: turns.get(decode[2], len(turns)))
+        ready, later = ready[:share], ready[share:]
     seats = admission_limit(scheduler) - len(running) - scheduler.num_waiting_for_streaming_input
-    waiting = _first_waiting(scheduler)
-    spare_blocks = _num_spare_blocks(scheduler, prefills)
-    is_kv_bound = bool(num_decodes and scheduler.waiting) and not _fits(scheduler, spare_blocks)
+    spare_blocks = num_spare_blocks(scheduler, num_left)
+    is_kv_bound = bool(num_decodes) and _is_kv_bound(scheduler, spare_blocks)
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
         num_decode_tokens=sum(num_tokens for num_tokens, _, _ in ready),
         decode_context_tokens=sum(computed for _, computed, _ in ready),
         num_in_flight=num_decodes - len(ready),
-        prefills=tuple(map(_view, prefills)),
-        waiting=waiting,
+        prefills=left,
+        waiting=_first_waiting(scheduler),
         num_waiting=scheduler.get_request_counts()[1],
         max_new_prefills=0 if is_kv_bound else max(seats, 0),
         max_new_tokens=max(spare_blocks, 0) * scheduler.block_size,
@@ -75,11 +85,15 @@ def take_snapshot(
         slack_s=slack_s,
     )
     decodes_first = prefills == running[num_decodes:]
-    return Snapshot(view, prefills, decodes_first, held_back)
+    return Snapshot(view, prefills, decodes_first, tuple(request for _, _, request in later))
 
 
-def _ready_decodes(running: list[Any], next_step: int) -> list[tuple[int, int, Any]]:
-    """Decodes that vLLM can schedule now: tokens, context and request of each."""
+_Decode = tuple[int, int, Any]
+"""Tokens, context and request."""
+
+
+def _ready_decodes(running: list[Any], next_step: int) -> list[_Decode]:
+    """Decodes that vLLM can schedule now."""
     ready = []
     for request in running:
         if request.is_prefill_chunk:
@@ -95,46 +109,50 @@ def _ready_decodes(running: list[Any], next_step: int) -> list[tuple[int, int, A
     return ready
 
 
-def _num_spare_blocks(scheduler: Any, prefills: list[Any]) -> int:
-    """KV blocks of each group that admitted requests may fill.
+def _may_hide(scheduler: Any, ready: list[_Decode], num_prefill_tokens: int) -> bool:
+    """Whether vLLM can do without seeing some decodes in this step.
 
-    The prompts that run shall be finished, and all that run still grow for a while:
-    else an admission is soon followed by a preemption, whose prefill is then computed
-    twice.
+    It has to see whom it would preempt, and which adapters run.
     """
-    promised = sum(view.num_tokens for view in map(_view, prefills))
-    num_blocks = promised // scheduler.block_size + 1
-    num_blocks += RESERVED_BLOCKS * len(scheduler.running)
-    num_groups = len(scheduler.kv_cache_config.kv_cache_groups)
-    return num_free_blocks(scheduler) // num_groups - int(num_blocks)
+    if scheduler.lora_config:
+        return False
+    num_tokens = min(num_prefill_tokens, int(scheduler.max_num_scheduled_tokens))
+    num_tokens += sum(num_tokens for num_tokens, _, _ in ready)
+    return num_tokens_that_fit(scheduler, len(scheduler.running)) >= num_tokens
 
 
-def _fits(scheduler: Any, spare_blocks: int) -> bool:
-    """Whether the first waiting request may be admitted."""
+def _is_kv_bound(scheduler: Any, num_spare: int) -> bool:
+    """Whether the first waiting request has to wait for KV blocks.
+
+    Not where vLLM would pass it over for a reason of its own, nor while requests wait
+    that hold their blocks already.
+    """
+    if not scheduler.waiting or _blocked_queue(scheduler) or scheduler.lora_config:
+        return False
     head = scheduler.waiting.peek_request()
-    missing = _view(head).num_tokens // int(scheduler.block_size) + 1 - spare_blocks
-    return missing <= 0 or missing <= _num_shared_blocks(scheduler, head)
-
-
-def _num_shared_blocks(scheduler: Any, request: Any) -> int:
-    """Blocks of a request's prefix that running requests hold already."""
-    pool, hashes = scheduler.kv_cache_manager.block_pool, request.block_hashes
-
-    def is_free(index: int) -> bool:
-        blocks = pool.get_cached_block(hashes[index], [0])
-        return not blocks or blocks[0].ref_cnt == 0
-
-    return bisect_left(range(len(hashes)), True, key=is_free)
+    if head in getattr(scheduler, "deferred_waiting", ()) or not holds_every_token(scheduler):
+        return False
+    return not fits(scheduler, head, _view(head).num_tokens, num_spare)
 
 
 def _first_waiting(scheduler: Any) -> tuple[RequestView, ...]:
-    """The requests that vLLM would admit next. Iterating a priority queue copies it: peek."""
-    waiting = scheduler.waiting
-    if not waiting:
-        return tuple(map(_view, islice(_blocked_queue(scheduler), 1)))
-    if isinstance(waiting, deque):
-        return tuple(map(_view, islice(waiting, MAX_WAITING_SEEN)))
-    return (_view(waiting.peek_request()),)
+    """The requests that vLLM would admit next, each without what the prefix cache holds."""
+    heads = chain(_heads(_blocked_queue(scheduler)), _heads(scheduler.waiting))
+    views = []
+    for request in islice(heads, MAX_WAITING_SEEN):
+        view = _view(request)
+        if not view.num_computed_tokens:
+            cached = num_cached_tokens(scheduler, request)
+            view = RequestView(view.request_id, view.num_tokens - cached, cached)
+        views.append(view)
+    return tuple(views)
+
+
+def _heads(queue: Any) -> Iterable[Any]:
+    """The first requests of a queue. Iterating a priority queue copies it: peek."""
+    if isinstance(queue, deque) or not queue:
+        return islice(queue, MAX_WAITING_SEEN)
+    return (queue.peek_request(),)
 
 
 def _view(request: Any) -> RequestView:
@@ -162,8 +180,3 @@ def admission_attribute(scheduler: Any) -> str:
 def admission_limit(scheduler: Any) -> int:
     """How many requests vLLM lets run at once."""
     return int(getattr(scheduler, admission_attribute(scheduler)))
-
-
-def num_free_blocks(scheduler: Any) -> int:
-    """KV blocks that no running request holds."""
-    return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks())

@@ -16,8 +16,7 @@ class RequestView(NamedTuple):
 
     Attributes:
         request_id: vLLM's id of the request.
-        num_tokens: prefill tokens left, at least 1. For a waiting request this
-            counts tokens that the prefix cache may turn out to hold.
+        num_tokens: prefill tokens left, at least 1, without those in the prefix cache.
         num_computed_tokens: tokens before them, the context of the next chunk.
     """
 
