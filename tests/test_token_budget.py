@@ -158,6 +158,12 @@ def test_an_objective_binds_a_pipeline_while_anyone_decodes_in_it() -> None:
     assert budget(free)[0] > budget(replace(free, num_in_flight=3))[0]
 
 
+def test_an_objective_binds_uneven_micro_batches_as_well() -> None:
+    budget = SloTokenBudget(known(), 0.05, num_stages=2, num_micro_batches=1)
+    free = replace(view(0, 2000), num_in_flight=0)
+    assert budget(free)[0] > budget(replace(free, num_in_flight=3))[0]
+
+
 def test_a_long_pipeline_takes_even_chunks_where_one_stage_takes_all() -> None:
     assert budget_of_pipeline(8)(view(30, 2000))[1] is BatchLimit.MICRO_BATCH
     assert pipelined(8, view(30, 2000)) < pipelined(1, view(30, 2000)) / 3

@@ -70,10 +70,11 @@ class SloTokenBudget:
 
     def __call__(self, view: StepView) -> tuple[int, BatchLimit]:
         """Choose the batch size for these requests."""
-        if not view.num_decodes and self.num_micro_batches == 1:
+        anyone_decodes = bool(view.num_decodes or view.num_in_flight)
+        if not anyone_decodes and self.num_micro_batches == 1:
             return view.max_num_scheduled_tokens, BatchLimit.MAXIMUM
         limit_s = inf
-        if view.num_decodes or view.num_in_flight:
+        if anyone_decodes:
             limit_s = self.objective_s(view) / self.num_stages / self.model.safety.value
         best = largest = StepWork(0)
         least_s, limit = inf, BatchLimit.MAXIMUM
