@@ -8,18 +8,17 @@ a run that was interrupted takes up where it stopped.
 import argparse
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any
-from unittest import mock
 
-from oracle import ExactStepTime
+from oracle import exact_step_times
 from provenance import provenance
 from rich.progress import track
 
-from vllm_sarathi import presets
 from vllm_sarathi.simulator import (
     LENGTHS,
     Arrivals,
@@ -95,10 +94,8 @@ class Search:
     def run(self) -> dict[str, Any]:
         """Search; the figures, with the code that they are of."""
         deployment = preset(self.deployment)
-        model = presets.StepTimeModel
-        if self.engine == ORACLE:
-            model = ExactStepTime.of(deployment, STEP_NOISE)
-        with mock.patch.object(presets, "StepTimeModel", model):
+        is_oracle = self.engine == ORACLE
+        with exact_step_times(deployment, STEP_NOISE) if is_oracle else nullcontext():
             found = find_capacity(
                 self.settings(),
                 deployment,
