@@ -2,22 +2,21 @@
 
 The rival "oracle" is our scheduler with the simulator's own cost model in place of the
 learned one: the bound of what learning can reach. Results are written after each search;
-a run that was interrupted takes up where it stopped.
+``--resume`` takes up a run that was interrupted.
 """
 
 import argparse
-import json
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any
 
 from oracle import exact_step_times
-from provenance import provenance
 from rich.progress import track
+from runs import Runs, add_arguments
 
 from vllm_sarathi.simulator import (
     LENGTHS,
@@ -91,8 +90,13 @@ class Search:
         ours = {"tbt_slo_ms": self.tbt_ms}
         return EngineSettings("sarathi", ours, max_num_batched_tokens=8192, label=self.engine)
 
+    def starting_from(self, found: dict[str, dict[str, Any]]) -> "Search":
+        """The same, begun at the capacity of the seed before where that is known."""
+        before = found.get(replace(self, seed=self.seed - 1).key)
+        return replace(self, start_rate=max(before["capacity_rps"], 0.1)) if before else self
+
     def run(self) -> dict[str, Any]:
-        """Search; the figures, with the code that they are of."""
+        """Search."""
         deployment = preset(self.deployment)
         is_oracle = self.engine == ORACLE
         with exact_step_times(deployment, STEP_NOISE) if is_oracle else nullcontext():
@@ -105,16 +109,19 @@ class Search:
                 noise=STEP_NOISE,
                 start_rate=self.start_rate,
             )
-        return {**found.summary(), "commit": provenance()["commit"]}
+        return found.summary()
 
 
-def table(cases: dict[str, dict[str, list[float]]]) -> str:
+def table(cases: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """Markdown: capacities in requests per second, mean over seeds, and the ratios."""
     head = [*ENGINES, "to best static", "to 2048", "to oracle"]
     rows = ["| case | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     ratios = []
-    for case, rates in cases.items():
-        means = {engine: fmean(found) for engine, found in rates.items() if found}
+    for case, found in cases.items():
+        means = {
+            engine: fmean(figures["capacity_rps"] for figures in seeds)
+            for engine, seeds in found.items()
+        }
         if set(means) != set(ENGINES):
             continue
         best = max(means[budget] for budget in STATIC_BUDGETS)
@@ -135,34 +142,32 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=250, metavar="N", help="at least")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="at least")
     parser.add_argument("--jobs", type=int, default=default_num_jobs(), metavar="N")
-    parser.add_argument("--output", type=Path, default=RESULTS / "capacity.json", metavar="FILE")
+    add_arguments(parser, RESULTS / "capacity.json")
     arguments = parser.parse_args()
-    raw: dict[str, Any] = {"provenance": provenance(), "runs": {}}
-    if arguments.output.exists():
-        raw["runs"] = json.loads(arguments.output.read_text())["runs"]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    rates: dict[str, dict[str, list[float]]] = {}
+    searches = [
+        Search(
+            engine,
+            deployment,
+            Steady(workload, arguments.requests, arguments.seconds),
+            tbt_ms,
+            seed,
+        )
+        for seed, deployment, workload, tbt_ms, engine in product(
+            range(arguments.seeds), DEPLOYMENTS, WORKLOADS, OBJECTIVES_MS, ENGINES
+        )
+        if engine in arguments.engines
+    ]
+    runs = Runs(arguments.output, [search.key for search in searches], arguments.resume)
     for seed in range(arguments.seeds):
-        searches = []
-        for deployment, workload, tbt_ms, engine in product(
-            DEPLOYMENTS, WORKLOADS, OBJECTIVES_MS, ENGINES
-        ):
-            traffic = Steady(workload, arguments.requests, arguments.seconds)
-            search = Search(engine, deployment, traffic, tbt_ms, seed)
-            known = rates.setdefault(search.case, {}).setdefault(engine, [])
-            start = max(known[-1], 0.1) if known else search.start_rate
-            searches.append(Search(engine, deployment, traffic, tbt_ms, seed, start))
-        todo = [s for s in searches if s.key not in raw["runs"] and s.engine in arguments.engines]
+        todo = [
+            search.starting_from(runs.figures)
+            for search in searches
+            if search.seed == seed and search.key not in runs.figures
+        ]
         done = run_all(Search.run, todo, arguments.jobs)
         for index, figures in track(done, f"seed {seed}", total=len(todo)):
-            raw["runs"][todo[index].key] = figures
-            arguments.output.write_text(json.dumps(raw, indent=1))
-        for search in searches:
-            if search.key in raw["runs"]:
-                rates[search.case][search.engine].append(raw["runs"][search.key]["capacity_rps"])
-    text = table(rates)
-    arguments.output.with_suffix(".md").write_text(text + "\n")
-    print(text)
+            runs.add(todo[index].key, figures)
+    runs.write_table(table(runs.by_case()))
 
 
 if __name__ == "__main__":

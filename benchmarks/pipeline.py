@@ -1,20 +1,19 @@
 """Pipelines in virtual time: our micro-batches beside every static budget of stock vLLM.
 
 GPT-3 on A100, tensor parallel over eight GPUs, on 2, 4 and 8 pipeline stages; all requests
-at once, so that throughput is what the pipeline can do. Results are written as they come; a
-run that was interrupted takes up where it stopped.
+at once, so that throughput is what the pipeline can do. Results are written as they come;
+``--resume`` takes up a run that was interrupted.
 """
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from provenance import provenance
 from rich.progress import track
+from runs import Runs, add_arguments
 
 from vllm_sarathi.simulator import (
     EngineSettings,
@@ -78,24 +77,24 @@ class Cell:
         return simulate(self.settings(), deployment, self.workload(), trace_steps=trace_steps)
 
     def figures(self) -> dict[str, Any]:
-        """Run it; the figures, with the code that they are of."""
-        return {**self.simulate().summary(), "commit": provenance()["commit"]}
+        """Run it."""
+        return self.simulate().summary()
 
 
-def table(rows: dict[tuple[int, str], dict[str, dict[str, Any]]]) -> str:
+def table(cases: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """Markdown: output tokens per second, stage time idle, and the ratios.
 
     Not all tokens: those that a preemption makes stock vLLM compute twice are no gain.
     """
     head = ["stages, load", *ENGINES, "to best static", "to 2048", "bubble to unchunked, 2048"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for (num_stages, load), found in rows.items():
+    for case, found in cases.items():
         if set(found) != set(ENGINES):
             continue
-        rate = {name: figures["output_tokens_per_s"] for name, figures in found.items()}
-        idle = {name: figures["stage_idle_share"] for name, figures in found.items()}
+        rate = {name: figures["output_tokens_per_s"] for name, (figures,) in found.items()}
+        idle = {name: figures["stage_idle_share"] for name, (figures,) in found.items()}
         best = max(rate[budget] for budget in STATIC_BUDGETS)
-        cells = [f"PP {num_stages}, {load}"]
+        cells = [case]
         cells += [f"{rate[name]:.0f} ({idle[name]:.0%})" for name in ENGINES]
         cells += [f"{rate[OURS] / best:.3f}", f"{rate[OURS] / rate['2048']:.2f}"]
         cells.append(f"1/{idle[UNCHUNKED] / idle[OURS]:.1f}, 1/{idle['2048'] / idle[OURS]:.1f}")
@@ -110,7 +109,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     parser.add_argument("--stages", nargs="+", type=int, default=STAGES, metavar="N")
     parser.add_argument("--jobs", type=int, default=default_num_jobs(), metavar="N")
-    parser.add_argument("--output", type=Path, default=RESULTS / "pipeline.json", metavar="FILE")
+    add_arguments(parser, RESULTS / "pipeline.json")
     arguments = parser.parse_args()
     loads = [(f"P:D {ratio}", None) for ratio in PD_RATIOS]
     if arguments.trace:
@@ -118,22 +117,13 @@ def main() -> None:
     cells = [
         Cell(engine, stages, load, arguments.requests, trace)
         for stages, (load, trace), engine in product(arguments.stages, loads, ENGINES)
+        if engine in arguments.engines
     ]
-    raw: dict[str, Any] = {"provenance": provenance(), "runs": {}}
-    if arguments.output.exists():
-        raw["runs"] = json.loads(arguments.output.read_text())["runs"]
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    todo = [c for c in cells if c.key not in raw["runs"] and c.engine in arguments.engines]
+    runs = Runs(arguments.output, [cell.key for cell in cells], arguments.resume)
+    todo = [cell for cell in cells if cell.key not in runs.figures]
     for index, figures in track(run_all(Cell.figures, todo, arguments.jobs), total=len(todo)):
-        raw["runs"][todo[index].key] = figures
-        arguments.output.write_text(json.dumps(raw, indent=1))
-    rows: dict[tuple[int, str], dict[str, dict[str, Any]]] = {}
-    for cell in cells:
-        if cell.key in raw["runs"]:
-            rows.setdefault((cell.num_stages, cell.load), {})[cell.engine] = raw["runs"][cell.key]
-    text = table(rows)
-    arguments.output.with_suffix(".md").write_text(text + "\n")
-    print(text)
+        runs.add(todo[index].key, figures)
+    runs.write_table(table(runs.by_case()))
     pictured = [Cell(engine, 8, "P:D 10", 600) for engine in ("2048", OURS)]
     reports = [cell.simulate(trace_steps=True) for cell in pictured]
     draw_stages(reports, arguments.output.with_suffix(".png"), start_s=40.0, span_s=1.0)

@@ -14,19 +14,29 @@ HERE = Path(__file__).parent
 
 def provenance(**more: Any) -> dict[str, Any]:
     """Command (absolute paths by name), commit, versions and machine, and what else is given."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE, check=False
-    )
     script = f"benchmarks/{Path(sys.argv[0]).name}"
     arguments = (Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])
     return {
         "command": shlex.join(["python", script, *arguments]),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "versions": {name: version(name) for name in ("vllm", "vllm-sarathi", "torch")},
         "python": platform.python_version(),
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
         **more,
     }
+
+
+def commit() -> str:
+    """The commit, with "-dirty" where Python files differ from it; results are not code."""
+    changed = git("status", "--porcelain", "--", ":(top)*.py")
+    return git("rev-parse", "HEAD") + "-dirty" * bool(changed)
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, cwd=HERE, check=False
+    )
+    return done.stdout.strip()
 
 
 def cpu_model() -> str:
