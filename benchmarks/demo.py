@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 from http_load import LoadResult, MixedLoad, Stream, ask, run_load
+from model import DEFAULT_MODEL
 from provenance import provenance
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -114,9 +115,8 @@ def without_common_labels(sample: str) -> str:
 
 
 def parse() -> argparse.Namespace:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=str(cache / "vllm-sarathi" / "SmolLM2-135M-Instruct"))
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--num-long", type=int, default=MixedLoad().num_long, metavar="N")
     parser.add_argument("--stock-args", type=shlex.split, default=[], metavar="FLAGS")
     parser.add_argument("--sarathi-args", type=shlex.split, default=[], metavar="FLAGS")

@@ -23,6 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import httpx
 import numpy as np
 from http_load import events
+from model import DEFAULT_MODEL
 from server import serve
 
 from vllm_sarathi.metrics.latency import RequestTimes, percentile
@@ -41,7 +42,6 @@ from vllm_sarathi.simulator.calibration import Fit, Step, fit, read_steps
 from vllm_sarathi.simulator.tables import table
 
 HERE = Path(__file__).parent
-DEFAULT_MODEL = Path.home() / ".cache" / "vllm-sarathi" / "SmolLM2-135M-Instruct"
 LENGTHS = LengthDistribution(
     "fidelity", Quantiles(((0, 16), (0.5, 120), (1, 700))), Quantiles(((0, 8), (1, 64))), 1024
 )
@@ -169,7 +169,7 @@ def write(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=str(DEFAULT_MODEL), help="a Hugging Face folder")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a Hugging Face folder")
     parser.add_argument("--requests", type=int, default=40)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.5])
     options = parser.parse_args()

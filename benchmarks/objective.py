@@ -18,6 +18,7 @@ from typing import Any
 
 from demo import COMMON, ENVIRONMENT, RESULTS, console, figures, run_with_progress, warm_up
 from http_load import LoadResult, MixedLoad
+from model import DEFAULT_MODEL
 from provenance import provenance
 from server import Server, serve
 
@@ -69,9 +70,8 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=str(cache / "vllm-sarathi" / "SmolLM2-135M-Instruct"))
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tbt-slo-ms", type=float, default=250.0, metavar="MS")
     parser.add_argument("--budgets", type=int, nargs="*", default=BUDGETS, metavar="N")
     parser.add_argument("--seeds", type=int, default=5, metavar="N")

@@ -7,7 +7,6 @@ so that whatever else the machine does meets both. Two CPU cores make two stages
 
 import argparse
 import json
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from model import DEFAULT_MODEL
 from provenance import provenance
 from rich.console import Console
 from rich.progress import track
@@ -179,9 +179,8 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=str(cache / "vllm-sarathi" / "SmolLM2-135M-Instruct"))
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--stages", type=int, default=2, metavar="N")
     parser.add_argument("--pairs", type=int, default=5, metavar="N")
     parser.add_argument(

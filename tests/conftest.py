@@ -19,10 +19,10 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 @pytest.fixture(scope="session")
 def model() -> str:
     """SmolLM2-135M-Instruct, which the set-up unpacks."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "vllm-sarathi" / "SmolLM2-135M-Instruct"
-    assert folder.is_dir(), f"{folder} is missing: run `make setup`"
-    return str(folder)
+    from model import DEFAULT_MODEL
+
+    assert Path(DEFAULT_MODEL).is_dir(), f"{DEFAULT_MODEL} is missing: run `make setup`"
+    return DEFAULT_MODEL
 
 
 @pytest.fixture(scope="session")
