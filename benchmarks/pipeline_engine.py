@@ -1,24 +1,22 @@
 """A real pipeline: our scheduler and stock vLLM take turns at the same loads.
 
 Both engines live through the whole run, and each load goes to one and then to the other,
-so that whatever else the machine does meets both. Two CPU cores make two stages
-(``VLLM_CPU_OMP_THREADS_BIND="0|1"``); on GPUs leave that variable unset.
+so that whatever else the machine does meets both. On CPUs each stage has its share of the
+cores.
 """
 
 import argparse
 import json
-import random
-import time
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from importlib.metadata import version
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from live_engine import LiveEngine, Load
 from model import DEFAULT_MODEL
 from provenance import provenance
 from rich.console import Console
@@ -28,123 +26,53 @@ RESULTS = Path(__file__).parent / "results"
 SIDES = {"stock": {}, "sarathi": {"scheduler_cls": "sarathi"}}
 # What is compared is throughput, so ours is told no objective, as stock vLLM has none.
 SETTINGS = {"sarathi": {"tbt_slo_ms": None}}
-VOCABULARY = 1000
-START_LIMIT_S = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Requests of one shape: all at once, or at a mean rate by a Poisson process."""
-
-    num_requests: int
-    prompt_tokens: int
-    output_tokens: int
-    rate: float | None = None
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        arrivals = f", {self.rate:g}/s" if self.rate else ""
-        return f"{self.num_requests} x {self.prompt_tokens} in, {self.output_tokens} out{arrivals}"
-
-    def arrivals_s(self, random_: random.Random) -> list[float]:
-        """When each request comes, from the beginning."""
-        times, now_s = [], 0.0
-        for _ in range(self.num_requests):
-            times.append(now_s)
-            now_s += random_.expovariate(self.rate) if self.rate else 0.0
-        return times
-
-
 DECODE_HEAVY = (Load(16, 64, 128), Load(32, 64, 128))
 HALF = {load: Load(load.num_requests // 2, 64, 128) for load in DECODE_HEAVY}
 LOADS = (*DECODE_HEAVY, Load(8, 512, 64), Load(16, 256, 64, rate=2.0), Load(1, 64, 64))
 
 
-def serve(pipe: Connection, model: str, side: str, stages: int) -> None:
-    """In a process of its own: run loads as they are asked for."""
-    from vllm import LLM
+def environment(stages: int) -> dict[str, str]:
+    """What vLLM is told: no network and, on CPUs, memory and cores of a stage.
 
-    llm = LLM(
-        model,
-        **SIDES[side],
-        additional_config=SETTINGS,
-        pipeline_parallel_size=stages,
-        dtype="float32",
-        max_model_len=1024,
-        enable_prefix_caching=False,
-    )
-    pipe.send("ready")
-    while (asked := pipe.recv()) is not None:
-        pipe.send(run(llm.llm_engine, *asked))
-    llm.llm_engine.engine_core.shutdown()
+    Variables that are set already stay as they are.
+    """
+    told = {"HF_HUB_OFFLINE": "1"}
+    if "cpu" in version("vllm"):
+        cores = sorted(os.sched_getaffinity(0))
+        ends = [len(cores) * stage // stages for stage in range(stages + 1)]
+        shares = [",".join(map(str, cores[a:b])) for a, b in pairwise(ends)]
+        told |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "|".join(shares)}
+    return {name: os.environ.get(name, value) for name, value in told.items()}
 
 
-def run(engine: Any, load: Load, seed: int) -> tuple[float, list[list[int]]]:
-    """Seconds that a load takes, and its tokens."""
-    from vllm import SamplingParams
-
-    random_ = random.Random(seed)
-    params = SamplingParams(max_tokens=load.output_tokens, ignore_eos=True, temperature=0.0)
-    prompts = [
-        random_.choices(range(VOCABULARY), k=load.prompt_tokens) for _ in range(load.num_requests)
-    ]
-    due = list(zip(load.arrivals_s(random_), range(load.num_requests), strict=True))
-    tokens: list[list[int]] = [[] for _ in prompts]
-    began_s = time.monotonic()
-    while due or engine.has_unfinished_requests():
-        while due and due[0][0] <= time.monotonic() - began_s:
-            _, index = due.pop(0)
-            engine.add_request(str(index), {"prompt_token_ids": prompts[index]}, params)
-        if not engine.has_unfinished_requests():
-            time.sleep(0.001)
-            continue
-        for output in engine.step():
-            if output.finished:
-                tokens[int(output.request_id)] = list(output.outputs[0].token_ids)
-    return time.monotonic() - began_s, tokens
-
-
-class Side:
-    """One engine, in a process of its own."""
-
-    def __init__(self, model: str, name: str, stages: int) -> None:
-        context = get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        arguments = (theirs, model, name, stages)
-        self.process = context.Process(target=serve, args=arguments)
-        self.process.start()
-        if not self.pipe.poll(START_LIMIT_S) or self.pipe.recv() != "ready":
-            raise RuntimeError(f"the engine {name!r} did not start")
-
-    def run(self, load: Load, seed: int) -> tuple[float, list[list[int]]]:
-        """Seconds that a load takes, and its tokens."""
-        self.pipe.send((load, seed))
-        found: tuple[float, list[list[int]]] = self.pipe.recv()
-        return found
-
-    def stop(self) -> None:
-        """End the engine."""
-        self.pipe.send(None)
-        self.process.join(60)
-        self.process.terminate()
+def engine_arguments(name: str, model: str, stages: int) -> dict[str, Any]:
+    """Arguments of vLLM's ``LLM``."""
+    return {
+        "model": model,
+        **SIDES[name],
+        "additional_config": SETTINGS,
+        "pipeline_parallel_size": stages,
+        "dtype": "float32",
+        "max_model_len": 1024,
+        "enable_prefix_caching": False,
+    }
 
 
 @contextmanager
-def engines(model: str, stages: int) -> Iterator[dict[str, Side]]:
+def engines(model: str, stages: int) -> Iterator[dict[str, LiveEngine]]:
     """Both engines, one started after the other."""
-    sides: dict[str, Side] = {}
+    sides: dict[str, LiveEngine] = {}
     try:
         for name in SIDES:
             with Console().status(f"starting {name}"):
-                sides[name] = Side(model, name, stages)
+                sides[name] = LiveEngine(name, engine_arguments(name, model, stages))
         yield sides
     finally:
         for side in sides.values():
             side.stop()
 
 
-def pairs(sides: dict[str, Side], num_pairs: int) -> Iterator[dict[str, Any]]:
+def pairs(sides: dict[str, LiveEngine], num_pairs: int) -> Iterator[dict[str, Any]]:
     """Each load on both engines, in turns; the first round warms up and is not given."""
     for seed, load in track(list(product(range(num_pairs + 1), LOADS)), "pairs"):
         order = list(sides) if seed % 2 else list(sides)[::-1]
@@ -187,7 +115,10 @@ def main() -> None:
         "--output", type=Path, default=RESULTS / "pipeline_engine.json", metavar="FILE"
     )
     arguments = parser.parse_args()
-    raw = provenance(model=Path(arguments.model).name, stages=arguments.stages) | {"pairs": []}
+    told = environment(arguments.stages)
+    os.environ.update(told)
+    raw = provenance(model=Path(arguments.model).name, stages=arguments.stages, environment=told)
+    raw["pairs"] = []
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with engines(arguments.model, arguments.stages) as sides:
         for pair in pairs(sides, arguments.pairs):

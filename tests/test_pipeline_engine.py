@@ -1,0 +1,29 @@
+"""What the benchmark of a real pipeline tells vLLM."""
+
+import pipeline_engine
+import pytest
+from pipeline_engine import environment
+
+CORES = "VLLM_CPU_OMP_THREADS_BIND"
+
+
+@pytest.fixture(autouse=True)
+def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_engine.os, "sched_getaffinity", lambda _: {0, 1, 2, 5})
+    monkeypatch.setattr(pipeline_engine, "version", lambda _: "0.32.0+cpu")
+    monkeypatch.delenv(CORES, raising=False)
+
+
+def test_each_stage_on_a_cpu_has_its_share_of_the_cores() -> None:
+    assert environment(2)[CORES] == "0,1|2,5"
+    assert environment(4)[CORES] == "0|1|2|5"
+
+
+def test_a_variable_that_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CORES, "0|1")
+    assert environment(2)[CORES] == "0|1"
+
+
+def test_nothing_is_said_of_cores_where_vllm_runs_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_engine, "version", lambda _: "0.32.0")
+    assert CORES not in environment(2)
