@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,10 +19,9 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import httpx
-import numpy as np
-from http_load import events
 from model import DEFAULT_MODEL
+from provenance import provenance
+from replay import replay
 from server import serve
 
 from vllm_sarathi.metrics.latency import RequestTimes, percentile
@@ -42,6 +40,7 @@ from vllm_sarathi.simulator.calibration import Fit, Step, fit, read_steps
 from vllm_sarathi.simulator.tables import table
 
 HERE = Path(__file__).parent
+VARIABLES = ("VLLM_LOGGING_LEVEL", "VLLM_CPU_KVCACHE_SPACE", "HF_HUB_OFFLINE")
 LENGTHS = LengthDistribution(
     "fidelity", Quantiles(((0, 16), (0.5, 120), (1, 700))), Quantiles(((0, 8), (1, 64))), 1024
 )
@@ -60,36 +59,6 @@ ENGINE = EngineSettings(
     v2_model_runner=False,
 )
 METRICS = (("TTFT", 50), ("TTFT", 99), ("TBT", 50), ("TBT", 99))
-
-
-async def send(client: httpx.AsyncClient, model: str, ids: list[int], num: int) -> RequestTimes:
-    """Ask for so many tokens and note when each comes."""
-    body = {
-        "model": model, "prompt": ids, "max_tokens": num, "temperature": 0.0, "stream": True,
-        "ignore_eos": True, "return_token_ids": True,
-    }  # fmt: skip
-    arrival_s, times_s = time.monotonic(), []
-    async with client.stream("POST", "/v1/completions", json=body) as response:
-        response.raise_for_status()
-        async for event in events(response):
-            now_s = time.monotonic()
-            for choice in event["choices"]:
-                times_s += [now_s] * len(choice.get("token_ids") or ())
-    return RequestTimes(arrival_s, times_s)
-
-
-async def replay(url: str, model: str, workload: Workload, seed: int) -> list[RequestTimes]:
-    """Send a workload to a server at its times."""
-    random = np.random.default_rng(seed)
-    lengths = zip(workload.lengths.num_prompt, workload.lengths.num_output, strict=True)
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        began_s, tasks = time.monotonic(), []
-        for due_s, (num_prompt, num_output) in zip(workload.arrival_s, lengths, strict=True):
-            ids = random.integers(1000, 40_000, num_prompt).tolist()
-            await asyncio.sleep(max(0.0, began_s + due_s - time.monotonic()))
-            tasks.append(asyncio.create_task(send(client, model, ids, int(num_output))))
-        return list(await asyncio.gather(*tasks))
 
 
 def measure(model: str, loads: list[Workload]) -> tuple[list[list[RequestTimes]], list[Step]]:
@@ -133,7 +102,7 @@ def front_end_s(times: list[RequestTimes], report: Report) -> float:
 
 TEXT = """# The simulator beside a real server
 
-Written by `python benchmarks/fidelity.py`: SmolLM2-135M-Instruct, float32, `vllm serve` with
+Written by `{command}`: {model}, float32, `vllm serve` with
 `--scheduler sarathi`, stall-free at {budget} tokens, on {cores} CPU cores. {steps} recorded steps
 calibrated the costs (error of a step: median {p50:.1%}, p90 {p90:.1%}); other requests than those
 then went to the server and through the simulator at {rates} requests/s.
@@ -146,33 +115,48 @@ server's, taken from the calibration load.
 
 
 def write(
-    rows: list[list[Any]], errors: list[float], found: Fit, front_s: float, rates: str
+    found: Fit, front_s: float, rows: list[list[Any]], errors: list[float], of: dict[str, Any]
 ) -> None:
-    """Write the table and the figures."""
+    """Write the table and the figures, with what they are of: provenance and raw times."""
     header = ("requests/s", "figure", "server ms", "simulator ms", "error")
     text = TEXT.format(
+        **of["provenance"],
         budget=BUDGET,
         cores=os.cpu_count(),
         steps=found.num_steps,
         p50=found.error_p50,
         p90=found.error_p90,
-        rates=rates,
+        rates=" and ".join(dict.fromkeys(str(row[0]) for row in rows)),
         table=table(header, rows),
         error=median(errors),
         front=front_s * 1e3,
     )
     (HERE / "fidelity.md").write_text(text)
-    kept = {"rows": rows, "fit": found.figures(), "front_end_s": front_s}
+    kept = {**of, "rows": rows, "fit": found.figures(), "front_end_s": front_s}
     (HERE / "fidelity.json").write_text(json.dumps(kept, indent=1) + "\n")
     print(text)
+
+
+def raw(times: list[RequestTimes]) -> list[dict[str, Any]]:
+    """Arrivals and token times of a load, in seconds from its first arrival."""
+    began_s = times[0].arrival_s
+    return [
+        {
+            "arrival_s": round(t.arrival_s - began_s, 4),
+            "token_times_s": [round(time_s - began_s, 4) for time_s in t.token_times_s],
+        }
+        for t in times
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a Hugging Face folder")
     parser.add_argument("--requests", type=int, default=40)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.3, 0.5])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.4, 0.6])
     options = parser.parse_args()
+    environment = {name: os.environ[name] for name in VARIABLES}
+    of = provenance(model=Path(options.model).name, environment=environment)
     traffic = Synthetic(LENGTHS, options.requests, Arrivals())
     loads = [
         traffic.at(rate, seed) for seed, rate in enumerate([max(options.rates), *options.rates])
@@ -189,7 +173,7 @@ def main() -> None:
             error = virtual[name] / value - 1
             errors.append(abs(error))
             rows.append([rate, name, value * 1e3, virtual[name] * 1e3, f"{error:+.1%}"])
-    write(rows, errors, found, front_s, " and ".join(map(str, options.rates)))
+    write(found, front_s, rows, errors, {"provenance": of, "loads": [raw(load) for load in times]})
 
 
 if __name__ == "__main__":
