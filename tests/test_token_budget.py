@@ -44,8 +44,19 @@ def test_the_batch_is_as_large_as_the_objective_allows() -> None:
 
 
 def test_a_batch_just_past_a_tile_cliff_is_not_taken() -> None:
-    assert chosen(0.05, view(10, 260)) == (256, BatchLimit.TILE)
-    assert chosen(0.05, view(10, 260), by_rate=False) == (270, BatchLimit.MAXIMUM)
+    seen = replace(view(10, 9000), max_num_scheduled_tokens=270)
+    assert chosen(0.05, seen) == (256, BatchLimit.TILE)
+    assert chosen(0.05, seen, by_rate=False) == (270, BatchLimit.MAXIMUM)
+
+
+def test_prefill_is_spread_evenly_over_the_batches_that_it_takes_anyway() -> None:
+    class FlatBelow512(Known):
+        def predict(self, work: StepWork) -> float:
+            return 0.010 + 1e-4 * max(work.num_tokens, 512)
+
+    budget = SloTokenBudget(FlatBelow512(largest_seen=8192), 0.093)
+    assert budget(view(10, 820))[0] in range(420, 600)
+    assert budget(view(10, 720)) == (730, BatchLimit.MAXIMUM)
 
 
 def test_without_decodes_the_whole_budget_is_used() -> None:

@@ -13,6 +13,9 @@ from vllm_sarathi.step_time import BATCH_SIZES, StepTimeModel, StepWork
 AUTO_TBT_FACTOR = 5.0
 """A strict objective in decode-only steps (Sarathi-Serve, arXiv 2403.02310, section 5.1)."""
 
+_WORTH = 1.002
+"""How much slower a larger batch may be: less is more than a prediction can tell."""
+
 _FIRST_BATCH = 64
 _GROWTH = 2
 
@@ -84,19 +87,32 @@ class SloTokenBudget:
                 limit = BatchLimit.OBJECTIVE
                 break
             largest, cost_s = work, self._cost_s(view, work, predicted_s)
-            if cost_s <= least_s:
-                best, least_s = work, cost_s
+            if cost_s <= least_s * _WORTH:
+                best = work
+            least_s = min(least_s, cost_s)
         if best is not largest:
             limit = BatchLimit.TILE if self.num_micro_batches == 1 else BatchLimit.MICRO_BATCH
         return best.num_tokens, limit
 
     def _cost_s(self, view: StepView, work: StepWork, predicted_s: float) -> float:
-        """Time that it takes to work off all prefill in batches like this one."""
-        if self.num_micro_batches == 1 and not self.by_rate:
+        """Time that it takes to work off all prefill in batches like this one.
+
+        On one stage it is a token's share of that time, with the last, smaller batch:
+        where that one takes nearly as long as the others, they are better even.
+        """
+        decodes, prefill = view.num_decode_tokens, view.num_prefill_tokens
+        if self.num_micro_batches > 1:
+            bubbles_s = pipeline_cost_s(view, predicted_s, self.num_micro_batches)
+            return (decodes + prefill) / work.num_tokens * predicted_s + bubbles_s
+        if not self.by_rate:
             return 0.0
-        num_batches = (view.num_decode_tokens + view.num_prefill_tokens) / work.num_tokens
-        bubbles_s = pipeline_cost_s(view, predicted_s, self.num_micro_batches)
-        return num_batches * predicted_s + bubbles_s
+        chunk = work.num_tokens - decodes
+        num_batches, rest = divmod(max(prefill, chunk), chunk)
+        total_s = num_batches * predicted_s
+        if rest:
+            context = work.chunk_context * rest / chunk
+            total_s += self.model.predict(StepWork(decodes + rest, context, work.decode_context))
+        return total_s / (prefill + (num_batches + bool(rest)) * decodes)
 
     def _trusted(self, view: StepView) -> int:
         """Largest batch that the model may be asked about: some more than it has seen."""
