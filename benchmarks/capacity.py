@@ -16,7 +16,7 @@ from typing import Any
 
 from oracle import exact_step_times
 from rich.progress import track
-from runs import Runs, add_arguments
+from runs import Figures, Runs, add_arguments
 
 from vllm_sarathi.simulator import (
     LENGTHS,
@@ -112,27 +112,41 @@ class Search:
         return found.summary()
 
 
-def table(cases: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+def table(cases: dict[str, dict[str, list[Figures]]]) -> str:
     """Markdown: capacities in requests per second, mean over seeds, and the ratios."""
-    head = [*ENGINES, "to best static", "to 2048", "to oracle"]
+    head = [*ENGINES, "P99 TBT, ms", "to best static", "to 2048", "to oracle"]
     rows = ["| case | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     ratios = []
     for case, found in cases.items():
-        means = {
-            engine: fmean(figures["capacity_rps"] for figures in seeds)
-            for engine, seeds in found.items()
-        }
-        if set(means) != set(ENGINES):
+        if set(found) != set(ENGINES):
             continue
-        best = max(means[budget] for budget in STATIC_BUDGETS)
-        ratios.append([means[LEARNED] / other for other in (best, means["2048"], means[ORACLE])])
-        cells = [f"{means[engine]:.2f}" for engine in ENGINES] + [f"{r:.3f}" for r in ratios[-1]]
-        rows.append(f"| {case} | " + " | ".join(cells) + " |")
-    if ratios:
-        means_of = (geometric_mean(column) for column in zip(*ratios, strict=True))
-        cells = [""] * len(ENGINES) + [f"{mean:.3f}" for mean in means_of]
-        rows.append("| geometric mean | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        means = {engine: fmean(rates(seeds).values()) for engine, seeds in found.items()}
+        best = max(STATIC_BUDGETS, key=means.__getitem__)
+        ratios.append([ratio(found[LEARNED], found[other]) for other in (best, "2048", ORACLE)])
+        cells = [f"{means[engine]:.2f}" for engine in ENGINES]
+        cells.append(f"{max(f['at_capacity']['tbt_p99_ms'] for f in found[LEARNED]):.1f}")
+        rows.append(f"| {case} | " + " | ".join([*cells, *map(shown, ratios[-1])]) + " |")
+    columns = ([value for value in column if value] for column in zip(*ratios, strict=True))
+    cells = [""] * (len(ENGINES) + 1) + [f"{geometric_mean(column):.3f}" for column in columns]
+    return "\n".join([*rows, f"| geometric mean | {' | '.join(cells)} |"])
+
+
+def rates(found: list[Figures]) -> dict[int, float]:
+    """Capacity at each seed."""
+    return {figures["seed"]: figures["capacity_rps"] for figures in found}
+
+
+def ratio(ours: list[Figures], theirs: list[Figures]) -> float | None:
+    """Our capacity to theirs, over the seeds that both have; None where theirs is none."""
+    mine, other = rates(ours), rates(theirs)
+    both = mine.keys() & other.keys()
+    total = sum(other[seed] for seed in both)
+    return sum(mine[seed] for seed in both) / total if total else None
+
+
+def shown(value: float | None) -> str:
+    """A ratio in a cell."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def main() -> None:
