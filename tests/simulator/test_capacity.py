@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -67,6 +71,23 @@ def test_every_seed_is_searched(machine):
 
 def test_no_tasks_give_no_results():
     assert list(run_all(abs, [], num_jobs=2)) == []
+
+
+def test_an_interrupt_ends_tasks_that_run():
+    program = (
+        "import time; from vllm_sarathi.simulator.comparison import run_all\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in run_all(time.sleep, [0, 300, 300], 2): print('one is done', flush=True)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(30) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_intervals_cover_the_mean():

@@ -69,7 +69,7 @@ def run_all(
 
     Yields:
         The index of a task and its result, as they finish. Closing the iterator, or
-        an interrupt, drops the tasks that have not begun.
+        an interrupt, drops all others.
     """
     if num_jobs == 1 or len(tasks) <= 1:
         for index, task in enumerate(tasks):
@@ -85,7 +85,7 @@ def run_all(
 
 @contextmanager
 def interruptible_pool(num_jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A process pool that an interrupt ends at once."""
+    """A process pool that an interrupt, or any other exception, ends at once."""
     import multiprocessing
 
     # vLLM starts threads when it is imported: forking then would be unsafe.
@@ -94,7 +94,11 @@ def interruptible_pool(num_jobs: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BaseException:
+        # Else the interpreter would wait at its exit for what the workers still run.
+        workers = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
         raise
     pool.shutdown()
 
