@@ -208,6 +208,13 @@ def test_overload_ends_at_the_time_limit(machine):
     assert report.num_finished < 500
 
 
+def test_a_request_that_fills_the_kv_cache_is_served_and_a_larger_one_refused(machine):
+    small = machine(num_kv_tokens=320)
+    assert simulate(EngineSettings(), small, Synthetic(Fixed(285, 20), 1).at(1, 0)).completed
+    with pytest.raises(ValueError, match="num_kv_tokens=320"):
+        simulate(EngineSettings(), small, Synthetic(Fixed(286, 20), 1).at(1, 0))
+
+
 def test_a_scheduler_that_does_nothing_is_found_out(machine):
     engine = EngineSettings(f"{__name__}.Idler", async_scheduling=False)
     with pytest.raises(SchedulerDeadlockError, match=r"Idler scheduled nothing.*3 waiting"):

@@ -99,7 +99,16 @@ def test_impossible_workloads_name_the_request(times, prompts, named):
 def test_prompts_beyond_the_model_name_the_request():
     workload = Synthetic(Fixed(100, 10), 3).at(1, 0)
     with pytest.raises(ValueError, match=r"request 0: prompt . output tokens=110"):
-        workload.check_fits(109)
+        workload.check_fits(109, 1000)
+
+
+def test_requests_beyond_the_kv_cache_name_the_request():
+    workload = Synthetic(Fixed(285, 20), 3).at(1, 0)
+    workload.check_fits(1000, 320)
+    with pytest.raises(
+        ValueError, match=r"request 0: .*=305 must be at most 289: num_kv_tokens=319"
+    ):
+        workload.check_fits(1000, 319)
 
 
 def write(path, text):

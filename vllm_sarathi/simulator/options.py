@@ -81,7 +81,8 @@ def scenario(options: argparse.Namespace) -> Scenario:
     if not options.noise >= 0:
         raise ValueError(f"--noise {options.noise} must be 0 or more")
     rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
-    load.at(rate, options.seed).check_fits(deployment.max_model_len)
+    workload = load.at(rate, options.seed)
+    workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens)
     return Scenario(deployment, load, rate, options.noise, options.limit_s)
 
 

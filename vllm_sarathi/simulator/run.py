@@ -60,7 +60,7 @@ def simulate(
         SchedulerDeadlockError: the scheduler schedules nothing any more.
     """
     started = perf_counter()
-    workload.check_fits(deployment.max_model_len)
+    workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens, engine.block_size)
     if limit_s is None:
         limit_s = (float(workload.arrival_s[-1]) if len(workload) else 0.0) + DRAIN_S
     if engine.enable_prefix_caching is None:

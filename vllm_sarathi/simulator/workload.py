@@ -95,8 +95,8 @@ class Workload:
         """Whether prompts share prefixes, so that a prefix cache can hit."""
         return self.lengths.num_shared is not None or self.lengths.blocks is not None
 
-    def check_fits(self, max_model_len: int) -> None:
-        """Refuse prompts that the model cannot take.
+    def check_fits(self, max_model_len: int, num_kv_tokens: int, block_size: int = 16) -> None:
+        """Refuse requests that the model or its KV cache cannot take.
 
         Raises:
             ValueError: names the request, its tokens and what is allowed.
@@ -107,6 +107,14 @@ class Workload:
             "prompt + output tokens",
             total,
             f"at most max_model_len={max_model_len}",
+        )
+        # vLLM keeps one block to itself, and a request's last token needs no room.
+        room = (num_kv_tokens // block_size - 1) * block_size + 1
+        _refuse(
+            total > room,
+            "prompt + output tokens",
+            total,
+            f"at most {room}: num_kv_tokens={num_kv_tokens} in blocks of {block_size}",
         )
 
     def at_times(self, arrival_s: Floats) -> "Workload":
