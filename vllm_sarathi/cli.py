@@ -1,6 +1,7 @@
 """``vllm-sarathi``: what a scheduler would do at a load, in virtual time."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -138,6 +139,8 @@ def _tokens(text: str) -> tuple[int, ...]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 for a bad argument, 130 interrupted."""
     options = parser().parse_args(arguments)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a scheduler of the user's own may lie here
     from vllm_sarathi.simulator import commands
 
     try:

@@ -77,6 +77,15 @@ def test_an_interrupt_leaves_what_was_finished(capsys, monkeypatch):
     assert "| stock,512" in out
 
 
+def test_a_scheduler_may_lie_in_the_current_folder(capsys, tmp_path, monkeypatch):
+    (tmp_path / "nearby.py").write_text("from vllm.v1.core.sched.scheduler import Scheduler\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    code, out, _ = output(capsys, "simulate", "nearby.Scheduler", *SMALL)
+    assert code == 0
+    assert "nearby.Scheduler" in out
+
+
 def test_a_trace_is_an_argument(capsys, tmp_path):
     path = tmp_path / "load.csv"
     path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,50,5\n1,60,5\n")

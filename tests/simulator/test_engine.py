@@ -233,7 +233,19 @@ def test_nothing_is_left_behind_after_an_exception(machine):
     assert gc.get_freeze_count() == 0
 
 
-@pytest.mark.parametrize("name", ["nowhere.Class", "vllm.nothing", "plain", "json.dumps"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nowhere.Class",
+        "vllm.nothing",
+        "plain",
+        "json.dumps",
+        "builtins.int",
+        "collections.OrderedDict",
+        "vllm.LLM",
+        "vllm.v1.core.sched.interface.SchedulerInterface",
+    ],
+)
 def test_schedulers_that_cannot_be_used_are_named(machine, name):
     with pytest.raises(ValueError, match=f"scheduler='{name}'"):
         simulate(EngineSettings(name), machine(), Synthetic(Fixed(1, 1), 1).at(1, 0))

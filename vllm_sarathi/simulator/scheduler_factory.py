@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import import_module
+from inspect import isabstract
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,19 +66,25 @@ def scheduler_class(settings: EngineSettings) -> type:
     """Import the scheduler class that the settings name.
 
     Raises:
-        ValueError: it cannot be imported, or is no class.
+        ValueError: it cannot be imported, or is no scheduler.
     """
+    from vllm.v1.core.sched.interface import SchedulerInterface
+
     path = ALIASES.get((settings.scheduler, settings.async_scheduling), settings.scheduler)
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        found: type = getattr(import_module(module), name)
+    except Exception as error:  # whatever a module of the user's own may raise
         raise ValueError(
-            f"scheduler={settings.scheduler!r} cannot be imported ({error}); allowed are "
-            "'stock', 'sarathi' or the dotted path of a class"
+            f"scheduler={settings.scheduler!r} cannot be imported ({type(error).__name__}: "
+            f"{error}); allowed are 'stock', 'sarathi' or the dotted path of a class"
         ) from error
-    if not isinstance(found, type):
-        raise ValueError(f"scheduler={settings.scheduler!r} is a {type(found).__name__}, no class")
+    is_scheduler = isinstance(found, type) and issubclass(found, SchedulerInterface)
+    if not is_scheduler or isabstract(found):
+        raise ValueError(
+            f"scheduler={settings.scheduler!r} is {found!r}; it must be a class that implements "
+            "vLLM's SchedulerInterface"
+        )
     return found
 
 
