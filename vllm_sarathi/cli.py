@@ -137,17 +137,21 @@ def _tokens(text: str) -> tuple[int, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 2 for a bad argument, 130 interrupted."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 1 if a scheduler fails, 2 for a bad argument, 130 interrupted.
+    """
     options = parser().parse_args(arguments)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a scheduler of the user's own may lie here
-    from vllm_sarathi.simulator import commands
+    from vllm_sarathi.simulator import SchedulerDeadlockError, commands
 
     try:
         return commands.run(options)
-    except ValueError as error:
+    except (ValueError, SchedulerDeadlockError) as error:
         print(f"vllm-sarathi {options.command}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, ValueError) else commands.FAILED
     except KeyboardInterrupt:
         return 130
 

@@ -86,6 +86,35 @@ def test_a_scheduler_may_lie_in_the_current_folder(capsys, tmp_path, monkeypatch
     assert "nearby.Scheduler" in out
 
 
+IDLER = ["test_engine.Idler", "--sync"]
+
+
+def test_a_scheduler_that_does_nothing_is_named_with_its_queue(capsys):
+    code, _, err = output(capsys, "simulate", *IDLER, *SMALL)
+    assert code == 1
+    assert "Idler scheduled nothing" in err
+    assert "waiting" in err
+
+
+@pytest.mark.parametrize("command", ["compare", "capacity"])
+def test_engines_that_work_are_reported_beside_one_that_fails(capsys, command):
+    raiser, one_job = "test_engine.Raiser", ["--jobs", "1", "--seeds", "1"]
+    code, out, err = output(capsys, command, "stock:512", raiser, *IDLER, *SMALL, *one_job)
+    assert code == 1
+    assert "Idler scheduled nothing" in err
+    assert "RuntimeError: no" in err
+    row = {line.split("|")[1].strip(): line for line in out.splitlines() if "|" in line}
+    assert "±" not in row["test_engine.Idler,2048 (failed)"]
+    assert "test_engine.Raiser,2048 (failed)" in row
+    assert "stock,512" in row
+
+
+def test_a_budget_that_fails_is_not_the_best():
+    failed, works = [{"error": "no"}], [{"capacity_rps": 2.0}]
+    assert commands.best_engine({"a": failed, "b": works}) == "b"
+    assert commands.best_engine({"a": failed}) is None
+
+
 def test_a_trace_is_an_argument(capsys, tmp_path):
     path = tmp_path / "load.csv"
     path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,50,5\n1,60,5\n")
@@ -100,7 +129,7 @@ def test_a_trace_is_an_argument(capsys, tmp_path):
         (["simulate", "no.Class"], "'no.Class'"),
         (["simulate", "stock:0"], "budget '0'"),
         (["simulate", "stock,chunk_size=3"], "'chunk_size'"),
-        (["simulate", "sarathi,nonsense=1"], "'nonsense'"),
+        (["compare", "stock", "sarathi,nonsense=1"], "'nonsense'"),
         (["simulate", "stock", "--workload", "novel"], "--workload 'novel'"),
         (["simulate", "stock", "--workload", "fixed:1"], "fixed:PROMPT,OUTPUT"),
         (["simulate", "stock", "--preset", "b100"], "'b100'"),

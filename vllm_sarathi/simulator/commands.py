@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,22 @@ from tqdm import tqdm
 
 from vllm_sarathi.simulator import options as given
 from vllm_sarathi.simulator import tables
-from vllm_sarathi.simulator.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.comparison import column, default_num_jobs, run_all
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.run import simulate
 from vllm_sarathi.simulator.scheduler_factory import EngineSettings
-from vllm_sarathi.simulator.tasks import Scenario, Task, budgets, capacity_figures, run_figures
+from vllm_sarathi.simulator.tasks import (
+    Scenario,
+    Task,
+    attempt,
+    budgets,
+    capacity_figures,
+    run_figures,
+)
 
 Figures = dict[str, Any]
 ByEngine = dict[str, list[Figures | None]]
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 1, 130
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,31 +60,31 @@ def _compare(options: argparse.Namespace) -> int:
     scenario = given.scenario(options)
     goal = CapacityGoal(objectives=given.objectives(options))
     engines = given.engines(options, options.schedulers)
-    found, interrupted = _run(options, run_figures, scenario, engines, goal)
+    found, code = _run(options, run_figures, scenario, engines, goal)
     text = tables.comparison_table(found)
     if len(found) > 1:
         text += "\n\n" + tables.ratio_table(found)
     _say(options, text, found)
-    return INTERRUPTED if interrupted else 0
+    return code
 
 
 def _capacity(options: argparse.Namespace) -> int:
     scenario, goal = given.scenario(options), given.goal(options)
     engines = given.engines(options, options.schedulers)
-    found, interrupted = _run(options, capacity_figures, scenario, engines, goal)
+    found, code = _run(options, capacity_figures, scenario, engines, goal)
     _say(options, tables.capacity_table(found), found)
-    return INTERRUPTED if interrupted else 0
+    return code
 
 
 def _tune(options: argparse.Namespace) -> int:
     scenario, goal = given.scenario(options), given.goal(options)
     (stock,) = given.engines(options, ["stock"])
     engines = budgets(stock, options.budgets)
-    found, interrupted = _run(options, capacity_figures, scenario, engines, goal)
+    found, code = _run(options, capacity_figures, scenario, engines, goal)
     best = best_engine(found)
     text = tables.capacity_table(found) + f"\n\nbest: {best or 'none meets the goal at any rate'}"
     _say(options, text, {"best": best, "budgets": found})
-    return INTERRUPTED if interrupted else 0
+    return code
 
 
 def best_engine(found: ByEngine) -> str | None:
@@ -84,7 +92,7 @@ def best_engine(found: ByEngine) -> str | None:
     means = {
         name: sum(rates) / len(rates)
         for name, runs in found.items()
-        if (rates := [run["capacity_rps"] for run in runs if run is not None])
+        if (rates := [rate for rate in column(runs, "capacity_rps") if rate is not None])
     }
     best = max(means, key=means.__getitem__, default=None)
     return best if best is not None and means[best] else None
@@ -115,27 +123,36 @@ def _run(
     scenario: Scenario,
     engines: Sequence[EngineSettings],
     goal: CapacityGoal,
-) -> tuple[ByEngine, bool]:
-    """Run every engine with every seed; what an interrupt left unfinished is None."""
+) -> tuple[ByEngine, int]:
+    """Run every engine with every seed; what an interrupt left unfinished is None.
+
+    Returns:
+        Each engine's figures, seed by seed, and the exit code.
+    """
     precision = getattr(options, "precision", 0.02)
     # Without noise a recorded load is the same with every seed.
     num_seeds = 1 if options.trace and not options.noise else options.seeds
     seeds = range(options.seed, options.seed + num_seeds)
     tasks = [Task(scenario, engine, seed, goal, precision) for seed in seeds for engine in engines]
     results: list[Figures | None] = [None] * len(tasks)
-    interrupted = False
+    code = 0
     with tqdm(total=len(tasks), unit="run", disable=None, file=sys.stderr) as progress:
         try:
             jobs = options.jobs or default_num_jobs()
-            for index, figures in run_all(function, tasks, jobs, progress.update):
+            run = partial(attempt, function)
+            for index, figures in run_all(run, tasks, jobs, progress.update):
                 results[index] = figures
                 progress.set_postfix_str(tasks[index].engine.name)
+                if "error" in figures:
+                    code = FAILED
+                    text = f"{figures['label']}, seed {figures['seed']}: {figures['error']}"
+                    progress.write(text, file=sys.stderr)
         except KeyboardInterrupt:
-            interrupted = True
+            code = INTERRUPTED
     by_engine: ByEngine = {engine.name: [] for engine in engines}
     for task, result in zip(tasks, results, strict=True):
         by_engine[task.engine.name].append(result)
-    return by_engine, interrupted
+    return by_engine, code
 
 
 def _say(options: argparse.Namespace, text: str, figures: Any) -> None:

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import replace
 
+from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.latency import Objectives
 from vllm_sarathi.simulator.distributions import Fixed, Zipf
 from vllm_sarathi.simulator.engine_spec import parse_engine, with_objective
@@ -97,13 +98,15 @@ def goal(options: argparse.Namespace) -> CapacityGoal:
 
 
 def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSettings]:
-    """The engines that the words name; their classes exist."""
+    """The engines that the words name; their classes and settings exist."""
     defaults = EngineSettings(max_num_seqs=options.max_num_seqs, async_scheduling=not options.sync)
     found = [
         with_objective(parse_engine(word, defaults), seconds(options.tbt_slo_ms)) for word in words
     ]
     for engine in found:
         scheduler_class(engine)
+        if engine.scheduler == "sarathi":
+            SarathiConfig.from_mapping(engine.sarathi)
     named: dict[str, int] = {}
     unique = []
     for engine in found:

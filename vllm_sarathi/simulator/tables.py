@@ -48,7 +48,7 @@ def figures_table(figures: dict[str, Any]) -> str:
 def comparison_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
     """Engines against figures: mean and 95 % confidence over seeds."""
     rows = [
-        [name, *(interval(column(runs, figure)) for figure, _ in COMPARED)]
+        [_marked(name, runs), *(interval(column(runs, figure)) for figure, _ in COMPARED)]
         for name, runs in by_engine.items()
     ]
     return table(("engine", *(heading for _, heading in COMPARED)), rows)
@@ -66,11 +66,11 @@ def capacity_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
     base = next(iter(by_engine.values()))
     rows = []
     for name, runs in by_engine.items():
-        found = [run for run in runs if run is not None]
+        found = [run for run in runs if run is not None and "error" not in run]
         gaps = [(run["at_capacity"] or {}).get("tbt_p99_ms") for run in found]
         rows.append(
             [
-                name,
+                _marked(name, runs),
                 interval(column(runs, "capacity_rps")),
                 _ratio(runs, base, "capacity_rps"),
                 interval(gaps),
@@ -78,6 +78,12 @@ def capacity_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
             ]
         )
     return table(("engine", "capacity req/s", "ratio", "TBT p99 ms there", "seeds"), rows)
+
+
+def _marked(name: str, runs: list[dict[str, Any] | None]) -> str:
+    """An engine's name, with what keeps its figures from being whole."""
+    failed = any("error" in run for run in runs if run is not None)
+    return f"{name} (failed)" if failed else name
 
 
 def _ratio(

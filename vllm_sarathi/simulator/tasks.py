@@ -1,9 +1,12 @@
 """Units of work for ``comparison.run_all``: they travel to another process and back."""
 
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vllm_sarathi.simulator.capacity import find_capacity
+from vllm_sarathi.simulator.engine import SchedulerDeadlockError
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.run import simulate
 from vllm_sarathi.simulator.scheduler_factory import EngineSettings
@@ -73,6 +76,17 @@ def capacity_figures(task: Task) -> dict[str, Any]:
         start_rate=scenario.rate,
         precision=task.precision,
     ).summary()
+
+
+def attempt(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, Any]:
+    """Run a task; where that fails say why instead, for the other engines go on."""
+    try:
+        return function(task)
+    except (ValueError, SchedulerDeadlockError) as error:
+        reason = str(error)
+    except Exception:  # whatever a scheduler of the user's own may raise
+        reason = traceback.format_exc()
+    return {"label": task.engine.name, "seed": task.seed, "error": reason}
 
 
 def budgets(engine: EngineSettings, tokens: tuple[int, ...]) -> list[EngineSettings]:
