@@ -52,8 +52,8 @@ def _add_load(command: argparse.ArgumentParser) -> None:
     load = command.add_argument_group("load")
     load.add_argument(
         "--workload", default="conversation",
-        help="lengths: sharegpt, arxiv, conversation, code, zipf[:PD], agentic, "
-        "long-among-short or fixed:PROMPT,OUTPUT (default %(default)s)",
+        help="lengths: sharegpt, arxiv, conversation, code, zipf[:PD], fixed:PROMPT,OUTPUT or, "
+        "beyond the presets' --max-model-len, agentic, long-among-short (default %(default)s)",
     )  # fmt: skip
     load.add_argument("--trace", metavar="FILE", help="recorded load, .csv or .jsonl, instead")
     load.add_argument(
@@ -80,6 +80,10 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
         "--preset", default="a100-llama-3-8b", help="GPU and model, or a file of 'calibrate'"
     )
     engine.add_argument("--stages", type=_whole, help="pipeline stages")
+    engine.add_argument(
+        "--max-model-len", type=_whole, metavar="N",
+        help="most tokens of a request (default: the preset's, 32768 but for calibrated ones)",
+    )  # fmt: skip
     engine.add_argument("--max-num-seqs", type=_whole, default=256, help="(default %(default)s)")
     engine.add_argument("--sync", action="store_true", help="no asynchronous scheduling")
     engine.add_argument("--noise", type=float, default=0.0, help="of a step's time, e.g. 0.02")

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from vllm_sarathi.cli import main
-from vllm_sarathi.simulator import EngineSettings, commands
+from vllm_sarathi.simulator import LENGTHS, EngineSettings, commands
 from vllm_sarathi.simulator.engine_spec import parse_engine, with_objective
 
 SMALL = ["--requests", "20", "--workload", "fixed:100,10", "--rate", "5"]
@@ -31,6 +31,14 @@ def test_simulate_prints_figures(capsys):
     code, out, _ = output(capsys, "simulate", "stock:512", *SMALL)
     assert code == 0
     assert "| tbt_p99_ms" in out
+
+
+@pytest.mark.parametrize("workload", LENGTHS)
+def test_every_workload_can_be_run(capsys, workload):
+    load = ["--workload", workload, "--requests", "60", "--max-model-len", "131072"]
+    code, out, _ = output(capsys, "simulate", "stock", *load, "--json")
+    assert code == 0
+    assert json.loads(out)["finished_requests"] == 60
 
 
 def test_simulate_draws(capsys, tmp_path):

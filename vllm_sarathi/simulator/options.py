@@ -79,6 +79,8 @@ def traffic(options: argparse.Namespace) -> Traffic:
 def scenario(options: argparse.Namespace) -> Scenario:
     """What every engine faces."""
     deployment, load = preset(options.preset, options.stages), traffic(options)
+    if options.max_model_len is not None:
+        deployment = replace(deployment, max_model_len=options.max_model_len)
     if not options.noise >= 0:
         raise ValueError(f"--noise {options.noise} must be 0 or more")
     rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
