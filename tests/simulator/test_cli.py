@@ -58,6 +58,12 @@ def test_json_is_for_machines(capsys):
     assert [run["seed"] for run in found["stock,512"]] == [0, 1]
 
 
+def test_nothing_but_json_is_on_the_output_when_vllm_is_new_to_the_process():
+    command = [sys.executable, "-m", "vllm_sarathi.cli", "simulate", "stock", *SMALL, "--json"]
+    done = subprocess.run(command, check=True, capture_output=True)
+    assert json.loads(done.stdout)["completed"]
+
+
 def test_compare_prints_ratios(capsys):
     _, out, _ = output(
         capsys, "compare", "stock:512", "stock:64", *SMALL, "--seeds", "2", "--jobs", "1"

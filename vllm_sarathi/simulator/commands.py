@@ -14,7 +14,7 @@ from vllm_sarathi.simulator import options as given
 from vllm_sarathi.simulator import tables
 from vllm_sarathi.simulator.comparison import column, default_num_jobs, run_all
 from vllm_sarathi.simulator.goal import CapacityGoal
-from vllm_sarathi.simulator.run import simulate
+from vllm_sarathi.simulator.run import quiet_vllm, simulate
 from vllm_sarathi.simulator.scheduler_factory import EngineSettings
 from vllm_sarathi.simulator.tasks import (
     Scenario,
@@ -32,7 +32,8 @@ FAILED, INTERRUPTED = 1, 130
 
 def run(options: argparse.Namespace) -> int:
     """Run the command that the options name; returns the exit code."""
-    return COMMANDS[options.command](options)
+    with quiet_vllm():
+        return COMMANDS[options.command](options)
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -112,14 +112,16 @@ def block_hasher(engine: EngineSettings) -> Callable[..., Any] | None:
 
 @contextmanager
 def quiet_vllm() -> Iterator[None]:
-    """Keep vLLM's notes about building an engine out of the output; warnings too."""
-    logger = logging.getLogger("vllm")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep vLLM's notes about building an engine out of the output; warnings too.
+
+    All loggers are silenced: vLLM sets up its own anew whenever it makes a configuration.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 @contextmanager
