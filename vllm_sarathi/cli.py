@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         for name, text in COMMANDS.items()
     }
     for name in ("simulate", "compare", "capacity", "tune"):
-        _add_load(added[name])
+        _add_load(added[name], has_rate=name in ("simulate", "compare"))
         _add_engine(added[name])
     added["simulate"].add_argument("scheduler", metavar="ENGINE", help=ENGINE_HELP)
     added["simulate"].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
@@ -48,16 +48,16 @@ ENGINE_HELP = (
 )
 
 
-def _add_load(command: argparse.ArgumentParser) -> None:
+def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
     load = command.add_argument_group("load")
     load.add_argument(
-        "--workload", default="conversation",
+        "--workload",
         help="lengths: sharegpt, arxiv, conversation, code, zipf[:PD], fixed:PROMPT,OUTPUT or, "
-        "beyond the presets' --max-model-len, agentic, long-among-short (default %(default)s)",
+        "beyond the presets' --max-model-len, agentic, long-among-short (default conversation)",
     )  # fmt: skip
     load.add_argument("--trace", metavar="FILE", help="recorded load, .csv or .jsonl, instead")
     load.add_argument(
-        "--trace-time-unit-s", type=_positive, default=1.0, metavar="S",
+        "--trace-time-unit-s", type=_positive, metavar="S",
         help="seconds in a unit of the trace's times (default 1)",
     )  # fmt: skip
     load.add_argument(
@@ -65,10 +65,11 @@ def _add_load(command: argparse.ArgumentParser) -> None:
     )
     load.add_argument("--requests", type=_whole, help="how many (default 1000, or the whole trace)")
     load.add_argument(
-        "--cv", type=float, default=1.0, help="burstiness: 0 even, 1 Poisson, >1 bursty"
+        "--cv", type=float, help="burstiness: 0 even, 1 Poisson (the default), >1 bursty"
     )
-    load.add_argument("--shape", choices=("steady", "ramp", "diurnal"), default="steady")
-    load.add_argument("--at-once", action="store_true", help="all requests at time 0")
+    load.add_argument("--shape", choices=("steady", "ramp", "diurnal"), help="(default steady)")
+    if has_rate:
+        load.add_argument("--at-once", action="store_true", help="all requests at time 0")
     load.add_argument("--seed", type=int, default=0, help="of lengths, times and noise")
     load.add_argument("--tbt-slo-ms", type=_positive, help="objective for the time between tokens")
     load.add_argument("--ttft-slo-ms", type=_positive, help="objective for the first token")

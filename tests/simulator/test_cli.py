@@ -152,6 +152,18 @@ def test_a_trace_is_an_argument(capsys, tmp_path):
         (["simulate", "stock", "--workload", "fixed:40000,1"], "max_model_len=32768"),
         (["simulate", "stock", "--noise", "-1"], "--noise"),
         (["simulate", "stock", "--cv", "-1"], "cv=-1"),
+        (
+            ["simulate", "stock", "--trace", "t.csv", "--cv", "0"],
+            "--cv has no effect beside --trace",
+        ),
+        (["simulate", "stock", "--trace", "t.csv", "--at-once"], "--at-once has no effect"),
+        (["simulate", "stock", "--trace", "t.csv", "--shape", "ramp"], "--shape has no effect"),
+        (["simulate", "stock", "--trace", "t.csv", "--workload", "code"], "--workload has no"),
+        (
+            ["simulate", "stock", "--at-once", "--rate", "3"],
+            "--rate has no effect beside --at-once",
+        ),
+        (["simulate", "stock", "--trace-time-unit-s", "2"], "no effect without --trace"),
         (["capacity", "stock", "--goodput", "0.9"], "--goodput needs"),
     ],
 )
@@ -165,6 +177,19 @@ def test_bad_arguments_are_named_and_exit_with_2(capsys, arguments, named):
 def test_numbers_out_of_range_exit_with_2(flag):
     with pytest.raises(SystemExit, match="2"):
         main(["compare", "stock", *flag])
+
+
+@pytest.mark.parametrize("command", [["capacity", "stock"], ["tune"]])
+def test_a_search_for_a_rate_has_none_of_its_requests_at_once(capsys, command):
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--at-once"])
+    assert "--at-once" in capsys.readouterr().err
+
+
+def test_a_capacity_search_keeps_to_the_time_limit(capsys):
+    search = ["capacity", "stock", *SMALL, "--seeds", "1", "--jobs", "1", "--json"]
+    _, out, _ = output(capsys, *search, "--limit-s", "0.001")
+    assert json.loads(out)["stock,2048"][0]["capacity_rps"] == 0
 
 
 def test_an_engine_is_one_word():

@@ -58,6 +58,7 @@ def find_capacity(
     noise: float = 0.0,
     start_rate: float = 1.0,
     precision: float = 0.02,
+    limit_s: float | None = None,
     on_run: Callable[[float, bool], None] | None = None,
 ) -> Capacity:
     """Bisect for the highest rate that meets a goal.
@@ -75,9 +76,10 @@ def find_capacity(
         noise: standard deviation of every step's time, as a share of it.
         start_rate: first rate tried, in requests per second.
         precision: width of the final bracket, as a share of the rate.
+        limit_s: virtual time at which a run ends, and has failed; None as ``simulate``.
         on_run: told each rate tried and whether it met the goal.
     """
-    search = _Search(engine, deployment, traffic, goal, seed, noise, on_run)
+    search = _Search(engine, deployment, traffic, goal, seed, noise, limit_s, on_run)
     low, high = search.bracket(start_rate)
     while high is not None and low and high / low > 1 + precision:
         middle = (low * high) ** 0.5
@@ -103,6 +105,7 @@ class _Search:
     goal: CapacityGoal
     seed: int
     noise: float
+    limit_s: float | None
     on_run: Callable[[float, bool], None] | None
     best: Report | None = None
     num_runs: int = 0
@@ -117,6 +120,7 @@ class _Search:
             self.traffic.at(rate, self.seed),
             noise=self.noise,
             seed=self.seed,
+            limit_s=self.limit_s,
             stop_rule=self.goal.stop_rule,
         )
         self.num_runs += 1
@@ -161,6 +165,7 @@ def capacities(
     noise: float = 0.0,
     start_rate: float = 1.0,
     precision: float = 0.02,
+    limit_s: float | None = None,
 ) -> Iterator[Capacity]:
     """Capacity for each seed; a search starts where those before it ended."""
     rates: list[float] = []
@@ -175,6 +180,7 @@ def capacities(
             noise=noise,
             start_rate=start,
             precision=precision,
+            limit_s=limit_s,
         )
         rates.append(found.rate)
         yield found

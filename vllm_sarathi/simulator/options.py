@@ -25,6 +25,12 @@ from vllm_sarathi.simulator.traffic import (
 from vllm_sarathi.simulator.workload import QosClass
 
 SHAPES = {"steady": None, "ramp": Ramp(), "diurnal": Diurnal()}
+# What each of these options decides in place of others.
+WITHOUT_EFFECT = {
+    "trace": ("workload", "cv", "shape", "at_once"),
+    "at_once": ("rate", "cv", "shape"),
+}
+TRACE_ONLY = ("trace_time_unit_s",)
 
 
 def seconds(milliseconds: float | None) -> float | None:
@@ -61,18 +67,43 @@ def lengths(name: str) -> LengthSource:
     return LENGTHS[name]
 
 
+def refuse_without_effect(options: argparse.Namespace) -> None:
+    """Refuse options that another one, or its absence, would leave without effect.
+
+    Raises:
+        ValueError: names the option and what it contradicts.
+    """
+    given = {name for name, value in vars(options).items() if not (value is None or value is False)}
+    for name, others in WITHOUT_EFFECT.items():
+        for other in others:
+            if name in given and other in given:
+                raise ValueError(f"{_flag(other)} has no effect beside {_flag(name)}")
+    for name in TRACE_ONLY:
+        if name in given and not options.trace:
+            raise ValueError(f"{_flag(name)} has no effect without --trace")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def traffic(options: argparse.Namespace) -> Traffic:
-    """The load that the options describe."""
+    """The load that the options describe.
+
+    Raises:
+        ValueError: names the option that is wrong or would have no effect.
+    """
+    refuse_without_effect(options)
     classes = ((QosClass(objectives=objectives(options)), 1.0),)
     if options.trace:
-        unit_s = options.trace_time_unit_s
+        unit_s = options.trace_time_unit_s or 1.0
         return Replay(read_trace(options.trace, options.requests, time_unit_s=unit_s), classes)
     return Synthetic(
-        lengths(options.workload),
+        lengths(options.workload or "conversation"),
         options.requests or 1000,
-        Arrivals(options.cv, SHAPES[options.shape]),
+        Arrivals(1.0 if options.cv is None else options.cv, SHAPES[options.shape or "steady"]),
         classes,
-        options.at_once,
+        getattr(options, "at_once", False),
     )
 
 

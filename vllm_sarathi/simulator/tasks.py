@@ -74,6 +74,7 @@ def capacity_figures(task: Task) -> dict[str, Any]:
         seed=task.seed,
         noise=scenario.noise,
         start_rate=scenario.rate,
+        limit_s=scenario.limit_s,
         precision=task.precision,
     ).summary()
 
