@@ -3,6 +3,8 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ CSV_COLUMNS = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
 # vLLM's timed trace dataset (``vllm bench serve --dataset-name timed_trace``).
 JSON_KEYS = ("timestamp", "input_length", "output_length")
 HASH_KEY = "hash_ids"
+# More than any model takes.
+MOST_TOKENS = 1_000_000_000
 
 
 class Row(NamedTuple):
@@ -22,7 +26,8 @@ class Row(NamedTuple):
     arrival_s: float
     num_prompt: int
     num_output: int
-    hash_ids: tuple[int, ...] = ()
+    hash_ids: tuple[int, ...]
+    where: str
 
 
 def read_trace(
@@ -49,75 +54,85 @@ def read_trace(
         ValueError: names the file, the line, the value and what is allowed.
     """
     path = Path(path)
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
-    if path.suffix not in readers:
-        raise ValueError(f"trace {str(path)!r} must end in {' or '.join(readers)}")
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(_limited(readers[path.suffix](file), path, max_requests))
-    except OSError as error:
-        raise ValueError(f"trace {str(path)!r} cannot be read: {error.strerror}") from error
+    rows = sorted(_rows(path, max_requests), key=lambda row: row.arrival_s)
     if not rows:
         raise ValueError(f"trace {str(path)!r} holds no request")
-    rows.sort(key=lambda row: row.arrival_s)
-    times, prompts, outputs, hashes = zip(*rows, strict=True)
+    times, prompts, outputs, hashes, where = zip(*rows, strict=True)
     arrival_s = (np.array(times, float) - times[0]) * time_unit_s
     blocks = PromptBlocks(hashes, hash_tokens) if any(hashes) else None
-    return Workload(
-        path.stem, arrival_s, Lengths(np.array(prompts), np.array(outputs), blocks=blocks)
-    )
+    lengths = Lengths(np.array(prompts), np.array(outputs), blocks=blocks)
+    return Workload(path.stem, arrival_s, lengths, where=where)
 
 
-def _limited(
-    rows: Iterable[tuple[int, dict[str, Any]]], path: Path, max_requests: int | None
-) -> Iterator[Row]:
-    for number, (line, fields) in enumerate(rows):
-        if number == max_requests:
-            return
-        yield _row(fields, f"{path.name} line {line}")
+def _rows(path: Path, max_requests: int | None) -> list[Row]:
+    """The rows in the file's order."""
+    if path.suffix not in READERS:
+        raise ValueError(f"trace {str(path)!r} must end in {' or '.join(READERS)}")
+    try:
+        # Spreadsheets begin a file with a byte order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = READERS[path.suffix](file, f"trace {path.name} line")
+            return [_row(fields, where) for fields, where in islice(rows, max_requests)]
+    except OSError as error:
+        raise ValueError(f"trace {str(path)!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"trace {str(path)!r} must be UTF-8: {error}") from error
 
 
-def _csv_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(file: Iterable[str], where: str) -> Iterator[tuple[dict[str, Any], str]]:
     reader = csv.DictReader(file)
-    missing = set(CSV_COLUMNS) - set(reader.fieldnames or ())
-    if missing:
-        raise ValueError(
-            f"trace header {reader.fieldnames} lacks {sorted(missing)}; "
-            f"it must have {', '.join(CSV_COLUMNS)}"
-        )
-    for fields in reader:
-        yield reader.line_num, {name: fields[name] for name in CSV_COLUMNS}
+    try:
+        missing = set(CSV_COLUMNS) - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(
+                f"{where} 1: header {reader.fieldnames} lacks {sorted(missing)}; "
+                f"it must have {', '.join(CSV_COLUMNS)}"
+            )
+        for fields in reader:
+            yield fields, f"{where} {reader.line_num}"
+    except csv.Error as error:
+        raise ValueError(f"{where} {reader.line_num + 1} must be CSV: {error}") from error
 
 
-def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_rows(file: Iterable[str], where: str) -> Iterator[tuple[dict[str, Any], str]]:
     for line, text in enumerate(file, 1):
         if not text.strip():
             continue
         try:
             fields = json.loads(text)
             values = [fields[name] for name in JSON_KEYS]
-            hash_ids = tuple(int(i) for i in fields.get(HASH_KEY, ()))
-        except (ValueError, TypeError, KeyError) as error:
+            hash_ids = tuple(fields.get(HASH_KEY, ()))
+            if not all(type(one) is int for one in hash_ids):
+                raise ValueError(f"{HASH_KEY} must be whole numbers")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"trace line {line}: {text.strip()[:80]!r} must be a JSON object with "
+                f"{where} {line}: {text.strip()[:80]!r} must be a JSON object with "
                 f"{', '.join(JSON_KEYS)} ({error!r})"
             ) from error
-        yield line, {**dict(zip(CSV_COLUMNS, values, strict=True)), HASH_KEY: hash_ids}
+        row = {**dict(zip(CSV_COLUMNS, values, strict=True)), HASH_KEY: hash_ids}
+        yield row, f"{where} {line}"
+
+
+READERS = {".csv": _csv_rows, ".jsonl": _json_rows}
 
 
 def _row(fields: dict[str, Any], where: str) -> Row:
     """Check one row's values."""
-    values: list[Any] = []
-    for name, kind, least in zip(CSV_COLUMNS, (float, int, int), (0, 1, 1), strict=True):
-        try:
-            value = kind(fields[name])
-        except (ValueError, TypeError):
-            value = None
-        if value is None or not least <= value < float("inf"):
-            raise ValueError(
-                f"trace {where}: {name}={fields[name]!r} must be a"
-                f"{' whole' if kind is int else ''} number of {least} or more"
-            )
+    values = []
+    for name, least, most in zip(CSV_COLUMNS, (0, 1, 1), (inf, *2 * [MOST_TOKENS]), strict=True):
+        value, whole = _number(fields[name]), most < inf
+        if value is None or not least <= value <= most or (whole and not value.is_integer()):
+            allowed = f"whole number from {least} to {most}" if whole else f"number from {least} on"
+            raise ValueError(f"{where}: {name}={fields[name]!r} must be a {allowed}")
         values.append(value)
     time_s, num_prompt, num_output = values
-    return Row(time_s, num_prompt, num_output, fields.get(HASH_KEY, ()))
+    return Row(time_s, int(num_prompt), int(num_output), fields.get(HASH_KEY, ()), where)
+
+
+def _number(value: Any) -> float | None:
+    """A finite number; None for anything else, a boolean included."""
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return number if isfinite(number) else None

@@ -68,6 +68,14 @@ class Lengths:
 class Workload:
     """Requests in order of arrival: parallel arrays, one entry for each request.
 
+    Args:
+        name: what reports call it.
+        arrival_s: when each request arrives, rising.
+        lengths: token counts.
+        classes: kinds of requests.
+        class_of: each request's index into ``classes``; empty: all are of the first.
+        where: what errors call each request, such as its line in a file; empty: its index.
+
     Raises:
         ValueError: names the request whose time or lengths are impossible.
     """
@@ -77,15 +85,20 @@ class Workload:
     lengths: Lengths
     classes: tuple[QosClass, ...] = (QosClass(),)
     class_of: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    where: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not len(self.class_of):
             object.__setattr__(self, "class_of", np.zeros(len(self.arrival_s), np.int64))
-        _refuse(self.arrival_s < 0, "arrival_s", self.arrival_s, "0 or later")
+        self._refuse(self.arrival_s < 0, "arrival_s", self.arrival_s, "0 or later")
         falling = np.diff(self.arrival_s, prepend=0.0) < 0
-        _refuse(falling, "arrival_s", self.arrival_s, "no earlier than the request before")
-        _refuse(self.lengths.num_prompt < 1, "num_prompt", self.lengths.num_prompt, "1 or more")
-        _refuse(self.lengths.num_output < 1, "num_output", self.lengths.num_output, "1 or more")
+        self._refuse(falling, "arrival_s", self.arrival_s, "no earlier than the request before")
+        self._refuse(
+            self.lengths.num_prompt < 1, "num_prompt", self.lengths.num_prompt, "1 or more"
+        )
+        self._refuse(
+            self.lengths.num_output < 1, "num_output", self.lengths.num_output, "1 or more"
+        )
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -102,7 +115,7 @@ class Workload:
             ValueError: names the request, its tokens and what is allowed.
         """
         total = self.lengths.num_prompt + self.lengths.num_output
-        _refuse(
+        self._refuse(
             total > max_model_len,
             "prompt + output tokens",
             total,
@@ -110,7 +123,7 @@ class Workload:
         )
         # vLLM keeps one block to itself, and a request's last token needs no room.
         room = (num_kv_tokens // block_size - 1) * block_size + 1
-        _refuse(
+        self._refuse(
             total > room,
             "prompt + output tokens",
             total,
@@ -131,8 +144,8 @@ class Workload:
         )
         return replace(self, classes=tuple(c for c, _ in classes), class_of=chosen)
 
-
-def _refuse(wrong: npt.NDArray[np.bool_], name: str, values: Any, allowed: str) -> None:
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise ValueError(f"request {first}: {name}={values[first]} must be {allowed}")
+    def _refuse(self, wrong: npt.NDArray[np.bool_], name: str, values: Any, allowed: str) -> None:
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            who = self.where[first] if self.where else f"request {first}"
+            raise ValueError(f"{who}: {name}={values[first]} must be {allowed}")
