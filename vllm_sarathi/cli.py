@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "simulate": "one run: figures, and pictures if asked for",
@@ -70,7 +70,7 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
     load.add_argument("--shape", choices=("steady", "ramp", "diurnal"), help="(default steady)")
     if has_rate:
         load.add_argument("--at-once", action="store_true", help="all requests at time 0")
-    load.add_argument("--seed", type=int, default=0, help="of lengths, times and noise")
+    load.add_argument("--seed", type=_seed, default=0, help="of lengths, times and noise")
     load.add_argument("--tbt-slo-ms", type=_positive, help="objective for the time between tokens")
     load.add_argument("--ttft-slo-ms", type=_positive, help="objective for the first token")
 
@@ -87,7 +87,7 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     engine.add_argument("--max-num-seqs", type=_whole, default=256, help="(default %(default)s)")
     engine.add_argument("--sync", action="store_true", help="no asynchronous scheduling")
-    engine.add_argument("--noise", type=float, default=0.0, help="of a step's time, e.g. 0.02")
+    engine.add_argument("--noise", type=_noise, default=0.0, help="of a step's time, e.g. 0.02")
     engine.add_argument("--limit-s", type=_positive, help="virtual time at which a run ends")
     engine.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="figures as JSON, to a file or here"
@@ -117,24 +117,36 @@ def _add_calibrate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the fit as JSON")
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+def _number(text: str, allowed: str, is_allowed: Callable[[float], bool]) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not is_allowed(value):
+        raise argparse.ArgumentTypeError(f"{text!r} must be {allowed}")
     return value
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
-    return int(text)
+def _positive(text: str) -> float:
+    return _number(text, "a number above 0", lambda value: 0 < value < float("inf"))
 
 
 def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a share above 0, at most 1")
-    return value
+    return _number(text, "a share above 0, at most 1", lambda value: 0 < value <= 1)
+
+
+def _noise(text: str) -> float:
+    return _number(text, "a share from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def _whole(text: str, least: int = 1) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, {least} or more")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0)
 
 
 def _tokens(text: str) -> tuple[int, ...]:

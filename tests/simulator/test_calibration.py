@@ -50,8 +50,20 @@ def test_recorded_steps_are_read_back(tmp_path):
     assert read_steps(path) == [Step(5, 1.5, 7, 4, 0.5)]
 
 
-def test_a_line_that_is_no_step_is_named(tmp_path):
+WORK = '{"work": {"num_tokens": %s, "chunk_context": 0, "decode_context": 0}, "num_decodes": 1, '
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"work": 1}',
+        WORK % '"5"' + '"duration_s": 0.1}',
+        WORK % "5" + '"duration_s": "0.1"}',
+        WORK % "5" + '"duration_s": 1e400}',
+    ],
+)
+def test_a_line_that_is_no_step_is_named(tmp_path, line):
     path = tmp_path / "steps.jsonl"
-    path.write_text('{"work": 1}\n')
-    with pytest.raises(ValueError, match="line 1"):
+    path.write_text(line + "\n")
+    with pytest.raises(ValueError, match=r"steps.jsonl' line 1"):
         read_steps(path)

@@ -150,8 +150,14 @@ def test_a_trace_is_an_argument(capsys, tmp_path):
         (["simulate", "stock", "--stages", "5"], "num_stages=5"),
         (["simulate", "stock", "--trace", "nowhere.csv"], "nowhere.csv"),
         (["simulate", "stock", "--workload", "fixed:40000,1"], "max_model_len=32768"),
-        (["simulate", "stock", "--noise", "-1"], "--noise"),
         (["simulate", "stock", "--cv", "-1"], "cv=-1"),
+        (["simulate", "stock", "--cv", "inf"], "cv=inf"),
+        (["simulate", "stock", "--workload", "zipf:-1"], "zipf:PD"),
+        (["simulate", "stock", "--workload", "zipf:nan"], "zipf:PD"),
+        (["simulate", "stock,max_num_seqs=foo"], "max_num_seqs='foo' must be 1 or more"),
+        (["simulate", "stock,async_scheduling=maybe"], "async_scheduling='maybe' must be true or"),
+        (["simulate", "stock,policy=lifo"], "policy='lifo' must be fcfs or priority"),
+        (["simulate", "stock:²"], "budget '²'"),
         (
             ["simulate", "stock", "--trace", "t.csv", "--cv", "0"],
             "--cv has no effect beside --trace",
@@ -173,10 +179,22 @@ def test_bad_arguments_are_named_and_exit_with_2(capsys, arguments, named):
     assert named in err
 
 
-@pytest.mark.parametrize("flag", [["--rate", "0"], ["--requests", "1.5"], ["--seeds", "-1"]])
-def test_numbers_out_of_range_exit_with_2(flag):
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--rate", "0", "a number above 0"),
+        ("--rate", "abc", "a number above 0"),
+        ("--requests", "1.5", "a whole number, 1 or more"),
+        ("--seeds", "-1", "a whole number, 1 or more"),
+        ("--seed", "-1", "a whole number, 0 or more"),
+        ("--noise", "inf", "a share from 0 to 1"),
+        ("--noise", "-1", "a share from 0 to 1"),
+    ],
+)
+def test_numbers_out_of_range_are_named_and_exit_with_2(capsys, option, value, allowed):
     with pytest.raises(SystemExit, match="2"):
-        main(["compare", "stock", *flag])
+        main(["compare", "stock", f"{option}={value}"])
+    assert f"argument {option}: '{value}' must be {allowed}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["capacity", "stock"], ["tune"]])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,8 +78,8 @@ def read_steps(path: str | Path) -> list[Step]:
     steps = []
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ValueError(f"steps {str(path)!r} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"steps {str(path)!r} cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):
         try:
             fields = json.loads(line)
@@ -86,10 +87,12 @@ def read_steps(path: str | Path) -> list[Step]:
             if duration_s is None:
                 continue
             sizes = (work["num_tokens"], work["chunk_context"], work["decode_context"])
-            step = Step(*sizes, fields["num_decodes"], float(duration_s))
+            step = Step(*sizes, fields["num_decodes"], duration_s)
+            if not all(isfinite(number) for number in step):
+                raise ValueError("numbers must be finite")
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"steps line {number} is not a step of the trace: {error!r}"
+                f"steps {str(path)!r} line {number} is not a step of the trace: {error!r}"
             ) from error
         if step.duration_s > 0 and step.num_tokens > 0:
             steps.append(step)

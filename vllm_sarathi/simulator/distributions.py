@@ -97,6 +97,10 @@ class Zipf:
     high: int = 4096
     theta: float = 0.4
 
+    def __post_init__(self) -> None:
+        if not 0 < self.pd_ratio < float("inf"):
+            raise ValueError(f"pd_ratio={self.pd_ratio!r} must be a number above 0")
+
     @property
     def name(self) -> str:
         """What reports call it."""
@@ -117,6 +121,11 @@ class Fixed:
 
     num_prompt: int
     num_output: int
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be 1 token or more")
 
     @property
     def name(self) -> str:

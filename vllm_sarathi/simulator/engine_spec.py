@@ -7,7 +7,15 @@ from typing import Any
 from vllm_sarathi.simulator.scheduler_factory import EngineSettings
 
 DEFAULT_BUDGET = 2048
-_ENGINE_KEYS = ("max_num_seqs", "async_scheduling", "policy", "enable_prefix_caching", "label")
+_SWITCH = {"true": True, "false": False}
+# None: any text. An empty mapping: a number.
+_ENGINE_KEYS: dict[str, dict[str, Any] | None] = {
+    "max_num_seqs": {},
+    "async_scheduling": _SWITCH,
+    "policy": {"fcfs": "fcfs", "priority": "priority"},
+    "enable_prefix_caching": _SWITCH,
+    "label": None,
+}
 FORM = "NAME[:BUDGET][,KEY=VALUE...]"
 
 
@@ -32,7 +40,7 @@ def parse_engine(text: str, defaults: EngineSettings) -> EngineSettings:
         raise ValueError(f"engine {text!r} has no name; it must be {FORM}")
     fields: dict[str, Any] = {"scheduler": name}
     if budget:
-        if not budget.isdecimal() or not int(budget):
+        if not (budget.isascii() and budget.isdecimal()) or not int(budget):
             raise ValueError(f"engine {text!r}: budget {budget!r} must be 1 token or more")
         fields["max_num_batched_tokens"] = int(budget)
     settings = dict(defaults.sarathi) if name == "sarathi" else {}
@@ -41,7 +49,7 @@ def parse_engine(text: str, defaults: EngineSettings) -> EngineSettings:
         if not equals:
             raise ValueError(f"engine {text!r}: {pair!r} must be KEY=VALUE")
         if key in _ENGINE_KEYS:
-            fields[key] = _value(value)
+            fields[key] = _engine_value(text, key, value)
         elif name == "stock":
             raise ValueError(
                 f"engine {text!r}: {key!r} is not one of {', '.join(_ENGINE_KEYS)}; other "
@@ -62,6 +70,18 @@ def with_objective(engine: EngineSettings, tbt_s: float | None) -> EngineSetting
         return engine
     settings = {**engine.sarathi, "tbt_slo_ms": tbt_s * 1e3}
     return replace(engine, sarathi=settings, label=engine.label or engine.name)
+
+
+def _engine_value(engine: str, key: str, text: str) -> Any:
+    allowed = _ENGINE_KEYS[key]
+    if allowed is None:
+        return text
+    if text in allowed:
+        return allowed[text]
+    if not allowed and text.isascii() and text.isdecimal() and int(text):
+        return int(text)
+    wanted = " or ".join(allowed) or "1 or more"
+    raise ValueError(f"engine {engine!r}: {key}={text!r} must be {wanted}")
 
 
 def _value(text: str) -> Any:

@@ -53,8 +53,6 @@ def lengths(name: str) -> LengthSource:
     try:
         if kind == "fixed":
             num_prompt, num_output = map(int, detail.split(","))
-            if min(num_prompt, num_output) < 1:
-                raise ValueError
             return Fixed(num_prompt, num_output)
         if kind == "zipf" and detail:
             return Zipf(pd_ratio=float(detail))
@@ -112,8 +110,6 @@ def scenario(options: argparse.Namespace) -> Scenario:
     deployment, load = preset(options.preset, options.stages), traffic(options)
     if options.max_model_len is not None:
         deployment = replace(deployment, max_model_len=options.max_model_len)
-    if not options.noise >= 0:
-        raise ValueError(f"--noise {options.noise} must be 0 or more")
     rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
     workload = load.at(rate, options.seed)
     workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens)

@@ -9,6 +9,8 @@ import numpy as np
 from vllm_sarathi.simulator.workload import Floats, Lengths, QosClass, Workload
 
 Random = np.random.Generator
+# Beyond it nearly all requests of a run would come at once.
+MOST_CV = 100
 
 
 class LengthSource(Protocol):
@@ -47,14 +49,15 @@ class Arrivals:
     shape: Callable[[Floats], Floats] | None = None
 
     def __post_init__(self) -> None:
-        if not self.cv >= 0:
-            raise ValueError(f"cv={self.cv!r} must be 0 or more")
+        if not 0 <= self.cv <= MOST_CV:
+            raise ValueError(f"cv={self.cv!r} must be from 0 to {MOST_CV}")
 
     def draw(self, num: int, rate: float, random: Random) -> Floats:
         """Draw so many arrival times at a mean rate, in requests per second."""
         if not rate > 0:
             raise ValueError(f"rate={rate!r} must be above 0 requests per second")
-        gaps = random.gamma(1 / self.cv**2, self.cv**2, num) if self.cv else np.ones(num)
+        even = self.cv < 1e-6
+        gaps = np.ones(num) if even else random.gamma(1 / self.cv**2, self.cv**2, num)
         times = np.cumsum(gaps)
         if self.shape is None:
             return np.asarray(times / rate)
