@@ -170,6 +170,9 @@ def test_a_trace_is_an_argument(capsys, tmp_path):
             "--rate has no effect beside --at-once",
         ),
         (["simulate", "stock", "--trace-time-unit-s", "2"], "no effect without --trace"),
+        (["simulate", "stock", "--json", "/nowhere/x"], "--json '/nowhere/x' must be a file in"),
+        (["simulate", "stock", "--plots", __file__], "must be a folder"),
+        (["calibrate", "x", "-o/", "--kv-tokens=1", "--max-model-len=1"], "--output '/' must be"),
         (["capacity", "stock", "--goodput", "0.9"], "--goodput needs"),
     ],
 )

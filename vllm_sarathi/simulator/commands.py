@@ -32,6 +32,7 @@ FAILED, INTERRUPTED = 1, 130
 
 def run(options: argparse.Namespace) -> int:
     """Run the command that the options name; returns the exit code."""
+    given.check_outputs(options)
     with quiet_vllm():
         return COMMANDS[options.command](options)
 

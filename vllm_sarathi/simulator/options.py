@@ -1,7 +1,9 @@
 """From command-line options to what the simulator takes."""
 
 import argparse
+import os
 from dataclasses import replace
+from pathlib import Path
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.latency import Objectives
@@ -79,6 +81,30 @@ def refuse_without_effect(options: argparse.Namespace) -> None:
     for name in TRACE_ONLY:
         if name in given and not options.trace:
             raise ValueError(f"{_flag(name)} has no effect without --trace")
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """See before a long run that its results can be written; makes the folder for pictures.
+
+    Raises:
+        ValueError: names the option, its value and what is allowed.
+    """
+    for name in ("json", "output"):
+        path = getattr(options, name, None)
+        if path in (None, "-"):
+            continue
+        folder = Path(path).absolute().parent
+        if not folder.is_dir() or Path(path).is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(
+                f"{_flag(name)} {path!r} must be a file in a folder that can be written"
+            )
+    if getattr(options, "plots", None):
+        try:
+            Path(options.plots).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"--plots {options.plots!r} must be a folder ({error.strerror})"
+            ) from error
 
 
 def _flag(name: str) -> str:
