@@ -71,6 +71,22 @@ def test_compare_prints_ratios(capsys):
     assert "ratio to stock,512" in out
 
 
+def test_runs_that_were_cut_off_are_marked_and_give_no_ratio_of_latencies(capsys):
+    engines, runs = ["stock:512", "stock:64"], ["--seeds", "2", "--jobs", "1"]
+    _, out, _ = output(capsys, "compare", *engines, *SMALL, *runs, "--limit-s", "2")
+    assert "| stock,512 (cut off) |" in out
+    finished = next(cell for cell in out.split("|") if "/40" in cell)
+    assert 0 < int(finished.split("/")[0]) < 40
+    ratios = out[out.index("ratio to stock,512 (cut off)") :].splitlines()[2].split("|")
+    assert [cell.strip() for cell in ratios[3:-1]] == ["-"] * 5
+
+
+@pytest.mark.parametrize(("objective", "shown"), [([], None), (["--tbt-slo-ms", "1e6"], 1.0)])
+def test_goodput_needs_an_objective(capsys, objective, shown):
+    _, out, _ = output(capsys, "simulate", "stock", *SMALL, *objective, "--json")
+    assert json.loads(out)["goodput"] == shown
+
+
 def test_tune_names_the_best_budget(capsys):
     code, out, _ = output(
         capsys, "tune", *SMALL, "--budgets", "16,512", "--tbt-slo-ms", "60", "--delay-s", "0.2",

@@ -60,9 +60,8 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     scenario = given.scenario(options)
-    goal = CapacityGoal(objectives=given.objectives(options))
     engines = given.engines(options, options.schedulers)
-    found, code = _run(options, run_figures, scenario, engines, goal)
+    found, code = _run(options, run_figures, scenario, engines, None)
     text = tables.comparison_table(found)
     if len(found) > 1:
         text += "\n\n" + tables.ratio_table(found)
@@ -124,7 +123,7 @@ def _run(
     function: Callable[[Task], Figures],
     scenario: Scenario,
     engines: Sequence[EngineSettings],
-    goal: CapacityGoal,
+    goal: CapacityGoal | None,
 ) -> tuple[ByEngine, int]:
     """Run every engine with every seed; what an interrupt left unfinished is None.
 

@@ -93,8 +93,8 @@ def check_outputs(options: argparse.Namespace) -> None:
         path = getattr(options, name, None)
         if path in (None, "-"):
             continue
-        folder = Path(path).absolute().parent
-        if not folder.is_dir() or Path(path).is_dir() or not os.access(folder, os.W_OK):
+        file = Path(path).absolute()
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
             raise ValueError(
                 f"{_flag(name)} {path!r} must be a file in a folder that can be written"
             )

@@ -8,7 +8,7 @@ import numpy as np
 from vllm_sarathi.metrics.latency import Objectives, goodput, percentile
 from vllm_sarathi.simulator.gaps import Gaps
 from vllm_sarathi.simulator.recorder import Recorder, StepTrace
-from vllm_sarathi.simulator.workload import Floats, Workload
+from vllm_sarathi.simulator.workload import NO_OBJECTIVES, Floats, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,14 @@ class Report:
 
         Args:
             objectives: of all requests; None takes each one's own class's.
+
+        Returns:
+            A share from 0 to 1; None if no request has an objective.
         """
         workload = self.workload
+        asked = [qos.objectives for qos in workload.classes] if objectives is None else [objectives]
+        if all(one == NO_OBJECTIVES for one in asked):
+            return None
         if objectives is not None:
             return goodput(self.met(objectives).tolist(), len(workload))
         met = np.zeros(len(workload), bool)

@@ -17,7 +17,7 @@ COMPARED = (
     ("goodput", "goodput"),
     ("preemptions", "preempted"),
 )
-RATIOS = COMPARED[:6]
+THROUGHPUT, LATENCIES = COMPARED[0], COMPARED[1:6]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -48,17 +48,30 @@ def figures_table(figures: dict[str, Any]) -> str:
 def comparison_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
     """Engines against figures: mean and 95 % confidence over seeds."""
     rows = [
-        [_marked(name, runs), *(interval(column(runs, figure)) for figure, _ in COMPARED)]
+        [
+            _marked(name, runs),
+            _finished(runs),
+            *(interval(column(runs, figure)) for figure, _ in COMPARED),
+        ]
         for name, runs in by_engine.items()
     ]
-    return table(("engine", *(heading for _, heading in COMPARED)), rows)
+    return table(("engine", "finished", *(heading for _, heading in COMPARED)), rows)
 
 
 def ratio_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
-    """Engines against figures, as ratios to the first engine over pairs of seeds."""
+    """Engines against figures, as ratios to the first engine over pairs of seeds.
+
+    Where a run is incomplete there is no ratio of latencies: those that would have been
+    the longest are missing.
+    """
     (baseline, base), *others = by_engine.items()
-    rows = [[name, *(_ratio(runs, base, figure) for figure, _ in RATIOS)] for name, runs in others]
-    return table((f"ratio to {baseline}", *(heading for _, heading in RATIOS)), rows)
+    rows = []
+    for name, runs in others:
+        whole = not _incomplete(runs) and not _incomplete(base)
+        latencies = [_ratio(runs, base, figure) if whole else None for figure, _ in LATENCIES]
+        rows.append([_marked(name, runs), _ratio(runs, base, THROUGHPUT[0]), *latencies])
+    headings = [heading for _, heading in (THROUGHPUT, *LATENCIES)]
+    return table((f"ratio to {_marked(baseline, base)}", *headings), rows)
 
 
 def capacity_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
@@ -82,8 +95,23 @@ def capacity_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
 
 def _marked(name: str, runs: list[dict[str, Any] | None]) -> str:
     """An engine's name, with what keeps its figures from being whole."""
-    failed = any("error" in run for run in runs if run is not None)
-    return f"{name} (failed)" if failed else name
+    if any("error" in run for run in runs if run is not None):
+        return f"{name} (failed)"
+    return f"{name} (cut off)" if _incomplete(runs) else name
+
+
+def _incomplete(runs: list[dict[str, Any] | None]) -> bool:
+    """Whether a run failed, or left requests unfinished at the time limit."""
+    return any("error" in run or not run.get("completed", True) for run in runs if run is not None)
+
+
+def _finished(runs: list[dict[str, Any] | None]) -> str:
+    """Requests finished and offered, of all runs."""
+    done, offered = (
+        sum(int(num) for num in column(runs, figure) if num is not None)
+        for figure in ("finished_requests", "offered_requests")
+    )
+    return f"{done}/{offered}"
 
 
 def _ratio(
