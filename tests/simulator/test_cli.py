@@ -54,8 +54,8 @@ def test_json_is_for_machines(capsys):
     )
     assert code == 0
     found = json.loads(out)
-    assert list(found) == ["stock,512", "sarathi,2048"]
-    assert [run["seed"] for run in found["stock,512"]] == [0, 1]
+    assert list(found) == ["stock:512", "sarathi:2048"]
+    assert [run["seed"] for run in found["stock:512"]] == [0, 1]
 
 
 def test_nothing_but_json_is_on_the_output_when_vllm_is_new_to_the_process():
@@ -68,16 +68,16 @@ def test_compare_prints_ratios(capsys):
     _, out, _ = output(
         capsys, "compare", "stock:512", "stock:64", *SMALL, "--seeds", "2", "--jobs", "1"
     )
-    assert "ratio to stock,512" in out
+    assert "ratio to stock:512" in out
 
 
 def test_runs_that_were_cut_off_are_marked_and_give_no_ratio_of_latencies(capsys):
     engines, runs = ["stock:512", "stock:64"], ["--seeds", "2", "--jobs", "1"]
     _, out, _ = output(capsys, "compare", *engines, *SMALL, *runs, "--limit-s", "2")
-    assert "| stock,512 (cut off) |" in out
+    assert "| stock:512 (cut off) |" in out
     finished = next(cell for cell in out.split("|") if "/40" in cell)
     assert 0 < int(finished.split("/")[0]) < 40
-    ratios = out[out.index("ratio to stock,512 (cut off)") :].splitlines()[2].split("|")
+    ratios = out[out.index("ratio to stock:512 (cut off)") :].splitlines()[2].split("|")
     assert [cell.strip() for cell in ratios[3:-1]] == ["-"] * 5
 
 
@@ -93,7 +93,7 @@ def test_tune_names_the_best_budget(capsys):
         "--seeds", "1", "--jobs", "1", "--precision", "0.3",
     )  # fmt: skip
     assert code == 0
-    assert "best: stock,512" in out
+    assert "best: stock:512" in out
 
 
 def test_an_interrupt_leaves_what_was_finished(capsys, monkeypatch):
@@ -104,7 +104,7 @@ def test_an_interrupt_leaves_what_was_finished(capsys, monkeypatch):
     monkeypatch.setattr(commands, "run_all", one_then_interrupt)
     code, out, _ = output(capsys, "compare", "stock:512", "stock:64", *SMALL)
     assert code == 130
-    assert "| stock,512" in out
+    assert "| stock:512" in out
 
 
 def test_a_scheduler_may_lie_in_the_current_folder(capsys, tmp_path, monkeypatch):
@@ -134,9 +134,9 @@ def test_engines_that_work_are_reported_beside_one_that_fails(capsys, command):
     assert "Idler scheduled nothing" in err
     assert "RuntimeError: no" in err
     row = {line.split("|")[1].strip(): line for line in out.splitlines() if "|" in line}
-    assert "±" not in row["test_engine.Idler,2048 (failed)"]
-    assert "test_engine.Raiser,2048 (failed)" in row
-    assert "stock,512" in row
+    assert "±" not in row["test_engine.Idler:2048,async_scheduling=false (failed)"]
+    assert "test_engine.Raiser:2048,async_scheduling=false (failed)" in row
+    assert "stock:512,async_scheduling=false" in row
 
 
 def test_a_budget_that_fails_is_not_the_best():
@@ -226,7 +226,26 @@ def test_a_search_for_a_rate_has_none_of_its_requests_at_once(capsys, command):
 def test_a_capacity_search_keeps_to_the_time_limit(capsys):
     search = ["capacity", "stock", *SMALL, "--seeds", "1", "--jobs", "1", "--json"]
     _, out, _ = output(capsys, *search, "--limit-s", "0.001")
-    assert json.loads(out)["stock,2048"][0]["capacity_rps"] == 0
+    assert json.loads(out)["stock:2048"][0]["capacity_rps"] == 0
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "stock:512",
+        "stock:512,max_num_seqs=4",
+        "stock:512,async_scheduling=false,policy=priority,enable_prefix_caching=true",
+        "sarathi:8192,max_num_seqs=8,tbt_slo_ms=50.5,tile_size=null,balance_micro_batches=true",
+        "sarathi:2048,preset=stall-free",
+    ],
+)
+def test_the_name_of_an_engine_is_a_word_that_makes_it(word):
+    assert parse_engine(word, EngineSettings()).name == word
+
+
+def test_a_label_of_ones_own_stays():
+    assert EngineSettings(label="mine").name == "mine"
+    assert parse_engine("stock,label=7", EngineSettings()).name == "7"
 
 
 def test_an_engine_is_one_word():

@@ -16,12 +16,12 @@ from vllm_sarathi.metrics.latency import Objectives
 from vllm_sarathi.simulator.capacity import Capacity, capacities, find_capacity
 from vllm_sarathi.simulator.distributions import Fixed, LengthDistribution, Quantiles, Zipf
 from vllm_sarathi.simulator.engine import SchedulerDeadlockError
+from vllm_sarathi.simulator.engine_settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.lengths import LENGTHS, Agentic, LongAmongShort
 from vllm_sarathi.simulator.presets import PRESETS, preset
 from vllm_sarathi.simulator.report import Report
 from vllm_sarathi.simulator.run import simulate
-from vllm_sarathi.simulator.scheduler_factory import EngineSettings
 from vllm_sarathi.simulator.step_cost import BatchShape, Deployment, Overhead, StepCost
 from vllm_sarathi.simulator.trace import read_trace
 from vllm_sarathi.simulator.traffic import Arrivals, Diurnal, Ramp, Replay, Synthetic

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from vllm_sarathi.simulator.engine_settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.report import Report
 from vllm_sarathi.simulator.run import simulate
-from vllm_sarathi.simulator.scheduler_factory import EngineSettings
 from vllm_sarathi.simulator.step_cost import Deployment
 from vllm_sarathi.simulator.traffic import Traffic
 

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from vllm_sarathi.simulator import options as given
 from vllm_sarathi.simulator import tables
 from vllm_sarathi.simulator.comparison import column, default_num_jobs, run_all
+from vllm_sarathi.simulator.engine_settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.run import quiet_vllm, simulate
-from vllm_sarathi.simulator.scheduler_factory import EngineSettings
 from vllm_sarathi.simulator.tasks import (
     Scenario,
     Task,

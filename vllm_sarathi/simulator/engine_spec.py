@@ -4,18 +4,15 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from vllm_sarathi.simulator.scheduler_factory import EngineSettings
+from vllm_sarathi.simulator.engine_settings import WORD_KEYS, EngineSettings
 
-DEFAULT_BUDGET = 2048
 _SWITCH = {"true": True, "false": False}
-# None: any text. An empty mapping: a number.
-_ENGINE_KEYS: dict[str, dict[str, Any] | None] = {
-    "max_num_seqs": {},
+_CHOICES: dict[str, dict[str, Any]] = {
     "async_scheduling": _SWITCH,
     "policy": {"fcfs": "fcfs", "priority": "priority"},
     "enable_prefix_caching": _SWITCH,
-    "label": None,
 }
+_ENGINE_KEYS = (*WORD_KEYS, "label")
 FORM = "NAME[:BUDGET][,KEY=VALUE...]"
 
 
@@ -40,7 +37,7 @@ def parse_engine(text: str, defaults: EngineSettings) -> EngineSettings:
         raise ValueError(f"engine {text!r} has no name; it must be {FORM}")
     fields: dict[str, Any] = {"scheduler": name}
     if budget:
-        if not (budget.isascii() and budget.isdecimal()) or not int(budget):
+        if not _is_whole(budget):
             raise ValueError(f"engine {text!r}: budget {budget!r} must be 1 token or more")
         fields["max_num_batched_tokens"] = int(budget)
     settings = dict(defaults.sarathi) if name == "sarathi" else {}
@@ -73,15 +70,19 @@ def with_objective(engine: EngineSettings, tbt_s: float | None) -> EngineSetting
 
 
 def _engine_value(engine: str, key: str, text: str) -> Any:
-    allowed = _ENGINE_KEYS[key]
-    if allowed is None:
+    if key == "label":
         return text
-    if text in allowed:
-        return allowed[text]
-    if not allowed and text.isascii() and text.isdecimal() and int(text):
-        return int(text)
-    wanted = " or ".join(allowed) or "1 or more"
-    raise ValueError(f"engine {engine!r}: {key}={text!r} must be {wanted}")
+    choices = _CHOICES.get(key, {})
+    if text in choices:
+        return choices[text]
+    if choices or not _is_whole(text):
+        wanted = " or ".join(choices) or "1 or more"
+        raise ValueError(f"engine {engine!r}: {key}={text!r} must be {wanted}")
+    return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) > 0
 
 
 def _value(text: str) -> Any:

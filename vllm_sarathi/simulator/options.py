@@ -8,11 +8,12 @@ from pathlib import Path
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.latency import Objectives
 from vllm_sarathi.simulator.distributions import Fixed, Zipf
+from vllm_sarathi.simulator.engine_settings import EngineSettings
 from vllm_sarathi.simulator.engine_spec import parse_engine, with_objective
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.lengths import LENGTHS
 from vllm_sarathi.simulator.presets import preset
-from vllm_sarathi.simulator.scheduler_factory import EngineSettings, scheduler_class
+from vllm_sarathi.simulator.scheduler_factory import scheduler_class
 from vllm_sarathi.simulator.tasks import Scenario
 from vllm_sarathi.simulator.trace import read_trace
 from vllm_sarathi.simulator.traffic import (

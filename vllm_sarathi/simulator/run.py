@@ -11,11 +11,12 @@ from typing import Any
 from vllm_sarathi.simulator import shortcuts
 from vllm_sarathi.simulator.clock import VirtualClock
 from vllm_sarathi.simulator.engine import Engine
+from vllm_sarathi.simulator.engine_settings import EngineSettings
 from vllm_sarathi.simulator.pipeline import Pipeline
 from vllm_sarathi.simulator.recorder import Recorder, StepTrace, StopRule
 from vllm_sarathi.simulator.report import Report
 from vllm_sarathi.simulator.requests import RequestSource
-from vllm_sarathi.simulator.scheduler_factory import EngineSettings, gpu_engine
+from vllm_sarathi.simulator.scheduler_factory import gpu_engine
 from vllm_sarathi.simulator.step_cost import Deployment
 from vllm_sarathi.simulator.stretch import Stretch
 from vllm_sarathi.simulator.workload import Workload

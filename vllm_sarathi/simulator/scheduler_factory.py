@@ -2,9 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import import_module
 from inspect import isabstract
@@ -13,53 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
+from vllm_sarathi.simulator.engine_settings import EngineSettings
+
 ALIASES = {
     ("stock", False): "vllm.v1.core.sched.scheduler.Scheduler",
     ("stock", True): "vllm.v1.core.sched.async_scheduler.AsyncScheduler",
     ("sarathi", False): "vllm_sarathi.SarathiScheduler",
     ("sarathi", True): "vllm_sarathi.AsyncSarathiScheduler",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """How the simulated vLLM engine is set up; defaults are a GPU server's.
-
-    Args:
-        scheduler: "stock" (vLLM's own), "sarathi" (ours) or a dotted path to a class.
-        sarathi: settings of ours, as in ``additional_config["sarathi"]``.
-        max_num_batched_tokens: vLLM's token budget, which sizes its buffers.
-        max_num_seqs: most requests that run at once.
-        async_scheduling: schedule the next batch while one executes. A GPU
-            resolves it to True.
-    v2_model_runner: the worker's model runner, V2 as on a GPU or V1.
-        enable_prefix_caching: None switches it on where prompts share prefixes:
-            elsewhere it only costs hashing.
-        block_size: tokens in a KV block.
-        policy: vLLM's queue policy, "fcfs" or "priority".
-        engine_args: further arguments of ``EngineArgs``.
-        label: what reports call it; None makes one up.
-    """
-
-    scheduler: str = "stock"
-    sarathi: Mapping[str, Any] = field(default_factory=dict)
-    max_num_batched_tokens: int = 2048
-    max_num_seqs: int = 256
-    async_scheduling: bool = True
-    v2_model_runner: bool = True
-    enable_prefix_caching: bool | None = None
-    block_size: int = 16
-    policy: str = "fcfs"
-    engine_args: Mapping[str, Any] = field(default_factory=dict)
-    label: str | None = None
-
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        if self.label is not None:
-            return self.label
-        parts = [self.scheduler, str(self.max_num_batched_tokens)]
-        return ",".join(parts + [f"{key}={value}" for key, value in self.sarathi.items()])
 
 
 def scheduler_class(settings: EngineSettings) -> type:

@@ -7,9 +7,9 @@ from typing import Any
 
 from vllm_sarathi.simulator.capacity import find_capacity
 from vllm_sarathi.simulator.engine import SchedulerDeadlockError
+from vllm_sarathi.simulator.engine_settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.run import simulate
-from vllm_sarathi.simulator.scheduler_factory import EngineSettings
 from vllm_sarathi.simulator.step_cost import Deployment
 from vllm_sarathi.simulator.traffic import Traffic
 
