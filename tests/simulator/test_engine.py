@@ -233,6 +233,17 @@ def test_nothing_is_left_behind_after_an_exception(machine):
     assert gc.get_freeze_count() == 0
 
 
+def test_what_the_caller_froze_stays_frozen():
+    gc.freeze()
+    try:
+        num_frozen = gc.get_freeze_count()
+        with run_module.without_garbage_collection():
+            pass
+        assert gc.get_freeze_count() == num_frozen
+    finally:
+        gc.unfreeze()
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -132,12 +132,15 @@ def without_garbage_collection() -> Iterator[None]:
     What was made meanwhile and is garbage at the end is collected then.
     """
     enabled = gc.isenabled()
-    gc.freeze()
+    unfrozen = not gc.get_freeze_count()  # else the caller's own would thaw with ours
+    if unfrozen:
+        gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         gc.collect()
-        gc.unfreeze()
+        if unfrozen:
+            gc.unfreeze()
         if enabled:
             gc.enable()
