@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from vllm_sarathi.cli import main
-from vllm_sarathi.simulator import LENGTHS, EngineSettings, commands
+from vllm_sarathi.simulator import LENGTHS, PRESETS, EngineSettings, commands
 from vllm_sarathi.simulator.engine_spec import parse_engine, with_objective
 
 SMALL = ["--requests", "20", "--workload", "fixed:100,10", "--rate", "5"]
@@ -25,6 +25,24 @@ def test_help_imports_no_vllm():
         "assert not {'vllm', 'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("module", ["numpy", "scipy", "tqdm", "matplotlib"])
+def test_a_missing_extra_is_named(module, tmp_path):
+    program = (
+        f"import sys; sys.modules['{module}'] = None; from vllm_sarathi.cli import main\n"
+        f"sys.exit(main(['simulate', 'stock', '--plots', '{tmp_path}']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"needs {module}: pip install 'vllm-sarathi[simulator]'" in done.stderr
+
+
+def test_help_lists_every_preset_and_workload(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["simulate", "--help"])
+    said = capsys.readouterr().out.replace("\n", "").replace(" ", "")
+    assert not [name for name in (*PRESETS, *LENGTHS) if name not in said]
 
 
 def test_simulate_prints_figures(capsys):
@@ -143,6 +161,18 @@ def test_a_budget_that_fails_is_not_the_best():
     failed, works = [{"error": "no"}], [{"capacity_rps": 2.0}]
     assert commands.best_engine({"a": failed, "b": works}) == "b"
     assert commands.best_engine({"a": failed}) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "num_computed"), [([], 2064), (["--trace-hash-tokens=512"], 1552)]
+)
+def test_the_size_of_a_traces_hash_blocks_is_an_option(capsys, tmp_path, option, num_computed):
+    path = tmp_path / "load.jsonl"
+    line = '{"timestamp": %d, "input_length": 1040, "output_length": 1, "hash_ids": [7]}\n'
+    path.write_text(line % 0 + line % 9)
+    _, out, _ = output(capsys, "simulate", "stock", "--trace", str(path), *option, "--json")
+    figures = json.loads(out)
+    assert figures["tokens_per_s"] * figures["duration_s"] == pytest.approx(num_computed, rel=0.02)
 
 
 def test_a_trace_is_an_argument(capsys, tmp_path):

@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
+    if options.plots:  # before the run, for it may not be installed
+        from vllm_sarathi.simulator.plots import draw_run
     scenario = given.scenario(options)
     (engine,) = given.engines(options, [options.scheduler])
     report = simulate(
@@ -51,8 +53,6 @@ def _simulate(options: argparse.Namespace) -> int:
     )
     _say(options, tables.figures_table(report.summary()), report.summary())
     if options.plots:
-        from vllm_sarathi.simulator.plots import draw_run
-
         for path in draw_run(report, Path(options.plots)):
             print(path, file=sys.stderr)
     return 0

@@ -33,7 +33,7 @@ WITHOUT_EFFECT = {
     "trace": ("workload", "cv", "shape", "at_once"),
     "at_once": ("rate", "cv", "shape"),
 }
-TRACE_ONLY = ("trace_time_unit_s",)
+TRACE_ONLY = ("trace_time_unit_s", "trace_hash_tokens")
 
 
 def seconds(milliseconds: float | None) -> float | None:
@@ -121,8 +121,13 @@ def traffic(options: argparse.Namespace) -> Traffic:
     refuse_without_effect(options)
     classes = ((QosClass(objectives=objectives(options)), 1.0),)
     if options.trace:
-        unit_s = options.trace_time_unit_s or 1.0
-        return Replay(read_trace(options.trace, options.requests, time_unit_s=unit_s), classes)
+        recorded = read_trace(
+            options.trace,
+            options.requests,
+            time_unit_s=options.trace_time_unit_s or 1.0,
+            hash_tokens=options.trace_hash_tokens or 16,
+        )
+        return Replay(recorded, classes)
     return Synthetic(
         lengths(options.workload or "conversation"),
         options.requests or 1000,
