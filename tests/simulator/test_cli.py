@@ -49,6 +49,7 @@ def test_simulate_prints_figures(capsys):
     code, out, _ = output(capsys, "simulate", "stock:512", *SMALL)
     assert code == 0
     assert "| tbt_p99_ms" in out
+    assert "| stock:512 " in out
 
 
 @pytest.mark.parametrize("workload", LENGTHS)

@@ -36,7 +36,6 @@ def simulate(
     stop_rule: StopRule | None = None,
     trace_steps: bool = False,
     stretches: bool = True,
-    inspect: Callable[[Any], None] | None = None,
 ) -> Report:
     """Run a workload in virtual time through a real scheduler class.
 
@@ -54,7 +53,6 @@ def simulate(
         stop_rule: objectives whose miss ends the run early; None runs to the end.
         trace_steps: keep every step, for pictures.
         stretches: pass over stock vLLM's scheduler where steps are all alike.
-        inspect: called with the scheduler after the run.
 
     Raises:
         ValueError: an argument is wrong, or the scheduler refuses its settings.
@@ -62,14 +60,10 @@ def simulate(
     """
     started = perf_counter()
     workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens, engine.block_size)
-    if limit_s is None:
-        limit_s = (float(workload.arrival_s[-1]) if len(workload) else 0.0) + DRAIN_S
-    if engine.enable_prefix_caching is None:
-        engine = replace(engine, enable_prefix_caching=workload.shares_prefixes)
     recorder = Recorder(workload, stop_rule, StepTrace() if trace_steps else None)
     with quiet_vllm(), without_garbage_collection():
         pipeline = Pipeline(deployment, noise, seed, engine.v2_model_runner)
-        completed = _run(engine, pipeline, recorder, limit_s, stretches, inspect)
+        completed = _run(engine, pipeline, recorder, limit_s, stretches)
     return Report.of(engine.name, recorder, completed, pipeline.busy_s, perf_counter() - started)
 
 
@@ -77,24 +71,25 @@ def _run(
     engine: EngineSettings,
     pipeline: Pipeline,
     recorder: Recorder,
-    limit_s: float,
+    limit_s: float | None,
     stretches: bool,
-    inspect: Callable[[Any], None] | None,
 ) -> bool:
     """Build a scheduler and run the loop around it; whether every request was done."""
-    clock, deployment = VirtualClock(), pipeline.deployment
+    clock, deployment, workload = VirtualClock(), pipeline.deployment, recorder.workload
+    if limit_s is None:
+        limit_s = (float(workload.arrival_s[-1]) if len(workload) else 0.0) + DRAIN_S
+    if engine.enable_prefix_caching is None:
+        engine = replace(engine, enable_prefix_caching=workload.shares_prefixes)
     num_stages, num_kv_tokens = len(deployment.stages), deployment.num_kv_tokens
     with gpu_engine(engine, num_stages, num_kv_tokens, deployment.max_model_len) as built:
         scheduler, config = built
         shortcuts.install(scheduler)
-        source = RequestSource(recorder.workload, block_hasher(engine))
+        source = RequestSource(workload, block_hasher(engine))
         most = config.max_concurrent_batches
         stretch = Stretch(scheduler, pipeline, clock, recorder, most) if stretches else None
         loop = Engine(scheduler, pipeline, source, recorder, clock, most, limit_s, stretch)
         with clock.installed():
             completed = loop.run()
-        if inspect is not None:
-            inspect(scheduler)
     return completed
 
 
