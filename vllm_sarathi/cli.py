@@ -128,7 +128,7 @@ def _add_goal(command: argparse.ArgumentParser) -> None:
         "--delay-s", type=positive, default=2.0, help="median scheduling delay (default 2)"
     )
     goal.add_argument("--goodput", type=share, help="share of requests to meet every objective")
-    goal.add_argument("--precision", type=positive, default=0.02, help="(default %(default)s)")
+    goal.add_argument("--precision", type=positive, help="of the rate found (default 0.02)")
 
 
 def _add_calibrate(command: argparse.ArgumentParser) -> None:

@@ -19,7 +19,6 @@ def test_percentiles_are_those_of_the_gaps_to_the_resolution(values, percent):
 
 def test_no_gaps_have_no_percentile():
     assert Gaps().percentile(50) is None
-    assert Gaps().share_above(1.0) is None
 
 
 def test_memory_does_not_grow_with_the_number_of_gaps():
@@ -27,4 +26,4 @@ def test_memory_does_not_grow_with_the_number_of_gaps():
     gaps.add(0.02, 10_000_000)
     gaps.add(0.05, 1)
     assert len(gaps.cdf()) == 2
-    assert gaps.share_above(0.03) == pytest.approx(1e-7)
+    assert gaps.cdf()[0][1] == pytest.approx(1 - 1e-7)

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from vllm_sarathi.simulator.engine_settings import EngineSettings
-from vllm_sarathi.simulator.goal import CapacityGoal
+from vllm_sarathi.simulator.goal import PRECISION, CapacityGoal
 from vllm_sarathi.simulator.report import Report
 from vllm_sarathi.simulator.run import simulate
 from vllm_sarathi.simulator.step_cost import Deployment
@@ -57,7 +57,7 @@ def find_capacity(
     seed: int = 0,
     noise: float = 0.0,
     start_rate: float = 1.0,
-    precision: float = 0.02,
+    precision: float = PRECISION,
     limit_s: float | None = None,
     on_run: Callable[[float, bool], None] | None = None,
 ) -> Capacity:
@@ -164,7 +164,7 @@ def capacities(
     seeds: Sequence[int] = (0,),
     noise: float = 0.0,
     start_rate: float = 1.0,
-    precision: float = 0.02,
+    precision: float = PRECISION,
     limit_s: float | None = None,
 ) -> Iterator[Capacity]:
     """Capacity for each seed; a search starts where those before it ended."""

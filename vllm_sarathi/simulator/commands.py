@@ -14,7 +14,7 @@ from vllm_sarathi.simulator import options as given
 from vllm_sarathi.simulator import tables
 from vllm_sarathi.simulator.comparison import column, default_num_jobs, run_all
 from vllm_sarathi.simulator.engine_settings import EngineSettings
-from vllm_sarathi.simulator.goal import CapacityGoal
+from vllm_sarathi.simulator.goal import PRECISION, CapacityGoal
 from vllm_sarathi.simulator.run import quiet_vllm, simulate
 from vllm_sarathi.simulator.tasks import (
     Scenario,
@@ -130,7 +130,7 @@ def _run(
     Returns:
         Each engine's figures, seed by seed, and the exit code.
     """
-    precision = getattr(options, "precision", 0.02)
+    precision = getattr(options, "precision", None) or PRECISION
     # Without noise a recorded load is the same with every seed.
     num_seeds = 1 if options.trace and not options.noise else options.seeds
     seeds = range(options.seed, options.seed + num_seeds)

@@ -35,14 +35,12 @@ class LengthDistribution:
         prompt: prompt tokens.
         output: output tokens.
         max_total: prompts are cut so that prompt and output stay below this.
-        source: where the quantiles are from.
     """
 
     name: str
     prompt: Quantiles
     output: Quantiles
     max_total: int
-    source: str = ""
 
     def draw(self, num: int, random: Random) -> Lengths:
         """Draw so many requests' lengths."""
@@ -51,33 +49,33 @@ class LengthDistribution:
         return Lengths(prompt, output)
 
 
+# Sarathi-Serve (arXiv 2403.02310), table 2: openchat_sharegpt4.
 SHAREGPT = LengthDistribution(
     "sharegpt-like",
     Quantiles(((0, 16), (0.5, 1730), (0.9, 5696), (1, 8000))),
     Quantiles(((0, 8), (0.5, 415), (0.9, 834), (1, 1200))),
     8192,
-    "Sarathi-Serve (arXiv 2403.02310), table 2: openchat_sharegpt4",
 )
+# Sarathi-Serve (arXiv 2403.02310), table 2: arxiv_summarization.
 ARXIV = LengthDistribution(
     "arxiv-like",
     Quantiles(((0, 800), (0.5, 7059), (0.9, 12985), (1, 16000))),
     Quantiles(((0, 20), (0.5, 208), (0.9, 371), (1, 1500))),
     16384,
-    "Sarathi-Serve (arXiv 2403.02310), table 2: arxiv_summarization",
 )
+# Azure LLM inference trace 2023, conversation (Splitwise, ISCA 2024).
 CONVERSATION = LengthDistribution(
     "conversation",
     Quantiles(((0, 8), (0.25, 350), (0.5, 1020), (0.9, 2735), (0.99, 4142), (1, 8000))),
     Quantiles(((0, 4), (0.5, 129), (0.9, 424), (0.99, 601), (1, 1000))),
     16384,
-    "Azure LLM inference trace 2023, conversation (Splitwise, ISCA 2024)",
 )
+# Azure LLM inference trace 2023, code (Splitwise, ISCA 2024).
 CODE = LengthDistribution(
     "code",
     Quantiles(((0, 30), (0.5, 1469), (0.9, 5194), (0.99, 7436), (1, 7500))),
     Quantiles(((0, 2), (0.5, 13), (0.9, 55), (0.99, 252), (1, 900))),
     16384,
-    "Azure LLM inference trace 2023, code (Splitwise, ISCA 2024)",
 )
 
 

@@ -32,13 +32,6 @@ class Gaps:
                 return self._middle(index)
         return self.max_s
 
-    def share_above(self, limit_s: float) -> float | None:
-        """Share of gaps longer than a limit; None without gaps."""
-        if not self.num:
-            return None
-        above = sum(n for index, n in self._counts.items() if self._middle(index) > limit_s)
-        return above / self.num
-
     def cdf(self) -> list[tuple[float, float]]:
         """(gap, share of gaps no longer than it), rising."""
         seen, points = 0, []

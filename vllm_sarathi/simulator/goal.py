@@ -6,6 +6,9 @@ from vllm_sarathi.metrics.latency import Objectives
 from vllm_sarathi.simulator.recorder import StopRule
 from vllm_sarathi.simulator.report import Report
 
+# Width of the bracket that a capacity search ends with, as a share of the rate.
+PRECISION = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class CapacityGoal:

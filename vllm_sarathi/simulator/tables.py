@@ -5,7 +5,7 @@ from typing import Any
 
 from vllm_sarathi.simulator.comparison import Interval, column, interval, paired_ratio
 
-# Figure, heading, whether more is better; times in the unit of the heading.
+# Figure and heading.
 COMPARED = (
     ("output_tokens_per_s", "out tok/s"),
     ("ttft_p50_s", "TTFT p50 s"),

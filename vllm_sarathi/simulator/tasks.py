@@ -8,7 +8,7 @@ from typing import Any
 from vllm_sarathi.simulator.capacity import find_capacity
 from vllm_sarathi.simulator.engine import SchedulerDeadlockError
 from vllm_sarathi.simulator.engine_settings import EngineSettings
-from vllm_sarathi.simulator.goal import CapacityGoal
+from vllm_sarathi.simulator.goal import PRECISION, CapacityGoal
 from vllm_sarathi.simulator.run import simulate
 from vllm_sarathi.simulator.step_cost import Deployment
 from vllm_sarathi.simulator.traffic import Traffic
@@ -41,7 +41,7 @@ class Task:
     engine: EngineSettings
     seed: int
     goal: CapacityGoal | None = None
-    precision: float = 0.02
+    precision: float = PRECISION
 
 
 def run_figures(task: Task) -> dict[str, Any]:
