@@ -158,7 +158,7 @@ def test_arrivals_wait_for_the_step_that_runs(machine):
     workload = Workload("w", np.array([0.0, 0.0501]), lengths)
     report = simulate(EngineSettings(async_scheduling=False), machine(), workload)
     # Steps begin every 10.3 ms: the sixth is the first to see the second request.
-    assert report.per_request.scheduling_delay_s[1] == pytest.approx(5 * 0.0103 - 0.0501, abs=2e-3)
+    assert report.per_request.scheduling_delay_s[1] == pytest.approx(5 * 0.0103 - 0.0501, abs=1e-4)
 
 
 def test_stages_of_a_full_pipeline_overlap(machine):

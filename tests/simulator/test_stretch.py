@@ -1,6 +1,5 @@
-import contextlib
-
 import pytest
+from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.simulator import (
     EngineSettings,
@@ -60,8 +59,13 @@ def test_stretches_change_no_token_time(
     assert fast.trace.num_decode == slow.trace.num_decode
 
 
-def test_a_class_of_ones_own_is_asked_at_every_step(machine, count):
-    engine = EngineSettings("test_engine.Idler", async_scheduling=False)
-    with contextlib.suppress(RuntimeError):
-        simulate(engine, machine(), Synthetic(Fixed(10, 100), 3, at_once=True).at(1, 0))
-    assert not count
+class Own(Scheduler):
+    """Does as vLLM's, but may not."""
+
+
+@pytest.mark.parametrize(("scheduler", "is_asked"), [("stock", False), (f"{__name__}.Own", True)])
+def test_a_class_of_ones_own_is_asked_at_every_step(machine, count, scheduler, is_asked):
+    engine = EngineSettings(scheduler, async_scheduling=False)
+    report = simulate(engine, machine(), Synthetic(Fixed(10, 100), 3, at_once=True).at(1, 0))
+    assert report.completed
+    assert (not count) == is_asked
