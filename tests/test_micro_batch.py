@@ -1,21 +1,24 @@
 """Pipelines: as many batches in flight as stages, decodes spread evenly."""
 
 from random import Random
+from typing import Any
 
 import pytest
 from engineless import Engine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vllm.config import LoRAConfig
 from vllm.lora.request import LoRARequest
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import RequestStatus
 
-from vllm_sarathi import SarathiScheduler
+from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.micro_batch import decode_share, evenness
 
 
-def pipeline(ours: type, num_stages: int, **settings: object) -> Engine:
-    engine = Engine(ours, settings, in_flight=num_stages, pipeline_parallel_size=num_stages)
+def pipeline(ours: type, num_stages: int, **chosen: object) -> Engine:
+    engine = Engine(ours, chosen, in_flight=num_stages, pipeline_parallel_size=num_stages)
     for i in range(8):
         engine.add(f"r{i}", 20, max_tokens=20)
     return engine
@@ -116,6 +119,65 @@ def test_of_decodes_in_turns_the_least_important_is_preempted(scheduler_class: t
     config.long_prefill_token_threshold = 0
     engine.run()
     assert engine.preempted[0] == "r7"
+
+
+def pipelined(ours: type, num_stages: int, **options: Any) -> Engine:
+    """With as many batches in flight as vLLM has: one more where its V2 runner overlaps."""
+    overlaps = issubclass(ours, AsyncScheduler)
+    in_flight = num_stages + overlaps
+    engine = Engine(ours, in_flight=in_flight, pipeline_parallel_size=num_stages, **options)
+    engine.scheduler.use_v2_model_runner = overlaps
+    return engine
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    traffic=st.lists(
+        st.tuples(st.integers(1, 600), st.integers(1, 25), st.integers(0, 6), st.booleans()),
+        min_size=2,
+        max_size=12,
+    ),
+    aborted=st.integers(0, 11),
+    num_stages=st.sampled_from([2, 3, 4]),
+    ours=st.sampled_from([SarathiScheduler, AsyncSarathiScheduler]),
+    num_blocks=st.sampled_from([60, 90, 5000]),
+    caching=st.booleans(),
+    policy=st.sampled_from(["fcfs", "priority"]),
+)
+def test_any_traffic_through_a_pipeline_gets_the_tokens_of_one_stage(
+    traffic: list[tuple[int, int, int, bool]],
+    aborted: int,
+    num_stages: int,
+    ours: type,
+    num_blocks: int,
+    caching: bool,
+    policy: str,
+) -> None:
+    """Requests of (prompt, output, steps until the next, shared prefix); one is aborted."""
+    outputs = []
+    for engine in (
+        Engine(Scheduler, enable_prefix_caching=caching),
+        pipelined(
+            ours,
+            num_stages,
+            num_blocks=num_blocks,
+            enable_prefix_caching=caching,
+            scheduling_policy=policy,
+        ),
+    ):
+        for i, (num_prompt, num_output, pause, shared) in enumerate(traffic):
+            prompt = [(i * (not shared) + j) % 1000 for j in range(num_prompt)]
+            engine.add(f"r{i}", prompt=prompt, max_tokens=num_output)
+            for _ in range(pause):
+                engine.step()
+        if f"r{aborted}" in engine.scheduler.requests:
+            engine.scheduler.finish_requests(f"r{aborted}", RequestStatus.FINISHED_ABORTED)
+        engine.run()
+        engine.outputs.pop(f"r{aborted}", None)
+        outputs.append(engine.outputs)
+        pool = engine.scheduler.kv_cache_manager.block_pool
+        assert pool.get_num_free_blocks() == pool.num_gpu_blocks - 1
+    assert outputs[1] == outputs[0]
 
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(1, 16))
