@@ -51,21 +51,26 @@ def start(stack: ExitStack, model: str, flags: tuple[str, ...]) -> Server:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Markdown: medians over the seeds, and tokens per second beside the best static budget."""
-    names = list(dict.fromkeys(run["side"] for run in runs))
-    of_side = {
-        name: {
-            figure: median(run["figures"][figure] for run in runs if run["side"] == name)
-            for figure in runs[0]["figures"]
-        }
-        for name in names
+    """Markdown: medians over the seeds; tokens per second beside stock's best of that turn."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        found.setdefault(run["side"], []).append(run["figures"])
+    medians = {
+        name: {figure: median(turn[figure] for turn in turns) for figure in turns[0]}
+        for name, turns in found.items()
     }
-    best = max(found[SPEED] for name, found in of_side.items() if name != OURS)
+    best = max((name for name in found if name != OURS), key=lambda name: medians[name][SPEED])
     head = [*runs[0]["figures"], "tokens/s to best stock"]
     rows = ["| server | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-    for name, found in of_side.items():
-        cells = [f"{value:.1%}" if key == LATE else f"{value:.1f}" for key, value in found.items()]
-        rows.append(f"| {name} | " + " | ".join(cells) + f" | {found[SPEED] / best:.3f} |")
+    for name, turns in found.items():
+        pairs = zip(turns, found[best], strict=True)
+        ratios = [turn[SPEED] / other[SPEED] for turn, other in pairs]
+        cells = [
+            f"{value:.1%}" if figure == LATE else f"{value:.1f}"
+            for figure, value in medians[name].items()
+        ]
+        cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
