@@ -114,13 +114,17 @@ class Search:
 
 def table(cases: dict[str, dict[str, list[Figures]]]) -> str:
     """Markdown: capacities in requests per second, mean over seeds, and the ratios."""
-    head = [*ENGINES, "P99 TBT, ms", "to best static", "to 2048", "to oracle"]
+    seeds = {
+        engine: max(len(found.get(engine, ())) for found in cases.values()) for engine in ENGINES
+    }
+    head = [f"{engine} ({seeds[engine]} seeds)" for engine in ENGINES]
+    head += ["P99 TBT, ms", "to best static", "to 2048", "to oracle"]
     rows = ["| case | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     ratios = []
     for case, found in cases.items():
         if set(found) != set(ENGINES):
             continue
-        means = {engine: fmean(rates(seeds).values()) for engine, seeds in found.items()}
+        means = {engine: fmean(rates(runs).values()) for engine, runs in found.items()}
         best = max(STATIC_BUDGETS, key=means.__getitem__)
         ratios.append([ratio(found[LEARNED], found[other]) for other in (best, "2048", ORACLE)])
         cells = [f"{means[engine]:.2f}" for engine in ENGINES]
