@@ -75,7 +75,9 @@ def test_no_tasks_give_no_results():
 
 def test_an_interrupt_ends_tasks_that_run():
     program = (
-        "import time; from vllm_sarathi.simulator.comparison import run_all\n"
+        "import signal, time; from vllm_sarathi.simulator.comparison import run_all\n"
+        # A shell's background jobs begin with interrupts ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "if __name__ == '__main__':\n"
         "    for _ in run_all(time.sleep, [0, 300, 300], 2): print('one is done', flush=True)"
     )
