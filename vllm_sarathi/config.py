@@ -1,4 +1,7 @@
-"""The settings, validated once at start-up."""
+"""The settings, validated once at start-up.
+
+Longer than other files, so that every rule on a setting stands beside it.
+"""
 
 import sys
 from collections.abc import Mapping

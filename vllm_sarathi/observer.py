@@ -1,13 +1,10 @@
 """Follows each step from its schedule to its result: learns, counts, traces."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
-
-from vllm.logger import init_logger
+from typing import Any
 
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.micro_batch import evenness
@@ -16,8 +13,7 @@ from vllm_sarathi.snapshot import Snapshot
 from vllm_sarathi.step import StepPlan
 from vllm_sarathi.step_time import StepWork
 from vllm_sarathi.step_timer import StepTimer
-
-logger = init_logger(__name__)
+from vllm_sarathi.trace_file import TraceFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ class StepObserver:
         self._num_stages = num_stages
         self._ttft_s = ttft_s
         self._timer = StepTimer[ScheduledStep](num_stages)
-        self._trace = _open(trace) if trace else None
+        self._trace = TraceFile(trace) if trace else None
         self._last: tuple[StepPlan, Snapshot] | None = None
 
     @property
@@ -159,16 +155,8 @@ class StepObserver:
             if even:
                 self._recorder.count_evenness(even)
         if self._trace:
-            self._write(self._trace, step, duration_s)
-
-    def _write(self, trace: TextIO, step: ScheduledStep, duration_s: float | None) -> None:
-        """Trace a step. A disk that is full ends the trace, not the engine."""
-        line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
-        try:
-            trace.write(json.dumps(line) + "\n")
-        except OSError as error:
-            logger.warning("sarathi trace ends: %s", error)
-            self._trace = None
+            line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
+            self._trace.write(line)
 
     def _describe(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, chunks: list[Any]
@@ -199,13 +187,3 @@ class StepObserver:
             return 0
         now_s = time.time()
         return sum(now_s - arrival_s > self._ttft_s for arrival_s in step.arrivals_s)
-
-
-def _open(trace: Path) -> TextIO:
-    try:
-        return trace.open("a", buffering=1, encoding="utf-8")
-    except OSError as error:
-        raise ValueError(
-            f"sarathi setting trace={str(trace)!r} cannot be written: {error}; "
-            "allowed is a file in a folder that exists"
-        ) from error

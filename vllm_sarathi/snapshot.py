@@ -59,14 +59,7 @@ def take_snapshot(
     num_decodes = len(running) - len(prefills)
     left = tuple(map(_view, prefills))
     num_left = sum(view.num_tokens for view in left)
-    ready = _ready_decodes(running, scheduler.current_step + 1)
-    share = decode_share(len(ready), num_decodes, num_micro_batches)
-    later: list[_Decode] = []
-    if share < len(ready) and _may_hide(scheduler, ready, num_left):
-        turns = {request: turn for turn, request in enumerate(held_back)}
-        ready.sort(key=lambda decode: turns.get(decode[2], len(turns)))
-        ready, later = ready[:share], ready[share:]
-    seats = admission_limit(scheduler) - len(running) - scheduler.num_waiting_for_streaming_input
+    ready, later = _cohort(scheduler, num_decodes, num_micro_batches, num_left, held_back)
     spare_blocks = num_spare_blocks(scheduler, num_left)
     is_kv_bound = bool(num_decodes) and _is_kv_bound(scheduler, spare_blocks)
     view = StepView(
@@ -78,18 +71,35 @@ def take_snapshot(
         prefills=left,
         waiting=_first_waiting(scheduler),
         num_waiting=scheduler.get_request_counts()[1],
-        max_new_prefills=0 if is_kv_bound else max(seats, 0),
+        max_new_prefills=0 if is_kv_bound else _num_seats(scheduler),
         max_new_tokens=max(spare_blocks, 0) * scheduler.block_size,
         is_kv_bound=is_kv_bound,
         period_s=period_s,
         slack_s=slack_s,
     )
-    decodes_first = prefills == running[num_decodes:]
-    return Snapshot(view, prefills, decodes_first, tuple(request for _, _, request in later))
+    held = tuple(request for _, _, request in later)
+    return Snapshot(view, prefills, prefills == running[num_decodes:], held)
 
 
 _Decode = tuple[int, int, Any]
 """Tokens, context and request."""
+
+
+def _cohort(
+    scheduler: Any,
+    num_decodes: int,
+    num_micro_batches: int,
+    num_prefill_tokens: int,
+    held_back: Sequence[Any],
+) -> tuple[list[_Decode], list[_Decode]]:
+    """The decodes of the next micro-batch, and those that leave their place to later ones."""
+    ready = _ready_decodes(scheduler.running, scheduler.current_step + 1)
+    share = decode_share(len(ready), num_decodes, num_micro_batches)
+    if share == len(ready) or not _may_hide(scheduler, ready, num_prefill_tokens):
+        return ready, []
+    turns = {request: turn for turn, request in enumerate(held_back)}
+    ready.sort(key=lambda decode: turns.get(decode[2], len(turns)))
+    return ready[:share], ready[share:]
 
 
 def _ready_decodes(running: list[Any], next_step: int) -> list[_Decode]:
@@ -169,6 +179,12 @@ def _blocked_queue(scheduler: Any) -> Any:
     """vLLM's second waiting queue: requests that hold KV blocks or were skipped."""
     name = "kv_holding_waiting" if hasattr(scheduler, "kv_holding_waiting") else "skipped_waiting"
     return getattr(scheduler, name)
+
+
+def _num_seats(scheduler: Any) -> int:
+    """How many more requests vLLM would let run."""
+    taken = len(scheduler.running) + int(scheduler.num_waiting_for_streaming_input)
+    return max(admission_limit(scheduler) - taken, 0)
 
 
 def admission_attribute(scheduler: Any) -> str:
