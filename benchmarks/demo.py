@@ -1,4 +1,7 @@
-"""Serve a real model with stock vLLM and with SARATHI, and compare what a client sees."""
+"""Serve a real model with stock vLLM and with SARATHI, and compare what a client sees.
+
+Both servers live side by side and take turns, so that whatever else the machine does meets both.
+"""
 
 import argparse
 import asyncio
@@ -7,7 +10,7 @@ import os
 import re
 import shlex
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -25,42 +28,26 @@ from vllm_sarathi.metrics.latency import percentile
 RESULTS = Path(__file__).parent / "results"
 COMMON = ("--dtype", "float32", "--max-model-len", "4096", "--no-enable-prefix-caching")
 SIDES = {"stock": (), "sarathi": ("--scheduler", "sarathi")}
-ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "INFO"}
+TURNS = (("stock", 0), ("sarathi", 0), ("sarathi", 1), ("stock", 1))  # with the load's seed
+ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "INFO"}
 QUESTION = "In one sentence: why is the sky blue?"
 console = Console()
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One server's result.
-
-    Attributes:
-        command: what served.
-        result: what the load saw.
-        answer: the model's answer to a question.
-        metrics: our samples on its /metrics.
-    """
-
-    command: tuple[str, ...]
-    result: LoadResult
-    answer: str
-    metrics: list[str]
+def start(stack: ExitStack, model: str, flags: tuple[str, ...]) -> Server:
+    """A server that has answered, and compiled what a first long prompt compiles."""
+    with console.status(f"starting vllm serve {shlex.join(flags)}"):
+        server = stack.enter_context(serve(model, flags))
+    with console.status("warming up"):
+        answer = asyncio.run(warm_up(server, model))
+    console.print(f"[bold]{QUESTION}[/bold]\n{answer.text.strip()}")
+    return server
 
 
-def measure(model: str, flags: tuple[str, ...], load: MixedLoad) -> Side:
-    with ExitStack() as stack:
-        with console.status(f"starting vllm serve {shlex.join(flags)}"):
-            server = stack.enter_context(serve(model, flags))
-        with console.status("warming up"):
-            answer = asyncio.run(warm_up(server, model, load))
-        result = run_with_progress(server, model, load)
-        return Side(server.command, result, answer.text.strip(), server.scrape("vllm_sarathi:"))
-
-
-async def warm_up(server: Server, model: str, load: MixedLoad) -> Stream:
-    """Compile what a first long prompt compiles, and ask a question."""
+async def warm_up(server: Server, model: str) -> Stream:
+    """Send a long prompt, then ask a question."""
     async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
-        await ask(client, model, "warm " * load.long_words, 4)
+        await ask(client, model, "warm " * MixedLoad().long_words, 4)
         return await ask(client, model, QUESTION, 60, ignore_eos=False)
 
 
@@ -72,9 +59,9 @@ def run_with_progress(server: Server, model: str, load: MixedLoad) -> LoadResult
         return asyncio.run(run_load(server.url, model, load, lambda _: progress.advance(task)))
 
 
-def figures(result: LoadResult) -> dict[str, float | None]:
-    """The table's rows."""
-    times = [stream.times for stream in result.streams]
+def figures(*turns: LoadResult) -> dict[str, float | None]:
+    """The table's rows, over all turns of a server."""
+    times = [stream.times for turn in turns for stream in turn.streams]
     ttfts = [1e3 * t.ttft_s for t in times if t.ttft_s is not None]
     tbts = [1e3 * gap for t in times for gap in t.tbts_s]
     return {
@@ -83,15 +70,16 @@ def figures(result: LoadResult) -> dict[str, float | None]:
         "TBT p50, ms": percentile(tbts, 50),
         "TBT p99, ms": percentile(tbts, 99),
         "TBT max, ms": percentile(tbts, 100),
-        "output tokens/s": result.num_tokens / (result.ended_s - result.began_s),
+        "output tokens/s": sum(turn.num_tokens for turn in turns)
+        / sum(turn.ended_s - turn.began_s for turn in turns),
     }
 
 
-def comparison(sides: dict[str, Side]) -> Table:
+def comparison(found: dict[str, dict[str, float | None]]) -> Table:
     table = Table(title="The same load, stock vLLM and SARATHI")
-    for name, justify in (("", "left"), *((name, "right") for name in sides), ("ratio", "right")):
+    for name, justify in (("", "left"), *((name, "right") for name in found), ("ratio", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    stock, ours = (figures(side.result) for side in sides.values())
+    stock, ours = found.values()
     for name in stock:
         before, after = stock[name] or float("nan"), ours[name] or float("nan")
         table.add_row(name, f"{before:.1f}", f"{after:.1f}", f"{before / after:.2f}")
@@ -129,24 +117,31 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     load = MixedLoad(num_long=arguments.num_long)
     extra = {"stock": arguments.stock_args, "sarathi": arguments.sarathi_args}
-    sides = {}
-    for name, flags in SIDES.items():
-        console.rule(name)
-        sides[name] = measure(arguments.model, (*COMMON, *flags, *extra[name]), load)
-        console.print(f"[bold]{QUESTION}[/bold]\n{sides[name].answer}")
-    console.print(comparison(sides), scraped(sides["sarathi"].metrics))
+    turns: dict[str, list[LoadResult]] = {name: [] for name in SIDES}
+    with ExitStack() as stack:
+        servers = {}
+        for name, flags in SIDES.items():
+            console.rule(name)
+            servers[name] = start(stack, arguments.model, (*COMMON, *flags, *extra[name]))
+        for name, seed in TURNS:
+            console.rule(f"{name}, load {seed}")
+            asked = replace(load, seed=seed)
+            turns[name].append(run_with_progress(servers[name], arguments.model, asked))
+        metrics = servers["sarathi"].scrape("vllm_sarathi:")
+    found = {name: figures(*results) for name, results in turns.items()}
+    console.print(comparison(found), scraped(metrics))
     arguments.output.mkdir(parents=True, exist_ok=True)
     raw = provenance(model=Path(arguments.model).name, environment=ENVIRONMENT) | {
         name: {
-            "command": shlex.join(side.command),
-            "figures": figures(side.result),
-            **side.result.as_json(),
-            "metrics": [without_common_labels(sample) for sample in side.metrics],
+            "command": shlex.join(servers[name].command),
+            "figures": found[name],
+            "turns": [result.as_json() for result in results],
         }
-        for name, side in sides.items()
+        for name, results in turns.items()
     }
+    raw["metrics"] = [without_common_labels(sample) for sample in metrics]
     (arguments.output / "demo.json").write_text(json.dumps(raw, indent=1))
-    draw({name: side.result for name, side in sides.items()}, arguments.output / "demo.png")
+    draw({name: results[0] for name, results in turns.items()}, arguments.output / "demo.png")
     console.print(f"Raw times and the picture of them are in {arguments.output}.")
 
 

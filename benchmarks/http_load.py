@@ -32,9 +32,9 @@ class MixedLoad:
     """
 
     num_streams: int = 4
-    chats_per_stream: int = 8
+    chats_per_stream: int = 4
     chat_tokens: int = 60
-    num_long: int = 8
+    num_long: int = 4
     long_words: int = 1000
     long_tokens: int = 16
     first_long_s: float = 2.0

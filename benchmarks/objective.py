@@ -6,7 +6,6 @@ HTTP, so that whatever else the machine does meets them all.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import shlex
@@ -16,11 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from demo import COMMON, ENVIRONMENT, RESULTS, console, figures, run_with_progress, warm_up
+from demo import COMMON, ENVIRONMENT, RESULTS, console, figures, run_with_progress, start
 from http_load import LoadResult, MixedLoad
 from model import DEFAULT_MODEL
 from provenance import provenance
-from server import Server, serve
 
 BUDGETS = (64, 128, 256, 512, 1024)
 STOCK, OURS = "stock", "sarathi"
@@ -40,14 +38,6 @@ def late_share(result: LoadResult, tbt_ms: float) -> float:
     """Share of gaps between tokens that were longer than the objective."""
     gaps = [gap for stream in result.streams for gap in stream.times.tbts_s]
     return sum(1e3 * gap > tbt_ms for gap in gaps) / len(gaps)
-
-
-def start(stack: ExitStack, model: str, flags: tuple[str, ...]) -> Server:
-    """A server that has answered a long prompt and a question."""
-    with console.status(f"starting vllm serve {shlex.join(flags)}"):
-        server = stack.enter_context(serve(model, flags))
-        asyncio.run(warm_up(server, model, LOAD))
-    return server
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -82,9 +72,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--output", type=Path, default=RESULTS / "objective.json", metavar="FILE")
     arguments = parser.parse_args()
-    environment = ENVIRONMENT | {"VLLM_CPU_KVCACHE_SPACE": "1"}  # many servers, one machine
-    os.environ.update(environment)
-    raw = provenance(model=Path(arguments.model).name, environment=environment)
+    os.environ.update(ENVIRONMENT)
+    raw = provenance(model=Path(arguments.model).name, environment=ENVIRONMENT)
     runs: list[dict[str, Any]] = []
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
