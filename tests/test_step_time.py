@@ -54,6 +54,17 @@ def test_a_tile_cliff_is_learned_where_it_is_met() -> None:
     assert model.predict(above) / model.predict(below) > 1.2
 
 
+def test_a_batch_between_decodes_alone_and_large_chunks_is_predicted_without_having_run() -> None:
+    def roofline(work: StepWork) -> float:
+        return 20e-6 * max(work.num_tokens, 250)
+
+    model = StepTimeModel()
+    for i in range(200):
+        work = StepWork(40 if i % 2 else 1500 + 4 * i)
+        model.observe(work, roofline(work))
+    assert model.predict(StepWork(512)) == pytest.approx(roofline(StepWork(512)), rel=0.10)
+
+
 def test_a_machine_that_changes_is_followed() -> None:
     model = taught()
     for work in batches(400, seed=3):

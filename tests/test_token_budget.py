@@ -59,6 +59,16 @@ def test_prefill_is_spread_evenly_over_the_batches_that_it_takes_anyway() -> Non
     assert budget(view(10, 720)) == (730, BatchLimit.MAXIMUM)
 
 
+def test_a_cliff_met_on_the_way_up_does_not_end_it() -> None:
+    class CheapBelow257(Known):
+        def predict(self, work: StepWork) -> float:
+            return 4e-5 * work.num_tokens * (1.4 if work.num_tokens > 256 else 1.0)
+
+    seen = view(10, 9000)
+    assert SloTokenBudget(CheapBelow257(largest_seen=512), 0.06)(seen)[0] > 512
+    assert SloTokenBudget(CheapBelow257(largest_seen=1024), 0.06)(seen)[0] == 256
+
+
 def test_without_decodes_the_whole_budget_is_used() -> None:
     assert chosen(0.001, view(0, 9000)) == (2048, BatchLimit.MAXIMUM)
 

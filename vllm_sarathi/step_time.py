@@ -1,6 +1,7 @@
 """How long a step takes, learned from the steps that ran.
 
-time = (base + a x tokens + b x chunk context + c x decode context) x correction(tokens)
+time = (base + a x tokens + b x tokens beyond the ridge + c x chunk context
+        + d x decode context) x correction(tokens)
 
 The coefficients are a non-negative least-squares fit of relative errors over a
 window that forgets slowly. Kernels work in tiles, so that a few tokens more may
@@ -11,6 +12,7 @@ learns such cliffs where the engine meets them.
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from math import isfinite
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +29,11 @@ BATCH_SIZES = (
 )
 """Batch sizes worth telling apart, in tokens: multiples of every common tile among them."""
 
-_SCALE = np.array([1.0, 1e-3, 1e-7, 1e-6])
+_RIDGE_TOKENS = 256
+"""Where a GPU's reading of weights stops hiding what tokens cost: 150 to 300 of them on
+present ones (the roofline in Sarathi-Serve, arXiv 2403.02310, section 3.1)."""
+
+_NUM_FEATURES = 5
 _MEMORY_STEPS = 500.0
 _PRIOR_WEIGHT = 0.01
 _CORRECTION_RATE = 0.05
@@ -67,9 +73,11 @@ class StepTimeModel:
     num_observed: int = 0
     largest_seen: int = 0
     safety: ErrorQuantile = field(default_factory=lambda: ErrorQuantile(0.99))
-    _moments: NDArray[np.float64] = field(default_factory=lambda: np.zeros((4, 4)))
-    _targets: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
-    _weights: list[float] = field(default_factory=lambda: [0.0] * 4)
+    _moments: NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros((_NUM_FEATURES, _NUM_FEATURES))
+    )
+    _targets: NDArray[np.float64] = field(default_factory=lambda: np.zeros(_NUM_FEATURES))
+    _weights: list[float] = field(default_factory=lambda: [0.0] * _NUM_FEATURES)
     _corrections: dict[int, tuple[float, int]] = field(default_factory=dict)
     _outliers: int = 0
 
@@ -129,7 +137,7 @@ class StepTimeModel:
         self.num_observed = 0
 
     def _learn(self, work: StepWork, duration_s: float) -> None:
-        row = np.array((1.0, *work)) * _SCALE / duration_s
+        row = np.array(_features(work)) / duration_s
         keep = 1 - 1 / min(self.num_observed + 2.0, _MEMORY_STEPS)
         self._moments = keep * self._moments + np.outer(row, row)
         self._targets = keep * self._targets + row
@@ -151,13 +159,14 @@ class StepTimeModel:
             self._corrections[size] = (old + rate * (ratio - old), count + 1)
 
     def _linear(self, work: StepWork) -> float:
-        base, per_token, per_chunk_context, per_decode_context = self._weights
-        return (
-            base
-            + per_token * 1e-3 * work.num_tokens
-            + per_chunk_context * 1e-7 * work.chunk_context
-            + per_decode_context * 1e-6 * work.decode_context
-        )
+        return float(sum(map(mul, self._weights, _features(work))))
+
+
+def _features(work: StepWork) -> tuple[float, ...]:
+    """What a step's time is linear in, each of a size around 1."""
+    num_tokens, chunk_context, decode_context = work
+    beyond = max(num_tokens - _RIDGE_TOKENS, 0)
+    return 1.0, 1e-3 * num_tokens, 1e-3 * beyond, 1e-7 * chunk_context, 1e-6 * decode_context
 
 
 def _size_class(num_tokens: int) -> int:

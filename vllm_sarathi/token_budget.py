@@ -41,7 +41,8 @@ class SloTokenBudget:
 
     On one stage that is the batch with most tokens per second, not the largest
     that fits: that one may lie just past a tile cliff. Without decodes nobody
-    waits, and the whole budget is used.
+    waits, and the whole budget is used. What is larger than any batch seen is tried as
+    soon as it should fit, for its rate can only be guessed.
 
     Over several micro-batches it follows the pipeline: ``micro_batch.pipeline_cost_s``.
 
@@ -87,7 +88,7 @@ class SloTokenBudget:
                 limit = BatchLimit.OBJECTIVE
                 break
             largest, cost_s = work, self._cost_s(view, work, predicted_s)
-            if cost_s <= least_s * _WORTH:
+            if cost_s <= least_s * _WORTH or self._is_untried(work):
                 best = work
             least_s = min(least_s, cost_s)
         if best is not largest:
@@ -113,6 +114,10 @@ class SloTokenBudget:
             context = work.chunk_context * rest / chunk
             total_s += self.model.predict(StepWork(decodes + rest, context, work.decode_context))
         return total_s / (prefill + (num_batches + bool(rest)) * decodes)
+
+    def _is_untried(self, work: StepWork) -> bool:
+        """Whether a batch may teach more than its rate is worth."""
+        return self.num_micro_batches == 1 and work.num_tokens > self.model.largest_seen
 
     def _trusted(self, view: StepView) -> int:
         """Largest batch that the model may be asked about: some more than it has seen."""
