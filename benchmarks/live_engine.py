@@ -1,5 +1,6 @@
 """An engine in a process of its own, which runs loads as they are asked for."""
 
+import os
 import random
 import time
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ class Load:
         return times
 
 
-def serve(pipe: Connection, arguments: dict[str, Any]) -> None:
+def serve(pipe: Connection, arguments: dict[str, Any], environment: dict[str, str]) -> None:
     """Run loads as they are asked for."""
+    os.environ.update(environment)
     from vllm import LLM
 
     llm = LLM(**arguments)
@@ -77,22 +79,33 @@ class LiveEngine:
     Args:
         name: what errors call it.
         arguments: of vLLM's ``LLM``.
+        environment: variables that only this engine sees.
 
     Raises:
         RuntimeError: it did not start in time.
     """
 
-    def __init__(self, name: str, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, arguments: dict[str, Any], environment: dict[str, str] | None = None
+    ) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, arguments))
+        self.process = context.Process(target=serve, args=(theirs, arguments, environment or {}))
         self.process.start()
         if not self.pipe.poll(START_LIMIT_S) or self.pipe.recv() != "ready":
             raise RuntimeError(f"the engine {name!r} did not start")
 
     def run(self, load: Load, seed: int) -> tuple[float, list[list[int]]]:
         """Seconds that a load takes, and its tokens."""
+        self.begin(load, seed)
+        return self.end()
+
+    def begin(self, load: Load, seed: int) -> None:
+        """Start a load and go on."""
         self.pipe.send((load, seed))
+
+    def end(self) -> tuple[float, list[list[int]]]:
+        """Wait for the load that was begun: seconds that it took, and its tokens."""
         found: tuple[float, list[list[int]]] = self.pipe.recv()
         return found
 

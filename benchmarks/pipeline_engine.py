@@ -3,13 +3,19 @@
 Both engines live through the whole run, and each load goes to one and then to the other,
 so that whatever else the machine does meets both. On CPUs each stage has its share of the
 cores.
+
+Two bounds stand beside decode-heavy loads. One is a stage's share of the requests alone in
+stock's pipeline, all but one stage idle. The other knows what busy cores take from each
+other: each share of the cores has an engine without a pipeline, and all run a share of the
+requests at once, which is the same work on each core with no bubble at all (CPUs only).
 """
 
 import argparse
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise, product
 from pathlib import Path
@@ -27,7 +33,7 @@ SIDES = {"stock": {}, "sarathi": {"scheduler_cls": "sarathi"}}
 # What is compared is throughput, so ours is told no objective, as stock vLLM has none.
 SETTINGS = {"sarathi": {"tbt_slo_ms": None}}
 DECODE_HEAVY = (Load(16, 64, 128), Load(32, 64, 128))
-HALF = {load: Load(load.num_requests // 2, 64, 128) for load in DECODE_HEAVY}
+CORES = "VLLM_CPU_OMP_THREADS_BIND"
 LOADS = (*DECODE_HEAVY, Load(8, 512, 64), Load(16, 256, 64, rate=2.0), Load(1, 64, 64))
 
 
@@ -41,7 +47,7 @@ def environment(stages: int) -> dict[str, str]:
         cores = sorted(os.sched_getaffinity(0))
         ends = [len(cores) * stage // stages for stage in range(stages + 1)]
         shares = [",".join(map(str, cores[a:b])) for a, b in pairwise(ends)]
-        told |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "|".join(shares)}
+        told |= {"VLLM_CPU_KVCACHE_SPACE": "1", CORES: "|".join(shares)}
     return {name: os.environ.get(name, value) for name, value in told.items()}
 
 
@@ -58,52 +64,65 @@ def engine_arguments(name: str, model: str, stages: int) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def engines(model: str, stages: int) -> Iterator[dict[str, LiveEngine]]:
-    """Both engines, one started after the other."""
-    sides: dict[str, LiveEngine] = {}
-    try:
-        for name in SIDES:
-            with Console().status(f"starting {name}"):
-                sides[name] = LiveEngine(name, engine_arguments(name, model, stages))
-        yield sides
-    finally:
-        for side in sides.values():
-            side.stop()
+def start(stack: ExitStack, name: str, model: str, stages: int, **environment: str) -> LiveEngine:
+    """An engine that lives as long as the stack."""
+    with Console().status(f"starting {name}, {stages} stages"):
+        engine = LiveEngine(name, engine_arguments(name, model, stages), environment)
+    stack.callback(engine.stop)
+    return engine
 
 
-def pairs(sides: dict[str, LiveEngine], num_pairs: int) -> Iterator[dict[str, Any]]:
+def pairs(
+    sides: dict[str, LiveEngine], singles: list[LiveEngine], stages: int, num_pairs: int
+) -> Iterator[dict[str, Any]]:
     """Each load on both engines, in turns; the first round warms up and is not given."""
     for seed, load in track(list(product(range(num_pairs + 1), LOADS)), "pairs"):
         order = list(sides) if seed % 2 else list(sides)[::-1]
         found = {name: sides[name].run(load, seed) for name in order}
-        half_s = sides["stock"].run(HALF[load], seed)[0] if load in HALF else None
+        bounds = {}
+        if load in DECODE_HEAVY:
+            share = replace(load, num_requests=load.num_requests // stages)
+            bounds = {
+                "stock_share_s": at_once([sides["stock"]], share, seed),
+                "singles_share_s": at_once(singles, share, seed),
+            }
         if seed:
             yield {
                 "load": load.name,
                 "seed": seed,
                 **{f"{name}_s": duration_s for name, (duration_s, _) in found.items()},
-                "stock_half_batch_s": half_s,
+                **bounds,
                 "equal_tokens": found["stock"][1] == found["sarathi"][1],
             }
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Markdown: medians, and the median ratio of a pair beside its bound.
+def at_once(engines: list[LiveEngine], load: Load, seed: int) -> float | None:
+    """Seconds until all engines have run a load, or None without any."""
+    for engine in engines:
+        engine.begin(load, seed)
+    return max((engine.end()[0] for engine in engines), default=None)
 
-    A full batch on two stages in turn can be no faster than two half batches at once.
-    """
-    rows = ["| load | stock, s | sarathi, s | ratio | bound |", "|---|---|---|---|---|"]
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown: medians, and the median ratio of a pair beside its bounds."""
+    head = ("load", "stock, s", "sarathi, s", "ratio", "bound, others idle", "bound, all busy")
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for load in dict.fromkeys(pair["load"] for pair in found):
         same = [pair for pair in found if pair["load"] == load]
-        ratios = [pair["stock_s"] / pair["sarathi_s"] for pair in same]
-        bounds = [p["stock_s"] / p["stock_half_batch_s"] for p in same if p["stock_half_batch_s"]]
+        ratios = speedups(same, "sarathi_s")
         cells = [f"{median(pair[f'{side}_s'] for pair in same):.2f}" for side in SIDES]
         cells += [f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"]
-        cells += [f"{median(bounds):.2f}" if bounds else ""]
+        for bound in ("stock_share_s", "singles_share_s"):
+            most = speedups(same, bound)
+            cells += [f"{median(most):.2f}" if most else ""]
         rows.append(f"| {load} | {' | '.join(cells)} |")
     num_equal = sum(pair["equal_tokens"] for pair in found)
     return "\n".join([*rows, "", f"Equal tokens in {num_equal} of {len(found)} pairs."])
+
+
+def speedups(found: list[dict[str, Any]], than: str) -> list[float]:
+    """How much longer stock's pipeline took, in each pair that has both times."""
+    return [pair["stock_s"] / pair[than] for pair in found if pair.get(than)]
 
 
 def main() -> None:
@@ -120,8 +139,14 @@ def main() -> None:
     raw = provenance(model=Path(arguments.model).name, stages=arguments.stages, environment=told)
     raw["pairs"] = []
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with engines(arguments.model, arguments.stages) as sides:
-        for pair in pairs(sides, arguments.pairs):
+    with ExitStack() as stack:
+        sides = {name: start(stack, name, arguments.model, arguments.stages) for name in SIDES}
+        singles = [
+            start(stack, "stock", arguments.model, 1, **{CORES: cores})
+            for cores in told.get(CORES, "").split("|")
+            if cores
+        ]
+        for pair in pairs(sides, singles, arguments.stages, arguments.pairs):
             raw["pairs"].append(pair)
             arguments.output.write_text(json.dumps(raw, indent=1))
     arguments.output.with_suffix(".md").write_text(table(raw["pairs"]) + "\n")

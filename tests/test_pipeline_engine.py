@@ -2,7 +2,7 @@
 
 import pipeline_engine
 import pytest
-from pipeline_engine import environment
+from pipeline_engine import environment, table
 
 CORES = "VLLM_CPU_OMP_THREADS_BIND"
 
@@ -27,3 +27,12 @@ def test_a_variable_that_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_said_of_cores_where_vllm_runs_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_engine, "version", lambda _: "0.32.0")
     assert CORES not in environment(2)
+
+
+@pytest.mark.parametrize(("all_busy", "shown"), [(2.0, "2.00 | 1.50"), (None, "2.00 |  |")])
+def test_bounds_stand_beside_the_ratio_where_they_were_measured(
+    all_busy: float | None, shown: str
+) -> None:
+    pair = {"load": "16 x 64", "stock_s": 3.0, "sarathi_s": 2.5, "equal_tokens": True}
+    rows = table([pair | {"stock_share_s": 1.5, "singles_share_s": all_busy}])
+    assert f"| 3.00 | 2.50 | 1.20 (1.20 to 1.20) | {shown}" in rows
