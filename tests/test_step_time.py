@@ -65,6 +65,12 @@ def test_a_batch_between_decodes_alone_and_large_chunks_is_predicted_without_hav
     assert model.predict(StepWork(512)) == pytest.approx(roofline(StepWork(512)), rel=0.10)
 
 
+def test_a_size_whose_first_step_was_an_outlier_counts_as_seen() -> None:
+    model = taught()
+    model.observe(StepWork(4096), 100.0)
+    assert model.largest_seen == 4096
+
+
 def test_a_machine_that_changes_is_followed() -> None:
     model = taught()
     for work in batches(400, seed=3):

@@ -66,7 +66,7 @@ class StepTimeModel:
 
     Attributes:
         num_observed: steps learned from.
-        largest_seen: most tokens of a step learned from.
+        largest_seen: most tokens of a step that ended.
         safety: factor under which most measured times stay.
     """
 
@@ -108,6 +108,7 @@ class StepTimeModel:
         if not (isfinite(duration_s) and duration_s > 0 and work.num_tokens > 0):
             return None
         predicted_s = self.predict(work)
+        self.largest_seen = max(self.largest_seen, work.num_tokens)
         ratio = duration_s / predicted_s if predicted_s > 0 else None
         if ratio is not None and self.is_warm:
             self.safety.observe(ratio)
@@ -116,7 +117,6 @@ class StepTimeModel:
         self._learn(work, duration_s)
         self._correct(work, duration_s)
         self.num_observed += 1
-        self.largest_seen = max(self.largest_seen, work.num_tokens)
         return ratio
 
     def _is_outlier(self, ratio: float) -> bool:
@@ -179,8 +179,8 @@ def non_negative_fit(
 ) -> NDArray[np.float64]:
     """Solve the normal equations of least squares with no coefficient below 0.
 
-    Drops the most negative coefficient until none is left: exact for the few
-    features here in all but contrived cases.
+    Drops the most negative coefficient until none is left: not always the best
+    fit, but close to it for so few features, and fast.
 
     Args:
         moments: (n, n) positive definite.
