@@ -89,6 +89,23 @@ def test_default_batches_shrink_to_a_small_engine() -> None:
     limits(SarathiConfig(), max_num_batched_tokens=128)
 
 
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        ({"preset": "decode-maximal"}, 128),
+        ({"preset": "decode-maximal", "chunk_size": 64}, 64),
+        ({"preset": "decode-maximal", "tile_size": 32}, 32),
+        ({"preset": "decode-maximal", "tile_size": None}, 1),
+        ({"preset": "stall-free"}, 1),
+        ({}, 1),
+    ],
+)
+def test_decode_maximal_batches_are_whole_tiles_unless_told_otherwise(
+    settings: dict[str, object], tokens: int
+) -> None:
+    assert SarathiConfig.from_mapping(settings).batch_multiple == tokens
+
+
 def test_an_engine_that_does_not_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="enable_chunked_prefill=False"):
         limits(SarathiConfig(), enable_chunked_prefill=False)

@@ -14,6 +14,7 @@ PositiveMs = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 DEFAULT_CHUNK_SIZE = 256
 DEFAULT_TOKEN_BUDGET = 512
+DEFAULT_TILE_SIZE = 128
 
 _NOT_AVAILABLE_YET = (
     "order",
@@ -49,8 +50,8 @@ class SarathiConfig(BaseModel):
     )
     tile_size: PositiveTokens | Literal["auto"] | None = Field(
         "auto",
-        description="A batch with prefill is a multiple of this. "
-        '"auto" learns tiles under "slo"; null, and "auto" otherwise, mean no rounding.',
+        description='A batch with prefill is a multiple of this. "auto" learns tiles under "slo" '
+        'and is 128, or a smaller chunk_size, under "decode-maximal"; null: no rounding.',
     )
     max_prefills_per_batch: PositiveTokens | None = Field(
         None, description="Most prefill chunks in one batch; null for no limit."
@@ -163,6 +164,14 @@ class SarathiConfig(BaseModel):
         if self.preset == "stall-free":
             return self.token_budget or DEFAULT_TOKEN_BUDGET
         return sys.maxsize
+
+    @property
+    def batch_multiple(self) -> int:
+        """Tokens that a batch with prefill is a multiple of; 1 where none is set."""
+        if isinstance(self.tile_size, int):
+            return self.tile_size
+        is_fixed = self.tile_size == "auto" and self.preset == "decode-maximal"
+        return min(DEFAULT_TILE_SIZE, self.batch_tokens) if is_fixed else 1
 
     @property
     def _batch_setting(self) -> str:

@@ -47,9 +47,8 @@ def policy(
         num_stages: pipeline stages.
         num_micro_batches: batches over which work is spread evenly.
     """
-    tile_size = config.tile_size if isinstance(config.tile_size, int) else 1
     if config.preset == "decode-maximal":
-        return Policy(DecodeMaximal(config.batch_tokens, tile_size, min_prefill_tokens))
+        return Policy(DecodeMaximal(config.batch_tokens, config.batch_multiple, min_prefill_tokens))
     model = StepTimeModel()
     budget = playback = None
     if config.preset == "slo" and (config.tbt_slo_ms is not None or num_micro_batches > 1):
@@ -61,7 +60,7 @@ def policy(
             playback = Playback(tbt_s)
     builder = StallFree(
         budget or FixedTokenBudget(config.batch_tokens),
-        tile_size,
+        config.batch_multiple,
         config.max_prefills_per_batch,
         min_prefill_tokens,
     )
