@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from engineless import model_folder
-from prometheus_client import REGISTRY
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -82,8 +81,11 @@ def test_the_alias_takes_the_class_that_fits_async_scheduling(
         assert made.scheduler_config.get_scheduler_cls() is expected
 
 
-def test_the_synchronous_class_by_name_turns_async_scheduling_off() -> None:
-    arguments = parse("--scheduler-cls", "vllm_sarathi.SarathiScheduler")
+@pytest.mark.parametrize("cls", ["vllm_sarathi.SarathiScheduler", SarathiScheduler])
+def test_the_synchronous_class_turns_async_scheduling_off(cls: str | type) -> None:
+    arguments = EngineArgs(
+        model=model_folder(), skip_tokenizer_init=True, max_model_len=8192, scheduler_cls=cls
+    )
     arguments.create_engine_config()
     assert arguments.async_scheduling is False
 
@@ -115,10 +117,11 @@ def test_settings_join_those_of_additional_config() -> None:
         (("--sarathi-config", '{"budget": 5}'), "'budget' is unknown"),
         (("--sarathi-tile-size", "99999"), "above max_num_batched_tokens"),
         (("--no-enable-chunked-prefill",), "enable_chunked_prefill=False"),
+        (("--scheduler-cls", "vllm_sarathi.SarathiSheduler"), "SarathiSheduler"),
     ],
 )
 def test_a_bad_setting_is_refused_before_anything_loads(flags: tuple[str, ...], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, AttributeError), match=said):
         configuration("--scheduler", "sarathi", *flags)
 
 
@@ -133,6 +136,13 @@ def test_a_bad_setting_is_refused_before_anything_loads(flags: tuple[str, ...], 
 def test_contradictions_are_refused(flags: tuple[str, ...], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse(*flags)
+
+
+def test_settings_for_stock_vllm_are_refused_wherever_they_come_from() -> None:
+    with pytest.raises(ValueError, match="need scheduler='sarathi'"):
+        configuration("--additional-config", '{"sarathi": {"tbt_slo_ms": 50}}')
+    own = parse("--additional-config", '{"sarathi": {}}', "--scheduler-cls", "my.Scheduler")
+    assert own.additional_config == {"sarathi": {}}
 
 
 def test_keywords_of_our_llm_become_engine_arguments() -> None:
@@ -215,4 +225,4 @@ def test_flags_that_are_absent_leave_a_namespace_of_other_origin_alone() -> None
     plugin.register()
     arguments = EngineArgs.from_cli_args(argparse.Namespace(model=model_folder()))
     assert arguments.scheduler_cls is None
-    assert REGISTRY is not None
+    assert arguments.additional_config == {}

@@ -60,7 +60,7 @@ def with_scheduler(
     elif scheduler == "default" and scheduler_cls is not None:
         raise ValueError(f"scheduler='default' contradicts scheduler_cls={scheduler_cls!r}")
     if settings and not is_ours(scheduler_cls):
-        raise ValueError(f"sarathi settings {dict(settings)} need scheduler='sarathi'")
+        raise ValueError(_needs_scheduler(settings))
     config = dict(additional_config)
     if settings:
         carried = SarathiConfig.require_mapping(config.get(SETTINGS_KEY, {}))
@@ -75,6 +75,15 @@ def is_ours(scheduler_cls: str | type | None) -> bool:
     if isinstance(scheduler_cls, str):
         return scheduler_cls == "sarathi" or scheduler_cls.startswith("vllm_sarathi.")
     return scheduler_cls is not None and scheduler_cls.__module__.startswith("vllm_sarathi.")
+
+
+def _is_sync(scheduler_cls: str | type) -> bool:
+    name = scheduler_cls if isinstance(scheduler_cls, str) else scheduler_cls.__name__
+    return name.rsplit(".", 1)[-1] == "SarathiScheduler"
+
+
+def _needs_scheduler(settings: Any) -> str:
+    return f"sarathi settings {settings!r} need scheduler='sarathi' or scheduler_cls='sarathi'"
 
 
 def _with_flags(add_cli_args: Any) -> Any:
@@ -142,13 +151,16 @@ def _with_flag_values(from_cli_args: Any) -> Any:
 def _with_alias(create_engine_config: Any) -> Any:
     @functools.wraps(create_engine_config)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        settings = (self.additional_config or {}).get(SETTINGS_KEY)
+        if self.scheduler_cls is None and settings:
+            raise ValueError(_needs_scheduler(settings))
         if not is_ours(self.scheduler_cls):
             return create_engine_config(self, *args, **kwargs)
         import vllm
 
         check_vllm_version(vllm.__version__)
-        SarathiConfig.from_mapping((self.additional_config or {}).get(SETTINGS_KEY, {}))
-        if self.scheduler_cls == _SYNC_CLASS and self.async_scheduling is None:
+        SarathiConfig.from_mapping({} if settings is None else settings)
+        if _is_sync(self.scheduler_cls) and self.async_scheduling is None:
             self.async_scheduling = False
         config = create_engine_config(self, *args, **kwargs)
         _activate(config)
@@ -164,6 +176,7 @@ def _activate(config: Any) -> None:
     scheduler = config.scheduler_config
     if scheduler.scheduler_cls == "sarathi":
         scheduler.scheduler_cls = _ASYNC_CLASS if scheduler.async_scheduling else _SYNC_CLASS
+    scheduler.get_scheduler_cls()  # a class that does not exist is told before anything loads
     SarathiConfig.from_mapping(config.additional_config.get(SETTINGS_KEY, {})).check_limits(
         max_num_batched_tokens=scheduler.max_num_batched_tokens,
         enable_chunked_prefill=scheduler.enable_chunked_prefill,
