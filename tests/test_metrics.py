@@ -1,4 +1,5 @@
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -114,5 +115,7 @@ def test_the_folder_is_shared_once_and_removed_by_the_process_that_made_it(
 
 def test_without_a_server_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(exporter.DIRECTORY_VARIABLE, raising=False)
+    num_threads = threading.active_count()
     writer = exporter.EngineMetricsWriter(CollectorRegistry(), "engine-0")
     writer.touch()
+    assert threading.active_count() == num_threads

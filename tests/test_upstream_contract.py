@@ -11,8 +11,13 @@ from engineless import Engine
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
-from vllm.v1.core.sched.request_queue import FCFSRequestQueue, PriorityRequestQueue
+from vllm.v1.core.sched.request_queue import (
+    FCFSRequestQueue,
+    PriorityRequestQueue,
+    SchedulingPolicy,
+)
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 SCHEDULER_ATTRIBUTES = {
@@ -27,7 +32,7 @@ SCHEDULER_ATTRIBUTES = {
     "need_mamba_block_aligned_split": bool,
     "block_size": int,
     "log_stats": bool,
-    "policy": object,
+    "policy": SchedulingPolicy,
     "parallel_config": object,
     "vllm_config": object,
     "scheduler_config": object,
@@ -38,6 +43,7 @@ SCHEDULER_ATTRIBUTES = {
 }
 REQUEST_ATTRIBUTES = (
     "request_id",
+    "num_tokens",
     "is_prefill_chunk",
     "num_computed_tokens",
     "num_output_placeholders",
@@ -60,6 +66,12 @@ def engine() -> Engine:
 @pytest.mark.parametrize("name", SCHEDULER_ATTRIBUTES)
 def test_the_scheduler_has(engine: Engine, name: str) -> None:
     assert isinstance(getattr(engine.scheduler, name), SCHEDULER_ATTRIBUTES[name])
+
+
+def test_requests_can_be_counted(engine: Engine) -> None:
+    running, waiting = engine.scheduler.get_request_counts()
+    assert engine.scheduler.has_unfinished_requests() is bool(running + waiting)
+    assert SchedulingPolicy.PRIORITY is not SchedulingPolicy.FCFS
 
 
 def test_a_waiting_queue_can_be_peeked_at(engine: Engine) -> None:
@@ -86,6 +98,7 @@ def test_the_other_configurations_have_what_metrics_and_budgets_need(engine: Eng
     config = engine.scheduler.vllm_config
     assert isinstance(config.additional_config, dict)
     assert isinstance(config.parallel_config.data_parallel_index, int)
+    assert isinstance(config.parallel_config.pipeline_parallel_size, int)
     assert config.model_config.served_model_name
     assert isinstance(config.cache_config.block_size, int)
     assert len(engine.scheduler.kv_cache_config.kv_cache_groups) == 1
@@ -115,6 +128,8 @@ def test_a_cache_that_holds_every_token_is_known_by_its_class(engine: Engine) ->
 def test_schedule_takes_no_argument_that_must_be_given(scheduler_class: type) -> None:
     parameters = list(inspect.signature(scheduler_class.schedule).parameters.values())[1:]
     assert all(parameter.default is not parameter.empty for parameter in parameters)
+    updated = list(inspect.signature(scheduler_class.update_from_output).parameters)
+    assert updated[:2] == ["self", "scheduler_output"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +140,7 @@ def test_schedule_takes_no_argument_that_must_be_given(scheduler_class: type) ->
         (SchedulerOutput, "scheduled_new_reqs"),
         (SchedulerOutput, "scheduled_cached_reqs"),
         (SchedulerOutput, "finished_req_ids"),
+        (SchedulerOutput, "preempted_req_ids"),
         (CachedRequestData, "resumed_req_ids"),
         (EngineArgs, "scheduler_cls"),
         (EngineArgs, "async_scheduling"),
@@ -133,6 +149,11 @@ def test_schedule_takes_no_argument_that_must_be_given(scheduler_class: type) ->
 )
 def test_the_dataclass_has_the_field(owner: Any, name: str) -> None:
     assert name in owner.__dataclass_fields__
+
+
+@pytest.mark.parametrize("name", ["request_id", "new_token_ids", "finish_reason"])
+def test_an_engines_answer_has(name: str) -> None:
+    assert name in EngineCoreOutput.__struct_fields__
 
 
 def test_engine_arguments_have_the_methods_that_the_plugin_wraps() -> None:
