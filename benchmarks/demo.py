@@ -20,7 +20,7 @@ from provenance import provenance
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from server import Server, serve
+from server import Server, memory_share, serve
 from timeline import draw
 
 from vllm_sarathi.metrics.latency import percentile
@@ -122,7 +122,8 @@ def main() -> None:
         servers = {}
         for name, flags in SIDES.items():
             console.rule(name)
-            servers[name] = start(stack, arguments.model, (*COMMON, *flags, *extra[name]))
+            flags = (*COMMON, *memory_share(len(SIDES)), *flags, *extra[name])
+            servers[name] = start(stack, arguments.model, flags)
         for name, seed in TURNS:
             console.rule(f"{name}, load {seed}")
             asked = replace(load, seed=seed)

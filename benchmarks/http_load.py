@@ -19,6 +19,8 @@ WORDS = ("river", "stone", "market", "engine", "winter", "paper", "garden", "sig
 class MixedLoad:
     """Chats that decode all the time, and long prompts that arrive among them.
 
+    Chats outlast the long prompts, so that tokens per second are what the server can do.
+
     Attributes:
         num_streams: chats at any one time; each that ends is followed by the next.
         chats_per_stream: chats that follow one another.
@@ -32,13 +34,13 @@ class MixedLoad:
     """
 
     num_streams: int = 4
-    chats_per_stream: int = 4
+    chats_per_stream: int = 6
     chat_tokens: int = 60
     num_long: int = 4
     long_words: int = 1000
     long_tokens: int = 16
     first_long_s: float = 2.0
-    long_every_s: float = 9.0
+    long_every_s: float = 6.0
     seed: int = 0
 
 
@@ -137,10 +139,10 @@ async def run_load(
         load: the load.
         on_answer: called at the end of each request, to show progress.
     """
-    words = random.Random(load.seed)
     result = LoadResult(load, time.monotonic())
 
     async def send(name: str, num_words: int, max_tokens: int) -> None:
+        words = random.Random(f"{load.seed}, {name}")  # whatever was sent before
         prompt = " ".join(words.choices(WORDS, k=num_words))
         stream = await ask(client, model, prompt, max_tokens)
         stream.name = name

@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,11 +18,10 @@ from demo import COMMON, ENVIRONMENT, RESULTS, console, figures, run_with_progre
 from http_load import LoadResult, MixedLoad
 from model import DEFAULT_MODEL
 from provenance import provenance
+from server import memory_share
 
 BUDGETS = (64, 128, 256, 512, 1024)
 STOCK, OURS = "stock", "sarathi"
-# Chats outlast the long prompts, so that tokens per second are what the server can do.
-LOAD = MixedLoad(chats_per_stream=6, num_long=4, long_every_s=6.0)
 SPEED, LATE = "output tokens/s", "late gaps"
 
 
@@ -73,19 +71,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "objective.json", metavar="FILE")
     arguments = parser.parse_args()
     os.environ.update(ENVIRONMENT)
+    asked = sides(arguments.budgets, arguments.tbt_slo_ms)
     raw = provenance(model=Path(arguments.model).name, environment=ENVIRONMENT)
     runs: list[dict[str, Any]] = []
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         servers = {
-            name: start(stack, arguments.model, (*COMMON, *flags))
-            for name, flags in sides(arguments.budgets, arguments.tbt_slo_ms).items()
+            name: start(stack, arguments.model, (*COMMON, *memory_share(len(asked)), *flags))
+            for name, flags in asked.items()
         }
         raw["commands"] = {name: shlex.join(server.command) for name, server in servers.items()}
         for seed in range(arguments.seeds):
             for name, server in servers.items():
                 console.print(f"seed {seed}, {name}")
-                result = run_with_progress(server, arguments.model, replace(LOAD, seed=seed))
+                result = run_with_progress(server, arguments.model, MixedLoad(seed=seed))
                 late = {LATE: late_share(result, arguments.tbt_slo_ms)}
                 runs.append({"side": name, "figures": figures(result) | late, **result.as_json()})
                 arguments.output.write_text(json.dumps(raw | {"runs": runs}))

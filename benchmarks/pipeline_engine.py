@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.progress import track
 
 RESULTS = Path(__file__).parent / "results"
-SIDES = {"stock": {}, "sarathi": {"scheduler_cls": "sarathi"}}
 # What is compared is throughput, so ours is told no objective, as stock vLLM has none.
 SETTINGS = {"sarathi": {"tbt_slo_ms": None}}
+SIDES = {"stock": {}, "sarathi": {"scheduler_cls": "sarathi", "additional_config": SETTINGS}}
 DECODE_HEAVY = (Load(16, 64, 128), Load(32, 64, 128))
 CORES = "VLLM_CPU_OMP_THREADS_BIND"
 LOADS = (*DECODE_HEAVY, Load(8, 512, 64), Load(16, 256, 64, rate=2.0), Load(1, 64, 64))
@@ -56,12 +56,17 @@ def engine_arguments(name: str, model: str, stages: int) -> dict[str, Any]:
     return {
         "model": model,
         **SIDES[name],
-        "additional_config": SETTINGS,
         "pipeline_parallel_size": stages,
         "dtype": "float32",
         "max_model_len": 1024,
         "enable_prefix_caching": False,
     }
+
+
+def cores_of_stages(told: dict[str, str], stages: int) -> list[str]:
+    """Cores of each stage, where each has its own."""
+    shares = told.get(CORES, "").split("|")
+    return shares if len(shares) == stages else []
 
 
 def start(stack: ExitStack, name: str, model: str, stages: int, **environment: str) -> LiveEngine:
@@ -143,8 +148,7 @@ def main() -> None:
         sides = {name: start(stack, name, arguments.model, arguments.stages) for name in SIDES}
         singles = [
             start(stack, "stock", arguments.model, 1, **{CORES: cores})
-            for cores in told.get(CORES, "").split("|")
-            if cores
+            for cores in cores_of_stages(told, arguments.stages)
         ]
         for pair in pairs(sides, singles, arguments.stages, arguments.pairs):
             raw["pairs"].append(pair)

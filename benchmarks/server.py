@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
 
 START_LIMIT_S = 600
 STOP_LIMIT_S = 30
+GPU_MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,13 @@ def serve(model: str, flags: Sequence[str]) -> Iterator[Server]:
             yield Server(url, ("vllm", "serve", Path(model).name, *flags))
         finally:
             stop(process)
+
+
+def memory_share(num_servers: int) -> tuple[str, ...]:
+    """Flags of each of so many servers on one GPU; none for CPUs."""
+    if "cpu" in version("vllm"):
+        return ()
+    return ("--gpu-memory-utilization", f"{GPU_MEMORY_SHARE / num_servers:.2f}")
 
 
 def free_port() -> int:
