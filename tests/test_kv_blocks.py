@@ -13,6 +13,7 @@ from vllm_sarathi import SarathiScheduler
 from vllm_sarathi.kv_blocks import num_cached_tokens
 
 BOTH = [Scheduler, SarathiScheduler]
+STALL_FREE = {"preset": "stall-free", "token_budget": 512}  # whatever time steps take
 
 
 def steps_until_first_token(engine: Engine, name: str) -> int:
@@ -25,7 +26,7 @@ def steps_until_first_token(engine: Engine, name: str) -> int:
 
 def decoding(scheduler_class: type, **options: Any) -> Engine:
     """An engine with one request that decodes for long."""
-    engine = Engine(scheduler_class, **options)
+    engine = Engine(scheduler_class, STALL_FREE, **options)
     engine.add("decode", 20, max_tokens=400)
     for _ in range(3):
         engine.step()
