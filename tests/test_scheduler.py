@@ -104,6 +104,16 @@ def test_a_request_is_admitted_only_if_running_ones_can_still_grow() -> None:
     assert len(engine.outputs["next"]) == 1
 
 
+def test_no_second_request_is_admitted_into_the_blocks_kept_for_growth() -> None:
+    engine = decoding(SarathiScheduler, STALL_FREE, num_blocks=32)
+    engine.add("fits", 32, max_tokens=1)
+    engine.add("does not", 200, max_tokens=1)
+    engine.step()
+    assert engine.batches == ["D3 P32"]
+    engine.run()
+    assert engine.preempted == []
+
+
 def test_a_prefix_that_running_requests_hold_needs_no_room() -> None:
     engine = Engine(SarathiScheduler, STALL_FREE, num_blocks=40, enable_prefix_caching=True)
     engine.add("first", prompt=[5] * 320, max_tokens=40)

@@ -1,9 +1,10 @@
 """Reads vLLM's queues into a step view. Touches O(running) requests, none that wait."""
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from typing import Any
 
 from vllm_sarathi.kv_blocks import (
@@ -16,8 +17,7 @@ from vllm_sarathi.kv_blocks import (
 from vllm_sarathi.micro_batch import decode_share
 from vllm_sarathi.step import RequestView, StepView
 
-MAX_WAITING_SEEN = 4
-"""Waiting requests that a view shows; a batch seldom admits more."""
+MAX_WAITING_SEEN = 4  # waiting requests that a view shows; a batch seldom admits more
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ def take_snapshot(
     num_left = sum(view.num_tokens for view in left)
     ready, later = _cohort(scheduler, num_decodes, num_micro_batches, num_left, held_back)
     spare_blocks = num_spare_blocks(scheduler, num_left)
-    is_kv_bound = bool(num_decodes) and _is_kv_bound(scheduler, spare_blocks)
+    waiting = _first_waiting(scheduler)
+    num_fitting = _num_fitting(scheduler, waiting, spare_blocks) if num_decodes else sys.maxsize
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
@@ -69,11 +70,11 @@ def take_snapshot(
         decode_context_tokens=sum(computed for _, computed, _ in ready),
         num_in_flight=num_decodes - len(ready),
         prefills=left,
-        waiting=_first_waiting(scheduler),
+        waiting=waiting,
         num_waiting=scheduler.get_request_counts()[1],
-        max_new_prefills=0 if is_kv_bound else _num_seats(scheduler),
+        max_new_prefills=min(num_fitting, _num_seats(scheduler)),
         max_new_tokens=max(spare_blocks, 0) * scheduler.block_size,
-        is_kv_bound=is_kv_bound,
+        is_kv_bound=num_fitting == 0,
         period_s=period_s,
         slack_s=slack_s,
     )
@@ -113,7 +114,8 @@ def _ready_decodes(running: list[Any], next_step: int) -> list[_Decode]:
         num_tokens = request.num_tokens_with_spec + placeholders - computed
         if num_tokens <= 0 or next_step < request.next_decode_eligible_step:
             continue  # its last token is still in flight
-        if placeholders and computed + 2 - placeholders >= _max_total_tokens(request):
+        most = request.num_prompt_tokens + request.max_tokens
+        if placeholders and computed + 2 - placeholders >= most:
             continue  # the step in flight reaches its limit
         ready.append((num_tokens, computed, request))
     return ready
@@ -131,18 +133,22 @@ def _may_hide(scheduler: Any, ready: list[_Decode], num_prefill_tokens: int) -> 
     return num_tokens_that_fit(scheduler, len(scheduler.running)) >= num_tokens
 
 
-def _is_kv_bound(scheduler: Any, num_spare: int) -> bool:
-    """Whether the first waiting request has to wait for KV blocks.
+def _num_fitting(scheduler: Any, waiting: Sequence[RequestView], num_spare: int) -> int:
+    """How many waiting requests find KV blocks for all of their prefill.
 
-    Not where vLLM would pass it over for a reason of its own, nor while requests wait
-    that hold their blocks already.
+    No bound where vLLM would pass the first one over, where others wait that hold their
+    blocks already, or where all in the view fit.
     """
     if not scheduler.waiting or _blocked_queue(scheduler) or scheduler.lora_config:
-        return False
+        return sys.maxsize
     head = scheduler.waiting.peek_request()
     if head in getattr(scheduler, "deferred_waiting", ()) or not holds_every_token(scheduler):
-        return False
-    return not fits(scheduler, head, _view(head).num_tokens, num_spare)
+        return sys.maxsize
+    if not fits(scheduler, head, _view(head).num_tokens, num_spare):
+        return 0
+    needs = accumulate(view.num_tokens // scheduler.block_size + 1 for view in waiting)
+    num_fitting = sum(need <= num_spare for need in needs)
+    return sys.maxsize if num_fitting == len(waiting) else max(num_fitting, 1)
 
 
 def _first_waiting(scheduler: Any) -> tuple[RequestView, ...]:
@@ -169,10 +175,6 @@ def _view(request: Any) -> RequestView:
     computed = request.num_computed_tokens
     num_tokens = request.num_tokens_with_spec + request.num_output_placeholders - computed
     return RequestView(request.request_id, max(num_tokens, 1), computed)
-
-
-def _max_total_tokens(request: Any) -> int:
-    return int(request.num_prompt_tokens + request.max_tokens)
 
 
 def _blocked_queue(scheduler: Any) -> Any:
