@@ -130,7 +130,7 @@ def pipelined(ours: type, num_stages: int, **options: Any) -> Engine:
     return engine
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     traffic=st.lists(
         st.tuples(st.integers(1, 600), st.integers(1, 25), st.integers(0, 6), st.booleans()),

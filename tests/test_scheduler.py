@@ -239,7 +239,7 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     requests=requests,
     scheduler_class=st.sampled_from(OURS),
