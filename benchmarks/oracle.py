@@ -39,12 +39,16 @@ class ExactStepTime(StepTimeModel):
         (stage,) = self.deployment.stages
         return stage.step_s(BatchShape(*work, num_sampled=self._num_sampled(work)))
 
+    def has_seen(self, num_tokens: int) -> bool:
+        """Nothing to try."""
+        return True
+
     def observe(self, work: StepWork, duration_s: float) -> None:
         """Nothing to learn."""
 
     def _num_sampled(self, work: StepWork) -> int:
-        """One token for each decode and for each prompt that the batch ends."""
-        view = self.view
+        """One token for each decode, if they are in the batch, and for each prompt it ends."""
+        view = self.view if work.decode_context else self.view.without_decodes()
         prompts = (*view.prefills, *view.waiting[: view.max_new_prefills])
         num_prefill = work.num_tokens - view.num_decode_tokens
         ends = accumulate(prompt.num_tokens for prompt in prompts)
@@ -72,7 +76,7 @@ def exact_step_times(deployment: Deployment, noise: float) -> Iterator[None]:
 
     def model() -> ExactStepTime:
         safety = ErrorQuantile(0.99, p99)
-        return ExactStepTime(largest_seen=1 << 30, safety=safety, deployment=deployment)
+        return ExactStepTime(1 << 30, 1 << 30, safety, deployment=deployment)
 
     with (
         mock.patch.object(presets, "StepTimeModel", model),

@@ -16,6 +16,7 @@ CORE = (
     "token_budget",
     "step_time",
     "error_quantile",
+    "least_squares",
     "micro_batch",
     "presets",
 )

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from engineless import Engine
 
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.scheduler import SarathiMixin
+from vllm_sarathi.step import StepPlan, StepView
 
 
 class Clock:
@@ -69,6 +71,45 @@ def test_the_model_learns_the_machine_and_the_objective_holds(clock: Clock) -> N
     predicted = sample(engine, "predicted_step_seconds_sum")
     assert predicted == pytest.approx(sample(engine, "measured_step_seconds_sum"), rel=0.1)
     assert any("P2" in batch for batch in engine.batches if batch.startswith("D"))
+
+
+def timed(engine: Engine, clock: Clock, duration_s: float) -> None:
+    """A step of a made-up duration."""
+    output = engine.schedule()
+    clock.now_s += duration_s
+    engine._answer(output, engine._run(output))
+
+
+def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
+    engine = Engine(SarathiScheduler, {"tbt_slo_ms": 40})
+    engine.add("decode", 20, max_tokens=200, arrival_time=clock.now_s)
+    timed(engine, clock, 0.010)
+    policy, observer = engine.scheduler._policy, engine.scheduler.step_observer
+    plan = policy.builder.plan
+    engine.add("long", 900, max_tokens=20, arrival_time=clock.now_s)
+    waits = iter((True, True, False, False))
+
+    class Waiting:
+        def plan(self, view: StepView) -> StepPlan:
+            assert view.may_wait
+            seen = view.without_decodes() if (wait := next(waits)) else view
+            return replace(plan(seen), decodes_wait=wait)
+
+    engine.scheduler._policy = replace(policy, builder=Waiting())
+    for waited_s in (0.0, 0.015, 0.030, 0.0):
+        assert observer.outlook.waited_s == pytest.approx(waited_s)
+        timed(engine, clock, 0.015)
+    assert sample(engine, "tbt_objective_misses_total") == 1
+
+
+def test_a_clock_that_stands_still_does_not_keep_decodes_waiting(clock: Clock) -> None:
+    engine = mixed({"tbt_slo_ms": 40}, clock)
+    for i in range(4):
+        engine.add(f"late{i}", 20, max_tokens=20, arrival_time=clock.now_s)
+        engine.add(f"more{i}", 2000, max_tokens=2, arrival_time=clock.now_s)
+    for _ in range(200):
+        timed(engine, clock, 0.0)
+    assert all(map(len, engine.outputs.values()))
 
 
 def test_misses_of_an_impossible_objective_are_counted_and_everyone_is_served(

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_sarathi.error_quantile import ErrorQuantile
-from vllm_sarathi.step_time import StepTimeModel, StepWork, non_negative_fit
+from vllm_sarathi.least_squares import non_negative_fit
+from vllm_sarathi.step_time import StepTimeModel, StepWork
 
 Machine = Callable[[StepWork], float]
 

@@ -16,6 +16,9 @@ from vllm_sarathi.token_budget import SloTokenBudget, candidates
 class Known(StepTimeModel):
     """A model that knows its machine: tiles of 128 tokens of 4 ms, 10 ms on top."""
 
+    def has_seen(self, num_tokens: int) -> bool:
+        return num_tokens <= self.largest_seen
+
     def predict(self, work: StepWork) -> float:
         return (
             0.010
@@ -26,7 +29,7 @@ class Known(StepTimeModel):
 
 
 def known() -> Known:
-    return Known(largest_seen=8192, safety=ErrorQuantile(0.99, value=1.0))
+    return Known(100, 8192, ErrorQuantile(0.99, value=1.0))
 
 
 def view(decodes: int, *prompts: int, context: int = 0, computed: int = 0) -> StepView:
@@ -35,7 +38,7 @@ def view(decodes: int, *prompts: int, context: int = 0, computed: int = 0) -> St
 
 
 def chosen(tbt_s: float | None, seen: StepView, by_rate: bool = True) -> tuple[int, BatchLimit]:
-    return SloTokenBudget(known(), tbt_s, by_rate=by_rate)(seen)
+    return SloTokenBudget(known(), tbt_s, by_rate=by_rate)(seen)[:2]
 
 
 def test_the_batch_is_as_large_as_the_objective_allows() -> None:
@@ -56,17 +59,89 @@ def test_prefill_is_spread_evenly_over_the_batches_that_it_takes_anyway() -> Non
 
     budget = SloTokenBudget(FlatBelow512(largest_seen=8192), 0.093)
     assert budget(view(10, 820))[0] in range(420, 600)
-    assert budget(view(10, 720)) == (730, BatchLimit.MAXIMUM)
+    assert budget(view(10, 720)) == (730, BatchLimit.MAXIMUM, False)
 
 
-def test_a_cliff_met_on_the_way_up_does_not_end_it() -> None:
+def test_a_size_that_was_never_tried_gets_the_benefit_of_the_doubt() -> None:
     class CheapBelow257(Known):
         def predict(self, work: StepWork) -> float:
-            return 4e-5 * work.num_tokens * (1.4 if work.num_tokens > 256 else 1.0)
+            return 4e-5 * work.num_tokens * (1.05 if work.num_tokens > 256 else 1.0)
 
     seen = view(10, 9000)
-    assert SloTokenBudget(CheapBelow257(largest_seen=512), 0.06)(seen)[0] > 512
-    assert SloTokenBudget(CheapBelow257(largest_seen=1024), 0.06)(seen)[0] == 256
+    assert SloTokenBudget(CheapBelow257(largest_seen=256), 0.06)(seen).num_tokens > 256
+    assert SloTokenBudget(CheapBelow257(largest_seen=2048), 0.06)(seen).num_tokens == 256
+
+
+class BestAt512(Known):
+    """512 tokens are the best batch: 10 ms, while others take 25 us a token; and contexts."""
+
+    def predict(self, work: StepWork) -> float:
+        tokens_s = 0.010 if work.num_tokens == 512 else 25e-6 * max(work.num_tokens, 256)
+        return tokens_s + 1e-7 * work.decode_context
+
+
+def best_at_512(**fields: object) -> SloTokenBudget:
+    model = BestAt512(100, 8192, ErrorQuantile(0.99, value=1.0))
+    return replace(SloTokenBudget(model, 0.050), **fields)
+
+
+WAITING = replace(view(10, 9000, context=50_000), may_wait=True)  # contexts take 5 ms
+
+
+def test_decodes_sit_out_the_batches_that_fit_between_two_tokens() -> None:
+    waits = [best_at_512()(replace(WAITING, waited_s=1e-2 * i)).decodes_wait for i in range(6)]
+    assert waits == [True, True, True, False, False, False]
+    assert best_at_512()(WAITING).num_tokens == 512
+
+
+def test_a_batch_with_decodes_that_have_waited_fits_what_is_left_of_the_objective() -> None:
+    assert best_at_512()(replace(WAITING, waited_s=0.030)).num_tokens == 512
+    for waited_s in (0.037, 0.041):
+        size = best_at_512()(replace(WAITING, waited_s=waited_s))
+        assert waited_s + 25e-6 * size.num_tokens + 0.005 <= 0.050
+    late = StallFree(best_at_512()).plan(replace(WAITING, waited_s=9.0))
+    assert (late.num_decode_tokens, late.num_prefill_tokens) == (10, 16)
+
+
+@pytest.mark.parametrize(
+    ("budget", "seen"),
+    [
+        (best_at_512(), replace(WAITING, may_wait=False)),
+        (best_at_512(), replace(WAITING, prefills=(RequestView("short", 1000),))),
+        (best_at_512(tbt_s=0.024), WAITING),
+        (best_at_512(tbt_s=float("inf")), WAITING),
+        (best_at_512(by_rate=False), WAITING),
+        (best_at_512(num_stages=2), WAITING),
+        (best_at_512(model=BestAt512(3, 8192, ErrorQuantile(0.99, value=1.0))), WAITING),
+    ],
+    ids=["hidden", "little prefill", "tight", "no objective", "no tiles", "pipeline", "cold"],
+)
+def test_decodes_do_not_wait_where_nothing_is_won_or_known(
+    budget: SloTokenBudget, seen: StepView
+) -> None:
+    assert not budget(seen).decodes_wait
+
+
+@given(
+    st.floats(0.012, 0.5),
+    st.integers(1, 300),
+    st.integers(1, 20_000),
+    st.integers(0, 2_000_000),
+)
+def test_no_gap_exceeds_an_objective_that_can_be_met(
+    tbt_s: float, decodes: int, prompt: int, context: int
+) -> None:
+    builder, model = StallFree(best_at_512(tbt_s=tbt_s)), BestAt512()
+    least_s = model.predict(StepWork(decodes + 16, 0.0, context))
+    waited_s, left = 0.0, prompt
+    while left:
+        seen = replace(view(decodes, left, context=context), may_wait=True, waited_s=waited_s)
+        plan = builder.plan(seen)
+        left -= plan.num_prefill_tokens
+        total = plan.num_decode_tokens + plan.num_prefill_tokens
+        took_s = model.predict(StepWork(total, 0.0, 0 if plan.decodes_wait else context))
+        assert waited_s + took_s <= max(tbt_s, least_s) + 1e-9
+        waited_s = waited_s + took_s if plan.decodes_wait else 0.0
 
 
 def test_without_decodes_the_whole_budget_is_used() -> None:
@@ -116,7 +191,7 @@ def test_a_cold_model_starts_small_and_grows_no_faster_than_twofold() -> None:
     budget = SloTokenBudget(StepTimeModel(), 0.1)
     seen, largest = view(10, 9000), 0
     for _ in range(12):
-        tokens, _ = budget(seen)
+        tokens = budget(seen).num_tokens
         assert tokens <= max(10 + 64, 10 + 2 * largest)
         largest = max(largest, tokens)
         budget.model.observe(StepWork(tokens), 0.010 + tokens * 4e-5)

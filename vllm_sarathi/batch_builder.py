@@ -1,14 +1,15 @@
 """Composes the next batch.
 
 Both policies put every ready decode into the batch first and let prefill have
-what is left, so that no decode ever waits for a prefill.
+what is left, so that no decode waits for a prefill; a token budget with an objective
+may let decodes sit batches out as long as the next token is in time.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from vllm_sarathi.step import BatchLimit, Chunk, RequestView, StepPlan, StepView
+from vllm_sarathi.step import BatchLimit, BatchSize, Chunk, RequestView, StepPlan, StepView
 
 MIN_PREFILL_TOKENS = 16
 """Prefill tokens a batch has room for however many decodes fill its budget.
@@ -25,8 +26,8 @@ class BatchBuilder(Protocol):
         ...
 
 
-TokenBudget = Callable[[StepView], tuple[int, BatchLimit]]
-"""Tokens that the next batch may hold, decodes included, and what set that number."""
+TokenBudget = Callable[[StepView], BatchSize]
+"""How large the next batch may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ class StallFree:
 
     Under a token budget: all decodes, then prefills already begun, then new ones.
 
+    Unlike the paper, a token budget that knows how long steps take may let the decodes
+    sit a batch out.
+
     Attributes:
         token_budget: tokens of a batch, decided anew for every step.
         tile_size: tokens that a batch with prefill is a multiple of; 1 for no
@@ -78,10 +82,13 @@ class StallFree:
 
     def plan(self, view: StepView) -> StepPlan:
         """Compose the next batch."""
-        wanted, limit = self.token_budget(view)
+        wanted, limit, decodes_wait = self.token_budget(view)
+        if decodes_wait:
+            view = view.without_decodes()
         floor = view.num_decode_tokens + self.min_prefill_tokens
         total, limit = fit(view, wanted, limit, self.tile_size, floor)
-        return fill(view, total, limit, self.max_prefills)
+        plan = fill(view, total, limit, self.max_prefills)
+        return replace(plan, decodes_wait=decodes_wait)
 
 
 def fit(

@@ -27,8 +27,9 @@ def applied(engine: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
         plan: the next batch.
         snapshot: what the plan was made from.
     """
+    left_out = snapshot.left_out(plan)
     admits_less = bool(plan.chunks) or snapshot.view.is_kv_bound
-    if not admits_less and not snapshot.held_back:
+    if not admits_less and not left_out:
         yield
         return
     budget, attribute = engine.max_num_scheduled_tokens, admission_attribute(engine)
@@ -36,10 +37,10 @@ def applied(engine: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
     visible, tokens = running, budget
     if plan.chunks:
         tokens = plan.token_budget
-        if not snapshot.decodes_first:
+        if not snapshot.decodes_first and not plan.decodes_wait:
             visible, tokens = decodes_first(engine, plan, snapshot)
-    if snapshot.held_back:
-        later = frozenset(snapshot.held_back)
+    if left_out:
+        later = frozenset(left_out)
         visible = [request for request in visible if request not in later]
     most = limit - len(running) + len(visible)
     if admits_less:

@@ -10,7 +10,7 @@ from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.micro_batch import evenness
 from vllm_sarathi.presets import Policy
 from vllm_sarathi.snapshot import Snapshot
-from vllm_sarathi.step import StepPlan
+from vllm_sarathi.step import Outlook, StepPlan
 from vllm_sarathi.step_time import StepWork
 from vllm_sarathi.step_timer import StepTimer
 from vllm_sarathi.trace_file import TraceFile
@@ -26,6 +26,7 @@ class ScheduledStep:
         num_prefill_tokens: prefill tokens in it.
         token_budget: tokens that it might have held.
         limit: what kept it from being larger.
+        decodes_wait: whether ready decodes sat it out.
         predicted_s: expected duration.
         objective_s: objective for gaps between tokens, or None.
         arrivals_s: arrival of the requests whose first token it brings, in
@@ -37,6 +38,7 @@ class ScheduledStep:
     num_prefill_tokens: int
     token_budget: int
     limit: str
+    decodes_wait: bool
     predicted_s: float
     objective_s: float | None
     arrivals_s: tuple[float, ...]
@@ -72,23 +74,28 @@ class StepObserver:
         self._timer = StepTimer[ScheduledStep](num_stages)
         self._trace = TraceFile(trace) if trace else None
         self._last: tuple[StepPlan, Snapshot] | None = None
+        self._waited_s = 0.0
+        self._is_as_planned = True
 
     @property
-    def period_s(self) -> float:
-        """Predicted time of the longest micro-batch in flight; 0 without a pipeline."""
-        if self._num_stages == 1:
-            return 0.0
-        return max((step.predicted_s for step in self._timer.in_flight), default=0.0)
+    def outlook(self) -> Outlook:
+        """What the steps so far mean for the next one.
 
-    @property
-    def slack_s(self) -> float:
-        """How much longer than the objective a gap may be now, in seconds."""
-        if self.playback is None:
-            return 0.0
-        begin_s = time.monotonic()
-        if self._num_stages == 1:
-            begin_s += sum(step.predicted_s for step in self._timer.in_flight)
-        return self.playback.slack_s(begin_s)
+        Decodes wait only where prefill comes as planned: vLLM may pass requests over.
+        """
+        flying = list(self._timer.in_flight)
+        if self._num_stages > 1:
+            period_s = max((step.predicted_s for step in flying), default=0.0)
+            return Outlook(period_s, self._slack_s(time.monotonic()))
+        begin_s, waited_s = time.monotonic(), self._waited_s
+        for step in flying:
+            begin_s += step.predicted_s
+            waited_s = waited_s + step.predicted_s if step.decodes_wait else 0.0
+        return Outlook(0.0, self._slack_s(begin_s - waited_s), self._is_as_planned, waited_s)
+
+    def _slack_s(self, decoded_s: float) -> float:
+        """How much longer than the objective a gap may be that began then, in seconds."""
+        return self.playback.slack_s(decoded_s) if self.playback else 0.0
 
     def scheduled(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
@@ -109,8 +116,10 @@ class StepObserver:
         chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
         if tokens:
             step = self._describe(plan, snapshot, output, chunks)
+            self._is_as_planned = step.num_prefill_tokens >= plan.num_prefill_tokens
             self._timer.scheduled(output, step)
         else:
+            self._is_as_planned = False
             self._timer.paused()
         if self._recorder:
             self._recorder.count_schedule(step if tokens else None, chunks, output.finished_req_ids)
@@ -144,11 +153,13 @@ class StepObserver:
         if result is None:
             return
         step, duration_s = result
+        waited_s = self._waited_s
+        self._waited_s = waited_s + (duration_s or step.predicted_s) if step.decodes_wait else 0.0
         late = self._num_late_first_tokens(step)
         if duration_s is not None:
             self._policy.step_time.observe(step.work, duration_s)
         if self._recorder:
-            gap_s = None if duration_s is None else duration_s * self._num_stages
+            gap_s = None if duration_s is None else duration_s * self._num_stages + waited_s
             safety = self._policy.step_time.safety.value
             self._recorder.count_result(step, duration_s, gap_s, late, safety)
             even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
@@ -166,15 +177,15 @@ class StepObserver:
             tokens[r.request_id] * (r.num_computed_tokens - tokens[r.request_id] / 2)
             for r in chunks
         )
-        work = StepWork(
-            output.total_num_scheduled_tokens, context, snapshot.view.decode_context_tokens
-        )
+        decode_context = 0 if plan.decodes_wait else snapshot.view.decode_context_tokens
+        work = StepWork(output.total_num_scheduled_tokens, context, decode_context)
         return ScheduledStep(
             work=work,
             num_decodes=len(tokens) - len(chunks),
             num_prefill_tokens=sum(tokens[r.request_id] for r in chunks),
             token_budget=plan.token_budget,
             limit=plan.limit.value,
+            decodes_wait=plan.decodes_wait,
             predicted_s=self._policy.step_time.predict(work),
             objective_s=self._policy.objective_s(snapshot.view),
             arrivals_s=tuple(

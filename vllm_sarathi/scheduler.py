@@ -74,9 +74,10 @@ class SarathiMixin:
         """Plan the next batch and let vLLM schedule it."""
         began_s = perf_counter()
         observer = self.step_observer
-        snapshot = take_snapshot(
-            self, self._num_micro_batches, observer.period_s, observer.slack_s, self._held_back
-        )
+        outlook = observer.outlook
+        if any((*args[:1], kwargs.get("throttle_prefills"))):
+            outlook = outlook._replace(may_wait=False)
+        snapshot = take_snapshot(self, self._num_micro_batches, outlook, self._held_back)
         self._held_back = snapshot.held_back
         plan = self._policy.builder.plan(snapshot.view)
         with applied(self, plan, snapshot):

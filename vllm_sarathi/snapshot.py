@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from typing import Any
 
-from vllm_sarathi.kv_blocks import (
-    fits,
-    holds_every_token,
-    num_cached_tokens,
-    num_spare_blocks,
-    num_tokens_that_fit,
-)
-from vllm_sarathi.micro_batch import decode_share
-from vllm_sarathi.step import RequestView, StepView
+from vllm_sarathi.decodes import ReadyDecode, cohort, may_hide, ready_decodes
+from vllm_sarathi.kv_blocks import fits, holds_every_token, num_cached_tokens, num_spare_blocks
+from vllm_sarathi.step import Outlook, RequestView, StepPlan, StepView
 
 MAX_WAITING_SEEN = 4  # waiting requests that a view shows; a batch seldom admits more
 
@@ -28,6 +22,7 @@ class Snapshot:
         view: what the batch builder sees.
         prefills: running requests with prefill left, in vLLM's order.
         decodes_first: whether vLLM's order has no prefill before a decode.
+        decodes: the decodes that the view counts as ready.
         held_back: decodes that leave their place to later micro-batches, in the order
             in which they take theirs.
     """
@@ -35,23 +30,23 @@ class Snapshot:
     view: StepView
     prefills: list[Any]
     decodes_first: bool
-    held_back: tuple[Any, ...] = ()
+    decodes: tuple[Any, ...]
+    held_back: tuple[Any, ...]
+
+    def left_out(self, plan: StepPlan) -> tuple[Any, ...]:
+        """Decodes that could run and that a plan leaves out."""
+        return self.decodes if plan.decodes_wait else self.held_back
 
 
 def take_snapshot(
-    scheduler: Any,
-    num_micro_batches: int = 1,
-    period_s: float = 0.0,
-    slack_s: float = 0.0,
-    held_back: Sequence[Any] = (),
+    scheduler: Any, num_micro_batches: int, outlook: Outlook, held_back: Sequence[Any]
 ) -> Snapshot:
     """Read the requests that vLLM's ``schedule()`` could run now.
 
     Args:
         scheduler: a vLLM ``Scheduler`` between two calls of ``schedule()``.
         num_micro_batches: batches over which the decodes are spread evenly.
-        period_s: predicted time of the longest micro-batch in flight, in seconds.
-        slack_s: how much longer than the objective a gap may be now, in seconds.
+        outlook: what the steps before mean for the next one.
         held_back: what the last snapshot held back; now it comes first.
     """
     running = scheduler.running
@@ -59,15 +54,18 @@ def take_snapshot(
     num_decodes = len(running) - len(prefills)
     left = tuple(map(_view, prefills))
     num_left = sum(view.num_tokens for view in left)
-    ready, later = _cohort(scheduler, num_decodes, num_micro_batches, num_left, held_back)
+    ready, later = ready_decodes(running, scheduler.current_step + 1), list[ReadyDecode]()
+    hideable = may_hide(scheduler, ready, num_left)
+    if hideable and num_micro_batches > 1:
+        ready, later = cohort(ready, num_decodes, num_micro_batches, held_back)
     spare_blocks = num_spare_blocks(scheduler, num_left)
     waiting = _first_waiting(scheduler)
     num_fitting = _num_fitting(scheduler, waiting, spare_blocks) if num_decodes else sys.maxsize
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
-        num_decode_tokens=sum(num_tokens for num_tokens, _, _ in ready),
-        decode_context_tokens=sum(computed for _, computed, _ in ready),
+        num_decode_tokens=sum(decode.num_tokens for decode in ready),
+        decode_context_tokens=sum(decode.context for decode in ready),
         num_in_flight=num_decodes - len(ready),
         prefills=left,
         waiting=waiting,
@@ -75,62 +73,14 @@ def take_snapshot(
         max_new_prefills=min(num_fitting, _num_seats(scheduler)),
         max_new_tokens=max(spare_blocks, 0) * scheduler.block_size,
         is_kv_bound=num_fitting == 0,
-        period_s=period_s,
-        slack_s=slack_s,
+        period_s=outlook.period_s,
+        slack_s=outlook.slack_s,
+        may_wait=outlook.may_wait and hideable and bool(ready),
+        waited_s=outlook.waited_s,
     )
-    held = tuple(request for _, _, request in later)
-    return Snapshot(view, prefills, prefills == running[num_decodes:], held)
-
-
-_Decode = tuple[int, int, Any]
-"""Tokens, context and request."""
-
-
-def _cohort(
-    scheduler: Any,
-    num_decodes: int,
-    num_micro_batches: int,
-    num_prefill_tokens: int,
-    held_back: Sequence[Any],
-) -> tuple[list[_Decode], list[_Decode]]:
-    """The decodes of the next micro-batch, and those that leave their place to later ones."""
-    ready = _ready_decodes(scheduler.running, scheduler.current_step + 1)
-    share = decode_share(len(ready), num_decodes, num_micro_batches)
-    if share == len(ready) or not _may_hide(scheduler, ready, num_prefill_tokens):
-        return ready, []
-    turns = {request: turn for turn, request in enumerate(held_back)}
-    ready.sort(key=lambda decode: turns.get(decode[2], len(turns)))
-    return ready[:share], ready[share:]
-
-
-def _ready_decodes(running: list[Any], next_step: int) -> list[_Decode]:
-    """Decodes that vLLM can schedule now."""
-    ready = []
-    for request in running:
-        if request.is_prefill_chunk:
-            continue
-        computed = request.num_computed_tokens
-        placeholders = request.num_output_placeholders
-        num_tokens = request.num_tokens_with_spec + placeholders - computed
-        if num_tokens <= 0 or next_step < request.next_decode_eligible_step:
-            continue  # its last token is still in flight
-        most = request.num_prompt_tokens + request.max_tokens
-        if placeholders and computed + 2 - placeholders >= most:
-            continue  # the step in flight reaches its limit
-        ready.append((num_tokens, computed, request))
-    return ready
-
-
-def _may_hide(scheduler: Any, ready: list[_Decode], num_prefill_tokens: int) -> bool:
-    """Whether vLLM can do without seeing some decodes in this step.
-
-    It has to see whom it would preempt, and which adapters run.
-    """
-    if scheduler.lora_config:
-        return False
-    num_tokens = min(num_prefill_tokens, int(scheduler.max_num_scheduled_tokens))
-    num_tokens += sum(num_tokens for num_tokens, _, _ in ready)
-    return num_tokens_that_fit(scheduler, len(scheduler.running)) >= num_tokens
+    decodes = tuple(decode.request for decode in ready)
+    held = tuple(decode.request for decode in later)
+    return Snapshot(view, prefills, prefills == running[num_decodes:], decodes, held)
 
 
 def _num_fitting(scheduler: Any, waiting: Sequence[RequestView], num_spare: int) -> int:

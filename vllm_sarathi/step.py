@@ -6,7 +6,7 @@ about without an engine.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -30,6 +30,23 @@ class Chunk(NamedTuple):
 
     request_id: str
     num_tokens: int
+
+
+class Outlook(NamedTuple):
+    """What the steps before mean for the next one.
+
+    Attributes:
+        period_s: predicted time of the longest micro-batch in flight, in seconds;
+            0 if none is, or none can be.
+        slack_s: how much longer than the objective a gap may be now, in seconds.
+        may_wait: whether decodes may sit a step out.
+        waited_s: how long they have, by the time the next step begins, in seconds.
+    """
+
+    period_s: float = 0.0
+    slack_s: float = 0.0
+    may_wait: bool = False
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,8 @@ class StepView:
         period_s: predicted time of the longest micro-batch in flight, in seconds;
             0 if none is, or none can be.
         slack_s: how much longer than the objective a gap may be now, in seconds.
+        may_wait: whether the decodes may sit this step out.
+        waited_s: how long they have, by the time it begins, in seconds.
     """
 
     max_num_scheduled_tokens: int
@@ -72,6 +91,8 @@ class StepView:
     num_in_flight: int = 0
     period_s: float = 0.0
     slack_s: float = 0.0
+    may_wait: bool = False
+    waited_s: float = 0.0
 
     @property
     def num_unseen(self) -> int:
@@ -103,6 +124,17 @@ class StepView:
         """Whether any prefill could run."""
         return bool(self.prefills or (self.waiting and self.max_new_prefills))
 
+    def without_decodes(self) -> "StepView":
+        """The same, with the ready decodes left out."""
+        num_in_flight = self.num_in_flight + self.num_decodes
+        return replace(
+            self,
+            num_decodes=0,
+            num_decode_tokens=0,
+            decode_context_tokens=0,
+            num_in_flight=num_in_flight,
+        )
+
 
 class BatchLimit(Enum):
     """What kept a step from being larger."""
@@ -125,16 +157,31 @@ class BatchLimit(Enum):
     """vLLM's ``max_num_batched_tokens``."""
 
 
+class BatchSize(NamedTuple):
+    """What a token budget says of the next batch.
+
+    Attributes:
+        num_tokens: tokens that it may hold, decodes included.
+        limit: what set that number.
+        decodes_wait: whether the decodes sit it out.
+    """
+
+    num_tokens: int
+    limit: BatchLimit
+    decodes_wait: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """The next batch.
 
     Attributes:
         token_budget: most tokens that the step may schedule, decodes included.
-        num_decode_tokens: tokens of the decodes, all of which run.
+        num_decode_tokens: tokens of the decodes: all ready ones run, or none.
         chunks: the prefill chunks, running requests before waiting ones.
         max_new_prefills: how many waiting requests may be admitted.
         limit: what kept the batch from being larger.
+        decodes_wait: whether the ready decodes sit it out.
     """
 
     token_budget: int
@@ -142,6 +189,7 @@ class StepPlan:
     chunks: tuple[Chunk, ...] = ()
     max_new_prefills: int = 0
     limit: BatchLimit = BatchLimit.PREFILL_LEFT
+    decodes_wait: bool = False
 
     @property
     def num_prefill_tokens(self) -> int:

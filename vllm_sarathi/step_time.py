@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vllm_sarathi.error_quantile import ErrorQuantile
+from vllm_sarathi.least_squares import non_negative_fit
 
 BATCH_SIZES = (
     *range(16, 128, 16),
@@ -94,6 +95,10 @@ class StepTimeModel:
         """What the tiles make of a batch size: a factor around 1."""
         return self._corrections.get(_size_class(num_tokens), (1.0, 0))[0]
 
+    def has_seen(self, num_tokens: int) -> bool:
+        """Whether a batch of about this size has run."""
+        return _size_class(num_tokens) in self._corrections
+
     def observe(self, work: StepWork, duration_s: float) -> float | None:
         """Learn from one step.
 
@@ -113,6 +118,7 @@ class StepTimeModel:
         if ratio is not None and self.is_warm:
             self.safety.observe(ratio)
             if self._is_outlier(ratio):
+                self._corrections.setdefault(_size_class(work.num_tokens), (1.0, 0))
                 return ratio
         self._learn(work, duration_s)
         self._correct(work, duration_s)
@@ -172,29 +178,3 @@ def _features(work: StepWork) -> tuple[float, ...]:
 def _size_class(num_tokens: int) -> int:
     """The smallest of ``BATCH_SIZES`` that holds so many tokens."""
     return int(BATCH_SIZES[min(bisect_left(BATCH_SIZES, num_tokens), len(BATCH_SIZES) - 1)])
-
-
-def non_negative_fit(
-    moments: NDArray[np.float64], targets: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Solve the normal equations of least squares with no coefficient below 0.
-
-    Drops the most negative coefficient until none is left: not always the best
-    fit, but close to it for so few features, and fast.
-
-    Args:
-        moments: (n, n) positive definite.
-        targets: (n,).
-
-    Returns:
-        (n,) coefficients, all at least 0.
-    """
-    active = np.arange(len(targets))
-    fit = np.zeros(len(targets))
-    while len(active):
-        solved = np.linalg.solve(moments[np.ix_(active, active)], targets[active])
-        if np.all(solved >= 0):
-            fit[active] = solved
-            break
-        active = np.delete(active, int(np.argmin(solved * moments[active, active])))
-    return fit

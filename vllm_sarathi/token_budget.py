@@ -7,7 +7,7 @@ from itertools import repeat
 from math import inf
 
 from vllm_sarathi.micro_batch import pipeline_cost_s
-from vllm_sarathi.step import BatchLimit, RequestView, StepView
+from vllm_sarathi.step import BatchLimit, BatchSize, RequestView, StepView
 from vllm_sarathi.step_time import BATCH_SIZES, StepTimeModel, StepWork
 
 AUTO_TBT_FACTOR = 5.0
@@ -15,6 +15,9 @@ AUTO_TBT_FACTOR = 5.0
 
 _WORTH = 1.002
 """How much slower a larger batch may be: less is more than a prediction can tell."""
+
+_HOPE = 0.9
+"""How much cheaper than predicted a batch size may be that was never tried."""
 
 _FIRST_BATCH = 64
 _GROWTH = 2
@@ -30,9 +33,9 @@ class FixedTokenBudget:
 
     num_tokens: int
 
-    def __call__(self, view: StepView) -> tuple[int, BatchLimit]:
+    def __call__(self, view: StepView) -> BatchSize:
         """Return the number, whatever the view."""
-        return self.num_tokens, BatchLimit.TOKEN_BUDGET
+        return BatchSize(self.num_tokens, BatchLimit.TOKEN_BUDGET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,14 @@ class SloTokenBudget:
     """The batch size that gets prefill done soonest within the objective.
 
     On one stage that is the batch with most tokens per second, not the largest
-    that fits: that one may lie just past a tile cliff. Without decodes nobody
-    waits, and the whole budget is used. What is larger than any batch seen is tried as
-    soon as it should fit, for its rate can only be guessed.
+    that fits: that one may lie just past a tile cliff. Where several batches fit
+    between two tokens, the decodes sit out all but the last: reading their contexts
+    each time would take time that prefill can use. Without decodes nobody waits, and
+    the whole budget is used. A size that was never tried gets the benefit of the doubt,
+    for its rate can only be guessed.
+
+    Unlike the paper (Sarathi-Serve, arXiv 2403.02310, section 4.2), decodes so wait for
+    prefill, though never beyond the objective.
 
     Over several micro-batches it follows the pipeline: ``micro_batch.pipeline_cost_s``.
 
@@ -72,36 +80,54 @@ class SloTokenBudget:
         decodes = StepWork(view.num_decode_tokens, 0.0, view.decode_context_tokens)
         return AUTO_TBT_FACTOR * self.model.predict(decodes) * self.num_stages
 
-    def __call__(self, view: StepView) -> tuple[int, BatchLimit]:
+    def __call__(self, view: StepView) -> BatchSize:
         """Choose the batch size for these requests."""
         anyone_decodes = bool(view.num_decodes or view.num_in_flight)
         if not anyone_decodes and self.num_micro_batches == 1:
-            return view.max_num_scheduled_tokens, BatchLimit.MAXIMUM
-        limit_s = inf
+            return BatchSize(view.max_num_scheduled_tokens, BatchLimit.MAXIMUM)
+        gap_s = left_s = inf
         if anyone_decodes:
-            limit_s = self.objective_s(view) / self.num_stages / self.model.safety.value
-        best = largest = StepWork(0)
+            objective_s = self.objective_s(view)
+            gap_s, left_s = map(self._step_limit_s, (objective_s, objective_s - view.waited_s))
+        may_wait = gap_s < inf and self._may_wait(view)
+        contexts_s = self._contexts_s(view) if may_wait else 0.0
+        best, largest, decodes_wait = StepWork(0), StepWork(0), False
         least_s, limit = inf, BatchLimit.MAXIMUM
         for work in candidates(view, self._trusted(view)):
             predicted_s = self.model.predict(work)
-            if predicted_s > limit_s:
+            if predicted_s > left_s:
                 limit = BatchLimit.OBJECTIVE
                 break
-            largest, cost_s = work, self._cost_s(view, work, predicted_s)
-            if cost_s <= least_s * _WORTH or self._is_untried(work):
-                best = work
+            alone_s = predicted_s - contexts_s
+            turn = _turn(view, work, gap_s - predicted_s, alone_s) if may_wait else 1
+            largest, cost_s = work, self._cost_s(view, work, alone_s + contexts_s / turn, turn)
+            if cost_s <= least_s * _WORTH:
+                best, decodes_wait = work, turn > 1 and alone_s + predicted_s <= left_s
             least_s = min(least_s, cost_s)
         if best is not largest:
             limit = BatchLimit.TILE if self.num_micro_batches == 1 else BatchLimit.MICRO_BATCH
-        return best.num_tokens, limit
+        return BatchSize(best.num_tokens, limit, decodes_wait)
 
-    def _cost_s(self, view: StepView, work: StepWork, predicted_s: float) -> float:
+    def _step_limit_s(self, gap_s: float) -> float:
+        """What a step may be predicted to take, for a gap of so many seconds."""
+        return gap_s / self.num_stages / self.model.safety.value
+
+    def _may_wait(self, view: StepView) -> bool:
+        """Whether decodes may sit batches out. A pipeline spreads them over its batches."""
+        return view.may_wait and self.by_rate and self.num_stages == 1 and self.model.is_warm
+
+    def _contexts_s(self, view: StepView) -> float:
+        """What the contexts of all decodes add to a batch, in seconds."""
+        decodes = StepWork(view.num_decode_tokens, 0.0, view.decode_context_tokens)
+        return self.model.predict(decodes) - self.model.predict(StepWork(decodes.num_tokens))
+
+    def _cost_s(self, view: StepView, work: StepWork, predicted_s: float, turn: int) -> float:
         """Time that it takes to work off all prefill in batches like this one.
 
         On one stage it is a token's share of that time, with the last, smaller batch:
         where that one takes nearly as long as the others, they are better even.
         """
-        decodes, prefill = view.num_decode_tokens, view.num_prefill_tokens
+        decodes, prefill = view.num_decode_tokens // turn, view.num_prefill_tokens
         if self.num_micro_batches > 1:
             bubbles_s = pipeline_cost_s(view, predicted_s, self.num_micro_batches)
             return (decodes + prefill) / work.num_tokens * predicted_s + bubbles_s
@@ -113,16 +139,26 @@ class SloTokenBudget:
         if rest:
             context = work.chunk_context * rest / chunk
             total_s += self.model.predict(StepWork(decodes + rest, context, work.decode_context))
-        return total_s / (prefill + (num_batches + bool(rest)) * decodes)
-
-    def _is_untried(self, work: StepWork) -> bool:
-        """Whether a batch may teach more than its rate is worth."""
-        return self.num_micro_batches == 1 and work.num_tokens > self.model.largest_seen
+        cost_s = total_s / (prefill + (num_batches + bool(rest)) * decodes)
+        return cost_s if self.model.has_seen(work.num_tokens) else _HOPE * cost_s
 
     def _trusted(self, view: StepView) -> int:
         """Largest batch that the model may be asked about: some more than it has seen."""
         seen = max(_FIRST_BATCH, _GROWTH * self.model.largest_seen)
         return min(view.num_decode_tokens + seen, view.max_num_scheduled_tokens)
+
+
+def _turn(view: StepView, work: StepWork, left_s: float, alone_s: float) -> int:
+    """How many batches like this one fit between two tokens and are filled by prefill.
+
+    Args:
+        view: the requests.
+        work: the batch, decodes included.
+        left_s: what it leaves of the objective.
+        alone_s: predicted time of a batch of its size that holds prefill alone.
+    """
+    num_full = (view.num_decode_tokens + view.num_prefill_tokens) // work.num_tokens
+    return max(1, min(num_full, 1 + int(left_s / alone_s)))
 
 
 def candidates(view: StepView, most: int) -> Iterator[StepWork]:

@@ -42,6 +42,15 @@ def test_the_objective_holds_through_a_100k_prompt(tbt_ms: float) -> None:
     assert report.gaps.percentile(99) <= tbt_ms / 1e3
 
 
+def test_decodes_sit_batches_out_and_their_tokens_come_in_time(tmp_path: Path) -> None:
+    trace = tmp_path / "steps.jsonl"
+    load = Synthetic(LENGTHS["code"], 300).at(20.0, seed=0)
+    report = run(ours(tbt_slo_ms=50, trace=str(trace)), load, "h100-llama-3-8b")
+    steps = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert sum(step["decodes_wait"] for step in steps) > len(steps) / 10
+    assert report.gaps.percentile(99) <= 0.050
+
+
 @pytest.mark.parametrize("load", ["sharegpt", "arxiv"])
 def test_after_200_steps_nine_in_ten_predictions_are_within_a_tenth(
     load: str, tmp_path: Path

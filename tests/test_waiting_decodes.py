@@ -1,0 +1,130 @@
+"""Decodes that sit batches out, over vLLM's real schedulers, without an engine."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from engineless import Engine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
+from vllm_sarathi.batch_builder import StallFree
+from vllm_sarathi.scheduler import SarathiMixin
+from vllm_sarathi.step import BatchLimit, BatchSize, StepView
+
+OURS = [SarathiScheduler, AsyncSarathiScheduler]
+
+
+class EveryThird:
+    """256 tokens; of three batches with prefill, the decodes sit two out."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+
+    def __call__(self, view: StepView) -> BatchSize:
+        self.turn += 1
+        waits = view.may_wait and view.has_prefill and self.turn % 3 != 0
+        return BatchSize(256, BatchLimit.TILE, waits)
+
+
+def waiting(scheduler_class: type, **options: Any) -> Engine:
+    """An engine whose decodes wait whenever they may."""
+    engine = Engine(scheduler_class, {}, **options)
+    policy = replace(engine.scheduler._policy, builder=StallFree(EveryThird()))
+    engine.scheduler._policy = policy
+    return engine
+
+
+def decoding(scheduler_class: type, **options: Any) -> Engine:
+    """The same with three requests that decode."""
+    engine = waiting(scheduler_class, **options)
+    for i in range(3):
+        engine.add(f"decode{i}", 20, max_tokens=64)
+    for _ in range(5):
+        engine.step()
+    engine.batches.clear()
+    engine.scheduler._policy.builder.token_budget.turn = 0
+    return engine
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_prefill_has_the_batches_that_decodes_sit_out(ours: type[SarathiMixin]) -> None:
+    engine = decoding(ours)
+    engine.add("long", 1200, max_tokens=1)
+    engine.run()
+    assert engine.batches[:5] == ["P256", "P256", "D3 P253", "P256", "P179"]
+    assert engine.batches[5].startswith("D3")
+
+
+def test_they_are_neither_preempted_nor_reordered_while_they_wait() -> None:
+    engine = decoding(SarathiScheduler)
+    engine.add("long", 600, max_tokens=1)
+    engine.step()
+    assert [r.request_id for r in engine.scheduler.running] == [
+        "decode0",
+        "decode1",
+        "decode2",
+        "long",
+    ]
+    assert engine.preempted == []
+
+
+def test_vllm_sees_every_decode_where_it_may_have_to_preempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = decoding(SarathiScheduler)
+    engine.add("long", 800, max_tokens=1)
+    engine.step()
+    pool = engine.scheduler.kv_cache_manager.block_pool
+    monkeypatch.setattr(pool, "get_num_free_blocks", lambda: 30)
+    engine.step()
+    assert engine.batches == ["P256", "D3 P253"]
+
+
+def test_decodes_run_where_vllm_says_that_prefill_shall_not() -> None:
+    engine = decoding(SarathiScheduler)
+    engine.add("long", 600, max_tokens=1)
+    assert len(engine.scheduler.schedule(True).num_scheduled_tokens) >= 3
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_decodes_do_not_wait_for_prefill_that_vllm_passes_over(
+    ours: type[SarathiMixin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = decoding(ours)
+    engine.add("blocked", 600, max_tokens=1)
+    manager = engine.scheduler.kv_cache_manager
+    allocate = manager.allocate_slots
+    monkeypatch.setattr(
+        manager,
+        "allocate_slots",
+        lambda request, *args, **kwargs: (
+            None if request.request_id == "blocked" else allocate(request, *args, **kwargs)
+        ),
+    )
+    for _ in range(8):
+        engine.step()
+    assert engine.batches[:1] + engine.batches[-6:] == ["-"] + 6 * ["D3"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 400), st.integers(1, 30)), min_size=1, max_size=8),
+    st.sampled_from([40, 80, 1000]),
+    st.sampled_from(OURS),
+)
+def test_any_traffic_gets_the_tokens_that_stock_vllm_gives(
+    traffic: list[tuple[int, int]], num_blocks: int, ours: type[SarathiMixin]
+) -> None:
+    outputs = []
+    for make in (Engine, waiting):
+        scheduler_class = ours if make is waiting else Scheduler
+        engine = make(scheduler_class, num_blocks=num_blocks)
+        for i, (num_prompt, max_tokens) in enumerate(traffic):
+            engine.add(f"r{i}", num_prompt, max_tokens=max_tokens)
+            engine.step()
+        engine.run()
+        outputs.append(engine.outputs)
+    assert outputs[0] == outputs[1]
