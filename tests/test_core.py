@@ -16,6 +16,8 @@ CORE = (
     "token_budget",
     "step_time",
     "error_quantile",
+    "candidates",
+    "decode_wait",
     "least_squares",
     "micro_batch",
     "presets",

@@ -6,6 +6,7 @@ import pytest
 from engineless import Engine
 
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
+from vllm_sarathi.decode_wait import DecodeWait
 from vllm_sarathi.scheduler import SarathiMixin
 from vllm_sarathi.step import StepPlan, StepView
 
@@ -82,16 +83,17 @@ def timed(engine: Engine, clock: Clock, duration_s: float) -> None:
 
 def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
     engine = Engine(SarathiScheduler, {"tbt_slo_ms": 40})
+    engine.scheduler.use_v2_model_runner = True
     engine.add("decode", 20, max_tokens=200, arrival_time=clock.now_s)
     timed(engine, clock, 0.010)
     policy, observer = engine.scheduler._policy, engine.scheduler.step_observer
     plan = policy.builder.plan
     engine.add("long", 900, max_tokens=20, arrival_time=clock.now_s)
+    timed(engine, clock, 0.015)
     waits = iter((True, True, False, False))
 
     class Waiting:
         def plan(self, view: StepView) -> StepPlan:
-            assert view.may_wait
             seen = view.without_decodes() if (wait := next(waits)) else view
             return replace(plan(seen), decodes_wait=wait)
 
@@ -100,10 +102,20 @@ def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
         assert observer.outlook.waited_s == pytest.approx(waited_s)
         timed(engine, clock, 0.015)
     assert sample(engine, "tbt_objective_misses_total") == 1
+    assert sample(engine, "decode_waits_total") == 2
+
+
+def test_tokens_are_late_by_the_gap_that_their_own_decodes_had() -> None:
+    wait = DecodeWait().after(3, 0.030).after(3, 0.030)
+    assert wait == DecodeWait(3, 0.060)
+    assert [wait.num_late(5, gap_s, 0.1) for gap_s in (0.03, 0.05, 0.2)] == [0, 3, 5]
+    assert wait.num_late(2, 0.05, 0.1) == 2
+    assert wait.after(0, 0.010) == DecodeWait()
 
 
 def test_a_clock_that_stands_still_does_not_keep_decodes_waiting(clock: Clock) -> None:
     engine = mixed({"tbt_slo_ms": 40}, clock)
+    engine.scheduler.use_v2_model_runner = True
     for i in range(4):
         engine.add(f"late{i}", 20, max_tokens=20, arrival_time=clock.now_s)
         engine.add(f"more{i}", 2000, max_tokens=2, arrival_time=clock.now_s)

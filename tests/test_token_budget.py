@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_sarathi.batch_builder import StallFree
+from vllm_sarathi.candidates import candidates
 from vllm_sarathi.error_quantile import ErrorQuantile
 from vllm_sarathi.step import BatchLimit, RequestView, StepView
 from vllm_sarathi.step_time import BATCH_SIZES, StepTimeModel, StepWork
-from vllm_sarathi.token_budget import SloTokenBudget, candidates
+from vllm_sarathi.token_budget import SloTokenBudget
 
 
 class Known(StepTimeModel):
@@ -35,6 +36,10 @@ def known() -> Known:
 def view(decodes: int, *prompts: int, context: int = 0, computed: int = 0) -> StepView:
     prefills = tuple(RequestView(f"p{i}", n, computed) for i, n in enumerate(prompts))
     return StepView(2048, decodes, decodes, context, prefills)
+
+
+def looking(seen: StepView, **fields: float) -> StepView:
+    return replace(seen, outlook=replace(seen.outlook, **fields))
 
 
 def chosen(tbt_s: float | None, seen: StepView, by_rate: bool = True) -> tuple[int, BatchLimit]:
@@ -85,28 +90,47 @@ def best_at_512(**fields: object) -> SloTokenBudget:
     return replace(SloTokenBudget(model, 0.050), **fields)
 
 
-WAITING = replace(view(10, 9000, context=50_000), may_wait=True)  # contexts take 5 ms
+WAITING = looking(view(10, 9000, context=50_000), may_wait=True)  # contexts take 5 ms
 
 
 def test_decodes_sit_out_the_batches_that_fit_between_two_tokens() -> None:
-    waits = [best_at_512()(replace(WAITING, waited_s=1e-2 * i)).decodes_wait for i in range(6)]
+    waits = [best_at_512()(looking(WAITING, waited_s=1e-2 * i)).decodes_wait for i in range(6)]
     assert waits == [True, True, True, False, False, False]
     assert best_at_512()(WAITING).num_tokens == 512
 
 
 def test_a_batch_with_decodes_that_have_waited_fits_what_is_left_of_the_objective() -> None:
-    assert best_at_512()(replace(WAITING, waited_s=0.030)).num_tokens == 512
+    assert best_at_512()(looking(WAITING, waited_s=0.030)).num_tokens == 512
     for waited_s in (0.037, 0.041):
-        size = best_at_512()(replace(WAITING, waited_s=waited_s))
+        size = best_at_512()(looking(WAITING, waited_s=waited_s))
         assert waited_s + 25e-6 * size.num_tokens + 0.005 <= 0.050
-    late = StallFree(best_at_512()).plan(replace(WAITING, waited_s=9.0))
+    late = StallFree(best_at_512()).plan(looking(WAITING, waited_s=9.0))
     assert (late.num_decode_tokens, late.num_prefill_tokens) == (10, 16)
+
+
+def test_the_less_contexts_take_the_fewer_batches_decodes_sit_out() -> None:
+    def longest_wait_s(context: int) -> float:
+        budget = best_at_512(tbt_s=1.0)
+        seen = replace(WAITING, decode_context_tokens=context)
+        waits = [ms / 1e3 for ms in range(999) if budget(looking(seen, waited_s=ms / 1e3))[2]]
+        return max(waits, default=0.0)
+
+    waits = [longest_wait_s(context) for context in (100, 10_000, 50_000, 200_000)]
+    assert waits == sorted(waits)
+    assert waits[0] == 0.0
+    assert waits[-1] < 0.2
+
+
+def test_no_coefficients_that_a_fit_may_have_make_a_decision_fail() -> None:
+    for weights in ([0.0] * 5, [0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0, 0.0]):
+        model = StepTimeModel(100, 8192, _weights=weights, _corrections={16: (2.0, 9)})
+        assert 0 <= SloTokenBudget(model, 0.05)(WAITING).num_tokens <= 2048
 
 
 @pytest.mark.parametrize(
     ("budget", "seen"),
     [
-        (best_at_512(), replace(WAITING, may_wait=False)),
+        (best_at_512(), looking(WAITING, may_wait=False)),
         (best_at_512(), replace(WAITING, prefills=(RequestView("short", 1000),))),
         (best_at_512(tbt_s=0.024), WAITING),
         (best_at_512(tbt_s=float("inf")), WAITING),
@@ -135,7 +159,7 @@ def test_no_gap_exceeds_an_objective_that_can_be_met(
     least_s = model.predict(StepWork(decodes + 16, 0.0, context))
     waited_s, left = 0.0, prompt
     while left:
-        seen = replace(view(decodes, left, context=context), may_wait=True, waited_s=waited_s)
+        seen = looking(view(decodes, left, context=context), may_wait=True, waited_s=waited_s)
         plan = builder.plan(seen)
         left -= plan.num_prefill_tokens
         total = plan.num_decode_tokens + plan.num_prefill_tokens
@@ -161,7 +185,7 @@ def test_long_decode_contexts_leave_less_room() -> None:
 
 def test_an_impossible_objective_keeps_prefill_alive() -> None:
     plan = StallFree(SloTokenBudget(known(), 0.0001)).plan(view(10, 9000))
-    assert plan.num_prefill_tokens == 16
+    assert (plan.num_prefill_tokens, plan.limit) == (16, BatchLimit.OBJECTIVE)
 
 
 def test_a_huge_objective_uses_the_whole_budget() -> None:
@@ -177,10 +201,10 @@ def test_a_pipeline_shares_the_objective_among_its_stages() -> None:
 def test_slack_lengthens_a_gap_up_to_the_longest_stall() -> None:
     budget = SloTokenBudget(known(), 0.05, max_stall_s=0.08)
     assert budget.objective_s(view(10)) == 0.05
-    assert budget.objective_s(replace(view(10), slack_s=0.02)) == pytest.approx(0.07)
-    assert budget.objective_s(replace(view(10), slack_s=9.0)) == 0.08
+    assert budget.objective_s(looking(view(10), slack_s=0.02)) == pytest.approx(0.07)
+    assert budget.objective_s(looking(view(10), slack_s=9.0)) == 0.08
     strict = SloTokenBudget(known(), 0.05)
-    assert strict.objective_s(replace(view(10), slack_s=9.0)) == 0.05
+    assert strict.objective_s(looking(view(10), slack_s=9.0)) == 0.05
 
 
 def test_auto_is_five_decode_only_steps() -> None:
@@ -270,7 +294,7 @@ def test_a_micro_batch_is_as_long_as_those_in_flight() -> None:
     alone = view(30, 2000)
     for tokens in (96, 160, 256):
         period_s = model.predict(StepWork(tokens, 0.0, alone.decode_context_tokens))
-        chosen_s = model.predict(StepWork(pipelined(8, replace(alone, period_s=period_s))))
+        chosen_s = model.predict(StepWork(pipelined(8, looking(alone, period_s=period_s))))
         free_s = model.predict(StepWork(pipelined(8, alone)))
         assert abs(chosen_s - period_s) <= abs(free_s - period_s)
 

@@ -28,6 +28,7 @@ SCHEDULER_ATTRIBUTES = {
     "num_waiting_for_streaming_input": int,
     "num_lookahead_tokens": int,
     "num_spec_tokens": int,
+    "use_v2_model_runner": bool,
     "max_num_encoder_input_tokens": int,
     "need_mamba_block_aligned_split": bool,
     "block_size": int,

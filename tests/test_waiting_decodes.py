@@ -25,15 +25,15 @@ class EveryThird:
 
     def __call__(self, view: StepView) -> BatchSize:
         self.turn += 1
-        waits = view.may_wait and view.has_prefill and self.turn % 3 != 0
+        waits = view.outlook.may_wait and view.has_prefill and self.turn % 3 != 0
         return BatchSize(256, BatchLimit.TILE, waits)
 
 
 def waiting(scheduler_class: type, **options: Any) -> Engine:
     """An engine whose decodes wait whenever they may."""
     engine = Engine(scheduler_class, {}, **options)
-    policy = replace(engine.scheduler._policy, builder=StallFree(EveryThird()))
-    engine.scheduler._policy = policy
+    engine.scheduler.use_v2_model_runner = True
+    engine.scheduler._policy = replace(engine.scheduler._policy, builder=StallFree(EveryThird()))
     return engine
 
 
@@ -45,48 +45,62 @@ def decoding(scheduler_class: type, **options: Any) -> Engine:
     for _ in range(5):
         engine.step()
     engine.batches.clear()
+    return engine
+
+
+def prefilling(scheduler_class: type, num_prompt: int, **options: Any) -> Engine:
+    """The same, with one batch of a long prompt behind it: then they may wait."""
+    engine = decoding(scheduler_class, **options)
+    engine.add("long", num_prompt, max_tokens=1)
+    while engine.batches.count("D3 P253") == 0:
+        engine.step()
+    engine.batches.clear()
     engine.scheduler._policy.builder.token_budget.turn = 0
     return engine
 
 
 @pytest.mark.parametrize("ours", OURS)
 def test_prefill_has_the_batches_that_decodes_sit_out(ours: type[SarathiMixin]) -> None:
-    engine = decoding(ours)
-    engine.add("long", 1200, max_tokens=1)
-    engine.run()
-    assert engine.batches[:5] == ["P256", "P256", "D3 P253", "P256", "P179"]
-    assert engine.batches[5].startswith("D3")
+    engine = prefilling(ours, 2000)
+    for _ in range(5):
+        engine.step()
+    assert engine.batches[:5] == ["P256", "P256", "D3 P253", "P256", "P256"]
 
 
 def test_they_are_neither_preempted_nor_reordered_while_they_wait() -> None:
-    engine = decoding(SarathiScheduler)
-    engine.add("long", 600, max_tokens=1)
+    engine = prefilling(SarathiScheduler, 900)
+    before = list(engine.scheduler.running)
     engine.step()
-    assert [r.request_id for r in engine.scheduler.running] == [
-        "decode0",
-        "decode1",
-        "decode2",
-        "long",
-    ]
+    assert engine.batches == ["P256"]
+    assert engine.scheduler.running == before
     assert engine.preempted == []
 
 
 def test_vllm_sees_every_decode_where_it_may_have_to_preempt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = decoding(SarathiScheduler)
-    engine.add("long", 800, max_tokens=1)
-    engine.step()
+    engine = prefilling(SarathiScheduler, 900)
     pool = engine.scheduler.kv_cache_manager.block_pool
     monkeypatch.setattr(pool, "get_num_free_blocks", lambda: 30)
     engine.step()
-    assert engine.batches == ["P256", "D3 P253"]
+    assert engine.batches == ["D3 P253"]
 
 
-def test_decodes_run_where_vllm_says_that_prefill_shall_not() -> None:
-    engine = decoding(SarathiScheduler)
-    engine.add("long", 600, max_tokens=1)
-    assert len(engine.scheduler.schedule(True).num_scheduled_tokens) >= 3
+@pytest.mark.parametrize("how", [((True,), {}), ((), {"throttle_prefills": True})])
+def test_decodes_run_where_vllm_says_that_prefill_shall_not(how: tuple[Any, Any]) -> None:
+    engine = prefilling(SarathiScheduler, 900)
+    arguments, options = how
+    assert len(engine.scheduler.schedule(*arguments, **options).num_scheduled_tokens) >= 3
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("use_v2_model_runner", 0), ("num_spec_tokens", 3)]
+)
+def test_decodes_run_where_waiting_would_cost_the_model_runner(attribute: str, value: int) -> None:
+    engine = prefilling(SarathiScheduler, 900)
+    setattr(engine.scheduler, attribute, value)
+    engine.step()
+    assert engine.batches == ["D3 P253"]
 
 
 @pytest.mark.parametrize("ours", OURS)
@@ -106,24 +120,35 @@ def test_decodes_do_not_wait_for_prefill_that_vllm_passes_over(
     )
     for _ in range(8):
         engine.step()
-    assert engine.batches[:1] + engine.batches[-6:] == ["-"] + 6 * ["D3"]
+    assert set(engine.batches) == {"D3"}
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 400), st.integers(1, 30)), min_size=1, max_size=8),
     st.sampled_from([40, 80, 1000]),
+    st.booleans(),
+    st.sampled_from(["fcfs", "priority"]),
     st.sampled_from(OURS),
 )
 def test_any_traffic_gets_the_tokens_that_stock_vllm_gives(
-    traffic: list[tuple[int, int]], num_blocks: int, ours: type[SarathiMixin]
+    traffic: list[tuple[int, int]],
+    num_blocks: int,
+    caching: bool,
+    order: str,
+    ours: type[SarathiMixin],
 ) -> None:
     outputs = []
-    for make in (Engine, waiting):
-        scheduler_class = ours if make is waiting else Scheduler
-        engine = make(scheduler_class, num_blocks=num_blocks)
+    for make, scheduler_class in ((Engine, Scheduler), (waiting, ours)):
+        engine = make(
+            scheduler_class,
+            num_blocks=num_blocks,
+            enable_prefix_caching=caching,
+            scheduling_policy=order,
+        )
         for i, (num_prompt, max_tokens) in enumerate(traffic):
-            engine.add(f"r{i}", num_prompt, max_tokens=max_tokens)
+            prompt = [j % 7 for j in range(num_prompt)]
+            engine.add(f"r{i}", prompt=prompt, max_tokens=max_tokens, priority=-i)
             engine.step()
         engine.run()
         outputs.append(engine.outputs)

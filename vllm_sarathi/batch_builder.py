@@ -83,6 +83,7 @@ class StallFree:
     def plan(self, view: StepView) -> StepPlan:
         """Compose the next batch."""
         wanted, limit, decodes_wait = self.token_budget(view)
+        decodes_wait = decodes_wait and self.max_prefills is None
         if decodes_wait:
             view = view.without_decodes()
         floor = view.num_decode_tokens + self.min_prefill_tokens

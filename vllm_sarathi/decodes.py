@@ -1,24 +1,13 @@
 """Which decodes run in the next batch, and which leave their place to others."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from vllm_sarathi.kv_blocks import num_tokens_that_fit
 from vllm_sarathi.micro_batch import decode_share
 
-
-class ReadyDecode(NamedTuple):
-    """A decode that vLLM can schedule now.
-
-    Attributes:
-        num_tokens: tokens that it needs.
-        context: tokens before them.
-        request: vLLM's request.
-    """
-
-    num_tokens: int
-    context: int
-    request: Any
+ReadyDecode = tuple[int, int, Any]
+"""A decode that vLLM can schedule now: its tokens, the tokens before them, vLLM's request."""
 
 
 def ready_decodes(running: list[Any], next_step: int) -> list[ReadyDecode]:
@@ -35,7 +24,7 @@ def ready_decodes(running: list[Any], next_step: int) -> list[ReadyDecode]:
         most = request.num_prompt_tokens + request.max_tokens
         if placeholders and computed + 2 - placeholders >= most:
             continue  # the step in flight reaches its limit
-        ready.append(ReadyDecode(num_tokens, computed, request))
+        ready.append((num_tokens, computed, request))
     return ready
 
 
@@ -52,8 +41,19 @@ def may_hide(scheduler: Any, ready: list[ReadyDecode], num_prefill_tokens: int) 
     if scheduler.lora_config:
         return False
     num_tokens = min(num_prefill_tokens, int(scheduler.max_num_scheduled_tokens))
-    num_tokens += sum(decode.num_tokens for decode in ready)
+    num_tokens += sum(num_tokens for num_tokens, _, _ in ready)
     return num_tokens_that_fit(scheduler, len(scheduler.running)) >= num_tokens
+
+
+def keeps_waiting_decodes(scheduler: Any) -> bool:
+    """Whether decodes lose nothing by sitting a step out.
+
+    vLLM's first model runner forgets requests that a step leaves out, and gets all
+    their tokens anew when they return; its second one keeps them. Drafts of speculative
+    decoding are lost with either.
+    """
+    keeps = bool(getattr(scheduler, "use_v2_model_runner", False))
+    return keeps and not scheduler.num_spec_tokens
 
 
 def cohort(
@@ -69,5 +69,5 @@ def cohort(
     """
     share = decode_share(len(ready), num_decodes, num_micro_batches)
     turns = {request: turn for turn, request in enumerate(held_back)}
-    in_turn = sorted(ready, key=lambda decode: turns.get(decode.request, len(turns)))
+    in_turn = sorted(ready, key=lambda decode: turns.get(decode[2], len(turns)))
     return in_turn[:share], in_turn[share:]

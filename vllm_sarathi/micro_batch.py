@@ -46,7 +46,8 @@ def pipeline_cost_s(view: StepView, step_s: float, num_micro_batches: int) -> fl
         step_s: predicted time of the micro-batch on a stage, in seconds.
         num_micro_batches: batches in the pipeline; one alone costs nothing.
     """
-    change_s = abs(step_s - view.period_s) if view.period_s else 0.0
+    period_s = view.outlook.period_s
+    change_s = abs(step_s - period_s) if period_s else 0.0
     num_delayed = view.num_decodes + (len(view.prefills) + view.num_soon) / num_micro_batches
     weight = 1 + _DELAYED_WEIGHT * num_delayed
     return (num_micro_batches - 1) * weight * (step_s + _CHANGE_WEIGHT * change_s)

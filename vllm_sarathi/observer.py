@@ -2,46 +2,20 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from vllm_sarathi.decode_wait import DecodeWait
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.micro_batch import evenness
 from vllm_sarathi.presets import Policy
+from vllm_sarathi.scheduled_step import ScheduledStep
 from vllm_sarathi.snapshot import Snapshot
 from vllm_sarathi.step import Outlook, StepPlan
 from vllm_sarathi.step_time import StepWork
 from vllm_sarathi.step_timer import StepTimer
 from vllm_sarathi.trace_file import TraceFile
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledStep:
-    """What vLLM made of a plan.
-
-    Attributes:
-        work: what of the batch decides its duration.
-        num_decodes: decodes in it.
-        num_prefill_tokens: prefill tokens in it.
-        token_budget: tokens that it might have held.
-        limit: what kept it from being larger.
-        decodes_wait: whether ready decodes sat it out.
-        predicted_s: expected duration.
-        objective_s: objective for gaps between tokens, or None.
-        arrivals_s: arrival of the requests whose first token it brings, in
-            seconds since the epoch.
-    """
-
-    work: StepWork
-    num_decodes: int
-    num_prefill_tokens: int
-    token_budget: int
-    limit: str
-    decodes_wait: bool
-    predicted_s: float
-    objective_s: float | None
-    arrivals_s: tuple[float, ...]
 
 
 class StepObserver:
@@ -74,8 +48,8 @@ class StepObserver:
         self._timer = StepTimer[ScheduledStep](num_stages)
         self._trace = TraceFile(trace) if trace else None
         self._last: tuple[StepPlan, Snapshot] | None = None
-        self._waited_s = 0.0
-        self._is_as_planned = True
+        self._wait = DecodeWait()
+        self._is_as_planned = False
 
     @property
     def outlook(self) -> Outlook:
@@ -87,11 +61,12 @@ class StepObserver:
         if self._num_stages > 1:
             period_s = max((step.predicted_s for step in flying), default=0.0)
             return Outlook(period_s, self._slack_s(time.monotonic()))
-        begin_s, waited_s = time.monotonic(), self._waited_s
+        begin_s, wait, safety = time.monotonic(), self._wait, self._policy.step_time.safety.value
         for step in flying:
             begin_s += step.predicted_s
-            waited_s = waited_s + step.predicted_s if step.decodes_wait else 0.0
-        return Outlook(0.0, self._slack_s(begin_s - waited_s), self._is_as_planned, waited_s)
+            wait = wait.after(step.num_decodes_waiting, step.predicted_s * safety)
+        slack_s = self._slack_s(begin_s - wait.waited_s)
+        return Outlook(0.0, slack_s, self._is_as_planned, wait.waited_s)
 
     def _slack_s(self, decoded_s: float) -> float:
         """How much longer than the objective a gap may be that began then, in seconds."""
@@ -114,15 +89,15 @@ class StepObserver:
             self.playback.forget(output.preempted_req_ids or ())
         tokens = output.num_scheduled_tokens
         chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
-        if tokens:
-            step = self._describe(plan, snapshot, output, chunks)
-            self._is_as_planned = step.num_prefill_tokens >= plan.num_prefill_tokens
+        step = self._describe(plan, snapshot, output, chunks) if tokens else None
+        num_prefill = step.num_prefill_tokens if step else 0
+        self._is_as_planned = num_prefill >= plan.num_prefill_tokens > 0
+        if step:
             self._timer.scheduled(output, step)
         else:
-            self._is_as_planned = False
             self._timer.paused()
         if self._recorder:
-            self._recorder.count_schedule(step if tokens else None, chunks, output.finished_req_ids)
+            self._recorder.count_schedule(step, chunks, output.finished_req_ids)
 
     def repeated(self, output: Any, decode_context_tokens: int) -> None:
         """Note a batch of the same decodes as the last one, for who knows that it is.
@@ -153,15 +128,17 @@ class StepObserver:
         if result is None:
             return
         step, duration_s = result
-        waited_s = self._waited_s
-        self._waited_s = waited_s + (duration_s or step.predicted_s) if step.decodes_wait else 0.0
+        wait = self._wait
+        self._wait = wait.after(step.num_decodes_waiting, duration_s or step.predicted_s)
         late = self._num_late_first_tokens(step)
         if duration_s is not None:
             self._policy.step_time.observe(step.work, duration_s)
         if self._recorder:
-            gap_s = None if duration_s is None else duration_s * self._num_stages + waited_s
-            safety = self._policy.step_time.safety.value
-            self._recorder.count_result(step, duration_s, gap_s, late, safety)
+            late_tokens, safety = 0, self._policy.step_time.safety.value
+            if step.objective_s and duration_s is not None:
+                gap_s = duration_s * self._num_stages
+                late_tokens = wait.num_late(step.num_decodes, gap_s, step.objective_s)
+            self._recorder.count_result(step, duration_s, late_tokens, late, safety)
             even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
             if even:
                 self._recorder.count_evenness(even)
@@ -185,7 +162,7 @@ class StepObserver:
             num_prefill_tokens=sum(tokens[r.request_id] for r in chunks),
             token_budget=plan.token_budget,
             limit=plan.limit.value,
-            decodes_wait=plan.decodes_wait,
+            num_decodes_waiting=len(snapshot.decodes) if plan.decodes_wait else 0,
             predicted_s=self._policy.step_time.predict(work),
             objective_s=self._policy.objective_s(snapshot.view),
             arrivals_s=tuple(

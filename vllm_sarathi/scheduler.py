@@ -1,5 +1,6 @@
 """The schedulers: snapshot, plan, apply, delegate, restore."""
 
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ class SarathiMixin:
         observer = self.step_observer
         outlook = observer.outlook
         if any((*args[:1], kwargs.get("throttle_prefills"))):
-            outlook = outlook._replace(may_wait=False)
+            outlook = replace(outlook, may_wait=False)
         snapshot = take_snapshot(self, self._num_micro_batches, outlook, self._held_back)
         self._held_back = snapshot.held_back
         plan = self._policy.builder.plan(snapshot.view)

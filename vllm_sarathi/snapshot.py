@@ -3,11 +3,11 @@
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain, islice
 from typing import Any
 
-from vllm_sarathi.decodes import ReadyDecode, cohort, may_hide, ready_decodes
+from vllm_sarathi.decodes import ReadyDecode, cohort, keeps_waiting_decodes, may_hide, ready_decodes
 from vllm_sarathi.kv_blocks import fits, holds_every_token, num_cached_tokens, num_spare_blocks
 from vllm_sarathi.step import Outlook, RequestView, StepPlan, StepView
 
@@ -30,12 +30,14 @@ class Snapshot:
     view: StepView
     prefills: list[Any]
     decodes_first: bool
-    decodes: tuple[Any, ...]
+    decodes: list[ReadyDecode]
     held_back: tuple[Any, ...]
 
     def left_out(self, plan: StepPlan) -> tuple[Any, ...]:
         """Decodes that could run and that a plan leaves out."""
-        return self.decodes if plan.decodes_wait else self.held_back
+        if plan.decodes_wait:
+            return tuple(request for _, _, request in self.decodes)
+        return self.held_back
 
 
 def take_snapshot(
@@ -55,17 +57,18 @@ def take_snapshot(
     left = tuple(map(_view, prefills))
     num_left = sum(view.num_tokens for view in left)
     ready, later = ready_decodes(running, scheduler.current_step + 1), list[ReadyDecode]()
-    hideable = may_hide(scheduler, ready, num_left)
-    if hideable and num_micro_batches > 1:
+    if num_micro_batches > 1 and may_hide(scheduler, ready, num_left):
         ready, later = cohort(ready, num_decodes, num_micro_batches, held_back)
     spare_blocks = num_spare_blocks(scheduler, num_left)
     waiting = _first_waiting(scheduler)
+    may_wait = outlook.may_wait and keeps_waiting_decodes(scheduler)
+    may_wait = may_wait and bool(left or waiting) and may_hide(scheduler, ready, num_left)
     num_fitting = _num_fitting(scheduler, waiting, spare_blocks) if num_decodes else sys.maxsize
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
-        num_decode_tokens=sum(decode.num_tokens for decode in ready),
-        decode_context_tokens=sum(decode.context for decode in ready),
+        num_decode_tokens=sum(num_tokens for num_tokens, _, _ in ready),
+        decode_context_tokens=sum(context for _, context, _ in ready),
         num_in_flight=num_decodes - len(ready),
         prefills=left,
         waiting=waiting,
@@ -73,14 +76,10 @@ def take_snapshot(
         max_new_prefills=min(num_fitting, _num_seats(scheduler)),
         max_new_tokens=max(spare_blocks, 0) * scheduler.block_size,
         is_kv_bound=num_fitting == 0,
-        period_s=outlook.period_s,
-        slack_s=outlook.slack_s,
-        may_wait=outlook.may_wait and hideable and bool(ready),
-        waited_s=outlook.waited_s,
+        outlook=replace(outlook, may_wait=may_wait),
     )
-    decodes = tuple(decode.request for decode in ready)
-    held = tuple(decode.request for decode in later)
-    return Snapshot(view, prefills, prefills == running[num_decodes:], decodes, held)
+    held = tuple(request for _, _, request in later)
+    return Snapshot(view, prefills, prefills == running[num_decodes:], ready, held)
 
 
 def _num_fitting(scheduler: Any, waiting: Sequence[RequestView], num_spare: int) -> int:

@@ -32,7 +32,8 @@ class Chunk(NamedTuple):
     num_tokens: int
 
 
-class Outlook(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Outlook:
     """What the steps before mean for the next one.
 
     Attributes:
@@ -70,12 +71,8 @@ class StepView:
         max_new_tokens: prefill tokens of theirs for which KV blocks are free.
         is_kv_bound: none may, for free KV blocks are kept for running requests.
         num_in_flight: decodes that the batch leaves out, for their last token is not
-            back, or they ride in a later micro-batch.
-        period_s: predicted time of the longest micro-batch in flight, in seconds;
-            0 if none is, or none can be.
-        slack_s: how much longer than the objective a gap may be now, in seconds.
-        may_wait: whether the decodes may sit this step out.
-        waited_s: how long they have, by the time it begins, in seconds.
+            back, they ride in a later micro-batch, or they sit it out.
+        outlook: what the steps before mean for this one.
     """
 
     max_num_scheduled_tokens: int
@@ -89,10 +86,7 @@ class StepView:
     max_new_tokens: int = sys.maxsize
     is_kv_bound: bool = False
     num_in_flight: int = 0
-    period_s: float = 0.0
-    slack_s: float = 0.0
-    may_wait: bool = False
-    waited_s: float = 0.0
+    outlook: Outlook = Outlook()
 
     @property
     def num_unseen(self) -> int:

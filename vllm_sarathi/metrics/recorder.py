@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 if TYPE_CHECKING:
     from vllm_sarathi.micro_batch import Evenness
-    from vllm_sarathi.observer import ScheduledStep
+    from vllm_sarathi.scheduled_step import ScheduledStep
 
 PREFIX = "vllm_sarathi:"
 _LABELS = ("model_name", "engine")
@@ -54,6 +54,9 @@ class StepRecorder:
         self._token_budget = self._metric(Gauge, "token_budget", "Token budget of the last step.")
         self._piggybacked = self._metric(
             Counter, "piggybacked_decodes", "Decodes that ran in a batch with a prefill chunk."
+        )
+        self._waits = self._metric(
+            Counter, "decode_waits", "Decodes that sat a step out, their next token being in time."
         )
         self._prompt_chunks = self._metric(
             Histogram, "prompt_chunks", "Chunks in which a prompt was prefilled.", buckets=_CHUNKS
@@ -111,6 +114,7 @@ class StepRecorder:
         self._prefill_tokens.observe(step.num_prefill_tokens)
         self._decode_tokens.observe(step.work.num_tokens - step.num_prefill_tokens)
         self._token_budget.set(step.token_budget)
+        self._waits.inc(step.num_decodes_waiting)
         if chunks:
             self._piggybacked.inc(step.num_decodes)
             self._step_budget.observe(step.token_budget)
@@ -130,7 +134,7 @@ class StepRecorder:
         self,
         step: "ScheduledStep",
         duration_s: float | None,
-        gap_s: float | None,
+        num_late: int,
         num_late_first: int,
         safety: float,
     ) -> None:
@@ -139,22 +143,21 @@ class StepRecorder:
         Args:
             step: the step.
             duration_s: how long it took, in seconds, if that could be told.
-            gap_s: the gap between tokens that this means for its decodes.
+            num_late: tokens of decodes in it that missed their objective.
             num_late_first: first tokens in it that missed their objective.
             safety: the step-time model's safety factor.
         """
+        self._late_tokens.inc(num_late)
         self._late_first.inc(num_late_first)
         self._safety.set(safety)
         if step.objective_s is not None:
             self._objective.set(step.objective_s)
-        if duration_s is None or gap_s is None:
+        if duration_s is None:
             return
         self._measured.observe(duration_s)
         if step.predicted_s > 0:
             self._predicted.observe(step.predicted_s)
             self._ratio.observe(duration_s / step.predicted_s)
-        if step.objective_s and gap_s > step.objective_s:
-            self._late_tokens.inc(step.num_decodes)
 
     def count_evenness(self, evenness: "Evenness") -> None:
         """Count how even the micro-batches in a pipeline were as one came back."""
