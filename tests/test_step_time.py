@@ -55,6 +55,14 @@ def test_a_tile_cliff_is_learned_where_it_is_met() -> None:
     assert model.predict(above) / model.predict(below) > 1.2
 
 
+def test_a_cliff_right_behind_the_ridge_is_not_taken_for_a_slope() -> None:
+    model = StepTimeModel()
+    for i in range(40):
+        model.observe(StepWork(num_tokens := 32 + 6 * i), 0.010 + 4e-5 * num_tokens)
+    model.observe(StepWork(264), 1.4 * (0.010 + 4e-5 * 264))
+    assert model.predict(StepWork(512)) < 1.4 * (0.010 + 4e-5 * 512)
+
+
 def test_a_batch_between_decodes_alone_and_large_chunks_is_predicted_without_having_run() -> None:
     def roofline(work: StepWork) -> float:
         return 20e-6 * max(work.num_tokens, 250)

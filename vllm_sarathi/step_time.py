@@ -37,6 +37,9 @@ present ones (the roofline in Sarathi-Serve, arXiv 2403.02310, section 3.1)."""
 _NUM_FEATURES = 5
 _MEMORY_STEPS = 500.0
 _PRIOR_WEIGHT = 0.01
+_FAINT = np.array([0.0, 0.0, 0.008, 0.0, 0.0])
+"""How much of a feature says little of its coefficient: few tokens beyond the ridge may
+as well have met a cliff."""
 _CORRECTION_RATE = 0.05
 _OUTLIER_RATIO = 2.0
 _OUTLIERS_BELIEVED = 4
@@ -149,7 +152,7 @@ class StepTimeModel:
         self._targets = keep * self._targets + row
         if self.num_observed > _FITS_AT_ONCE and self.num_observed % _STEPS_PER_FIT:
             return
-        prior = _PRIOR_WEIGHT * np.diag(self._moments) + 1e-12
+        prior = _PRIOR_WEIGHT * np.diag(self._moments) + _FAINT**2 * self._moments[0, 0] + 1e-12
         weights = non_negative_fit(
             self._moments + np.diag(prior), self._targets + prior * np.array(self._weights)
         )
