@@ -117,6 +117,15 @@ class Engine:
         self.scheduler.add_request(request)
         return request
 
+    def with_decodes(self) -> "Engine":
+        """The same engine, with three requests that decode."""
+        for i in range(3):
+            self.add(f"decode{i}", 20, max_tokens=64)
+        for _ in range(5):
+            self.step()
+        self.batches.clear()
+        return self
+
     def schedule(self) -> Any:
         """Schedule one batch and note it like ``D3 P256 P12``."""
         prefilling = {r.request_id for r in self.scheduler.running if r.is_prefill_chunk}

@@ -19,13 +19,7 @@ OURS = [SarathiScheduler, AsyncSarathiScheduler]
 
 def decoding(scheduler_class: type, settings: dict[str, Any], **options: Any) -> Engine:
     """An engine with three requests that decode."""
-    engine = Engine(scheduler_class, settings, **options)
-    for i in range(3):
-        engine.add(f"decode{i}", 20, max_tokens=64)
-    for _ in range(5):
-        engine.step()
-    engine.batches.clear()
-    return engine
+    return Engine(scheduler_class, settings, **options).with_decodes()
 
 
 def snapshot_of_levers(engine: Engine) -> tuple[Any, ...]:

@@ -37,20 +37,9 @@ def waiting(scheduler_class: type, **options: Any) -> Engine:
     return engine
 
 
-def decoding(scheduler_class: type, **options: Any) -> Engine:
-    """The same with three requests that decode."""
-    engine = waiting(scheduler_class, **options)
-    for i in range(3):
-        engine.add(f"decode{i}", 20, max_tokens=64)
-    for _ in range(5):
-        engine.step()
-    engine.batches.clear()
-    return engine
-
-
 def prefilling(scheduler_class: type, num_prompt: int, **options: Any) -> Engine:
-    """The same, with one batch of a long prompt behind it: then they may wait."""
-    engine = decoding(scheduler_class, **options)
+    """The same, of three decodes, with one batch of a long prompt done: then they may wait."""
+    engine = waiting(scheduler_class, **options).with_decodes()
     engine.add("long", num_prompt, max_tokens=1)
     while engine.batches.count("D3 P253") == 0:
         engine.step()
@@ -107,7 +96,7 @@ def test_decodes_run_where_waiting_would_cost_the_model_runner(attribute: str, v
 def test_decodes_do_not_wait_for_prefill_that_vllm_passes_over(
     ours: type[SarathiMixin], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = decoding(ours)
+    engine = waiting(ours).with_decodes()
     engine.add("blocked", 600, max_tokens=1)
     manager = engine.scheduler.kv_cache_manager
     allocate = manager.allocate_slots
