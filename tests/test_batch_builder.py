@@ -1,5 +1,8 @@
 """Batches read as in the paper: ``D3 P256`` is three decodes and a chunk of 256 tokens."""
 
+import sys
+from operator import attrgetter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,10 +13,14 @@ from vllm_sarathi.token_budget import FixedTokenBudget
 
 
 def view(decodes: int = 0, running: str = "", waiting: str = "", **fields: int) -> StepView:
-    """``view(3, "500 20", "90")``: three decodes, two running prefills, one waiting."""
+    """``view(3, "500 20", "90@7")``: three decodes, two running prefills, one waiting, due at 7."""
 
     def requests(lengths: str, prefix: str) -> tuple[RequestView, ...]:
-        return tuple(RequestView(f"{prefix}{i}", int(n)) for i, n in enumerate(lengths.split()))
+        parts = (text.partition("@") for text in lengths.split())
+        return tuple(
+            RequestView(f"{prefix}{i}", int(num), due_s=float(due or 0))
+            for i, (num, _, due) in enumerate(parts)
+        )
 
     return StepView(
         **{
@@ -71,6 +78,26 @@ def test_stall_free_runs_decodes_then_begun_prefills_then_new_ones(
     assert show(stall_free(256).plan(seen)) == batch
 
 
+@pytest.mark.parametrize(
+    ("seen", "batch", "max_chunk"),
+    [
+        (view(4, "1000@9", "100@1"), "D4 P100 P152", 152),
+        (view(4, "1000@9", "200@1"), "D4 P126 P126", 126),
+        (view(4, "20@1 1000@9", "200@2"), "D4 P20 P116 P116", 116),
+        (view(4, "1000@9", "600@1"), "D4 P252", sys.maxsize),
+        (view(4, "1000@9", "200@1 200@2"), "D4 P200 P52", sys.maxsize),
+        (view(4, "1000@1", "100@9"), "D4 P252", sys.maxsize),
+        (view(4, "100@9", "100@1"), "D4 P100 P100", sys.maxsize),
+        (view(250, "1000@9", "100@1"), "D250 P16", sys.maxsize),
+    ],
+)
+def test_who_is_due_first_is_served_first_and_leaves_no_room_unused(
+    seen: StepView, batch: str, max_chunk: int
+) -> None:
+    plan = stall_free(256).plan(seen)
+    assert (show(plan), plan.max_chunk) == (batch, max_chunk)
+
+
 def test_a_limit_on_prefills_holds_for_running_and_new_ones_together() -> None:
     assert show(stall_free(256, max_prefills=2).plan(view(4, "10", "10 500"))) == "D4 P10 P10"
 
@@ -97,6 +124,7 @@ def test_the_plan_says_what_bounded_it() -> None:
     assert DecodeMaximal(256).plan(view(4, "9999")).limit is BatchLimit.CHUNK_SIZE
 
 
+by_due = attrgetter("due_s")
 lengths = st.lists(st.integers(1, 3000), max_size=4)
 
 
@@ -147,6 +175,35 @@ def test_decode_maximal_matches_handing_out_tokens_one_by_one(
     wanted = seen.num_decode_tokens + chunk
     total, _ = fit(seen, wanted, BatchLimit.CHUNK_SIZE, tile, floor)
     assert dict(builder.plan(seen).chunks) == reference(seen, total, 1)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 900), st.integers(0, 9)), max_size=4),
+    st.lists(st.tuples(st.integers(1, 900), st.integers(0, 9)), max_size=4),
+    st.integers(160, 1024),
+)
+def test_in_the_order_of_deadlines_batches_are_full_and_nobody_pays_for_a_later_one(
+    running: list[tuple[int, int]], waiting: list[tuple[int, int]], budget: int
+) -> None:
+    prefills = sorted(
+        (RequestView(f"r{i}", n, 0, due) for i, (n, due) in enumerate(running)), key=by_due
+    )
+    queue = sorted(
+        (RequestView(f"w{i}", n, 0, due) for i, (n, due) in enumerate(waiting)), key=by_due
+    )
+    seen = StepView(2048, 3, 3, 0, tuple(prefills), tuple(queue), len(queue), 100)
+    plan = stall_free(budget).plan(seen)
+    left = sum(request.num_tokens for request in (*prefills, *queue))
+    assert plan.num_prefill_tokens == min(left, budget - 3)
+    chunks = dict(plan.chunks)
+    assert all(0 < chunks[name] <= plan.max_chunk for name in chunks)
+    for request in (*prefills, *queue):
+        for later in (*prefills, *queue):
+            if (
+                later.due_s > request.due_s
+                and chunks.get(request.request_id, 0) < request.num_tokens
+            ):
+                assert chunks.get(later.request_id, 0) <= chunks.get(request.request_id, 0)
 
 
 @given(views(), st.integers(1, 4096), st.sampled_from([1, 16, 128]), st.integers(0, 400))

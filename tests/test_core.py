@@ -21,6 +21,7 @@ CORE = (
     "least_squares",
     "micro_batch",
     "presets",
+    "priority",
 )
 
 

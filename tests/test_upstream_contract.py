@@ -93,6 +93,7 @@ def test_the_scheduler_configuration_has(engine: Engine, name: str) -> None:
     assert hasattr(config, name)
     assert hasattr(config, "disable_chunked_mm_input")
     assert hasattr(config, "async_scheduling")
+    assert isinstance(config.long_prefill_token_threshold, int)
 
 
 def test_the_other_configurations_have_what_metrics_and_budgets_need(engine: Engine) -> None:

@@ -5,8 +5,10 @@ what is left, so that no decode waits for a prefill; a token budget with an obje
 may let decodes sit batches out as long as the next token is in time.
 """
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 from vllm_sarathi.step import BatchLimit, BatchSize, Chunk, RequestView, StepPlan, StepView
@@ -55,7 +57,7 @@ class DecodeMaximal:
         wanted = view.num_decode_tokens + self.chunk_size
         floor = view.num_decode_tokens + min(self.min_prefill_tokens, self.chunk_size)
         total, limit = fit(view, wanted, BatchLimit.CHUNK_SIZE, self.tile_size, floor)
-        return fill(view, total, limit, max_prefills=1)
+        return fill(view, total, limit, 1, self.min_prefill_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class StallFree:
             view = view.without_decodes()
         floor = view.num_decode_tokens + self.min_prefill_tokens
         total, limit = fit(view, wanted, limit, self.tile_size, floor)
-        plan = fill(view, total, limit, self.max_prefills)
+        plan = fill(view, total, limit, self.max_prefills, self.min_prefill_tokens)
         return replace(plan, decodes_wait=decodes_wait)
 
 
@@ -119,31 +121,34 @@ def fit(
     return tiled, BatchLimit.TILE
 
 
-def fill(view: StepView, total: int, limit: BatchLimit, max_prefills: int | None) -> StepPlan:
-    """Fill a batch of ``total`` tokens: decodes, running prefills, then new ones.
+def fill(
+    view: StepView, total: int, limit: BatchLimit, max_prefills: int | None, min_chunk: int
+) -> StepPlan:
+    """Fill a batch of ``total`` tokens: decodes, then prefills in the order of service.
 
     The plan's ``token_budget`` leaves what the known prompts do not use to
     waiting ones beyond the view, unless ``max_prefills`` forbids more.
     """
-    chunks: list[Chunk] = []
+    new = {request.request_id for request in view.waiting}
     left = total - view.num_decode_tokens
-    for request in _candidates(view, max_prefills):
-        if left <= 0:
-            break
-        chunks.append(Chunk(request.request_id, min(request.num_tokens, left)))
+    served, max_chunk = _served(view, left, max_prefills, new, min_chunk)
+    chunks: list[Chunk] = []
+    for request in served:
+        chunks.append(Chunk(request.request_id, min(request.num_tokens, max_chunk, left)))
         left -= chunks[-1].num_tokens
-    num_running = min(len(chunks), len(view.prefills))
+    num_new = sum(chunk.request_id in new for chunk in chunks)
     seats = view.max_new_prefills
     if max_prefills is not None:
-        seats = min(seats, max_prefills - num_running)
+        seats = min(seats, max_prefills - len(chunks) + num_new)
     if seats == 0 or not view.waiting:
         total -= max(left, 0)
     return StepPlan(
         token_budget=total,
         num_decode_tokens=view.num_decode_tokens,
         chunks=tuple(chunks),
-        max_new_prefills=seats if left > 0 or len(chunks) > num_running else 0,
+        max_new_prefills=seats if left > 0 or num_new else 0,
         limit=limit if left <= 0 else _why_not_more(view),
+        max_chunk=max_chunk,
     )
 
 
@@ -151,8 +156,33 @@ def _why_not_more(view: StepView) -> BatchLimit:
     return BatchLimit.KV_BLOCKS if view.is_kv_bound else BatchLimit.PREFILL_LEFT
 
 
-def _candidates(view: StepView, max_prefills: int | None) -> Iterator[RequestView]:
-    """Requests with prefill left, in the order in which vLLM serves them."""
-    slots = len(view.prefills) + len(view.waiting) if max_prefills is None else max_prefills
-    yield from view.prefills[:slots]
-    yield from view.waiting[: min(max(slots - len(view.prefills), 0), view.max_new_prefills)]
+def _served(
+    view: StepView, room: int, max_prefills: int | None, new: Set[str], min_chunk: int
+) -> tuple[list[RequestView], int]:
+    """Requests whose prefill fills the room, in the order of service, and most tokens of one.
+
+    vLLM serves running requests before new ones. Where a new one is due before a running
+    one that would leave it nothing, they share the room evenly, or the latter sits out.
+    """
+    served: list[RequestView] = []
+    left = room
+    for request in islice(view.prompts, max_prefills):
+        if left <= 0:
+            break
+        served.append(request)
+        left -= request.num_tokens
+    names = {request.request_id for request in served}
+    if left >= 0 or names.isdisjoint(new) or served[-1].request_id in new:
+        return served, sys.maxsize
+    max_chunk = _even_chunk([request.num_tokens for request in served], room)
+    return (served, max_chunk) if max_chunk >= min_chunk else (served[:-1], sys.maxsize)
+
+
+def _even_chunk(sizes: Sequence[int], room: int) -> int:
+    """Tokens that nobody gets more of when prompts larger than the room fill it together."""
+    num_left = len(sizes)
+    for size in sorted(sizes):
+        if size * num_left >= room:
+            break
+        room, num_left = room - size, num_left - 1
+    return -(-room // num_left)

@@ -38,7 +38,6 @@ def candidates(view: StepView, most: int) -> Iterator[StepWork]:
 
 def _prompts(view: StepView) -> Iterator[RequestView]:
     """Prefill in the order of service; waiting prompts beyond the view look like those in it."""
-    yield from view.prefills
-    yield from view.waiting[: view.max_new_prefills]
+    yield from view.prompts
     if view.num_unseen:
         yield from repeat(RequestView("unseen", view.mean_waiting_tokens), view.num_unseen)

@@ -67,7 +67,9 @@ class SarathiConfig(BaseModel):
         "tbt_slo_ms; null: tbt_slo_ms, however far ahead.",
     )
     ttft_slo_ms: PositiveMs | None = Field(
-        None, description="Objective for the time to a request's first token; misses are counted."
+        None,
+        description="Objective for the first token of a prompt of mean length; others are due "
+        "earlier or later as they are shorter or longer. Prompts are served by deadline.",
     )
     trace: str | None = Field(None, description="File that gets a JSON line for each step.")
     balance_micro_batches: bool | None = Field(

@@ -4,7 +4,7 @@ A token budget makes the batch, for vLLM serves its list of running requests in
 order until the budget is used up. Nothing in vLLM is replaced.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,35 +32,59 @@ def applied(engine: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None]:
     if not admits_less and not left_out:
         yield
         return
-    budget, attribute = engine.max_num_scheduled_tokens, admission_attribute(engine)
-    limit, running = admission_limit(engine), engine.running
-    visible, tokens = running, budget
+    running = engine.running
+    visible, tokens = running, engine.max_num_scheduled_tokens
     if plan.chunks:
-        tokens = plan.token_budget
-        if not snapshot.decodes_first and not plan.decodes_wait:
-            visible, tokens = decodes_first(engine, plan, snapshot)
+        visible, tokens = in_order(engine, plan, snapshot)
     if left_out:
         later = frozenset(left_out)
         visible = [request for request in visible if request not in later]
-    most = limit - len(running) + len(visible)
+    most = admission_limit(engine) - len(running) + len(visible)
     if admits_less:
         taken = len(visible) + engine.num_waiting_for_streaming_input
         most = min(most, taken + plan.max_new_prefills)
+    limits = {
+        "max_num_scheduled_tokens": min(tokens, engine.max_num_scheduled_tokens),
+        admission_attribute(engine): most,
+    }
     shown = None if visible is running else frozenset(visible)
     engine.running = visible
-    engine.max_num_scheduled_tokens = min(tokens, budget)
-    setattr(engine, attribute, most)
     try:
-        yield
+        with overridden(engine, limits), chunks_limited(engine, plan.max_chunk):
+            yield
     finally:
-        engine.max_num_scheduled_tokens = budget
-        setattr(engine, attribute, limit)
         if shown is not None:
             engine.running = merge(running, shown, engine.running)
 
 
-def decodes_first(engine: Any, plan: StepPlan, snapshot: Snapshot) -> tuple[list[Any], int]:
-    """The running requests, decodes before prefills, and a token budget.
+@contextmanager
+def overridden(owner: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Let attributes have other values inside the block."""
+    before = {name: getattr(owner, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+@contextmanager
+def chunks_limited(engine: Any, max_chunk: int) -> Iterator[None]:
+    """Let no request have more prefill tokens of a batch than that."""
+    if max_chunk >= engine.max_num_scheduled_tokens:
+        yield
+        return
+    config, adaptive = engine.scheduler_config, "adaptive_long_prefill_threshold"
+    most = min(config.long_prefill_token_threshold or max_chunk, max_chunk)
+    exactly = {adaptive: False} if hasattr(engine, adaptive) else {}
+    with overridden(config, {"long_prefill_token_threshold": most}), overridden(engine, exactly):
+        yield
+
+
+def in_order(engine: Any, plan: StepPlan, snapshot: Snapshot) -> tuple[list[Any], int]:
+    """The running requests that a plan serves, decodes before prefills, and a token budget.
 
     First come, first served, vLLM preempts from the end of its list, and takes
     for granted that the end is not scheduled yet. So the budget keeps to what
@@ -68,18 +92,21 @@ def decodes_first(engine: Any, plan: StepPlan, snapshot: Snapshot) -> tuple[list
     order stays, and a prefill in front of a decode sits the step out instead,
     but for one with an adapter: vLLM counts adapters over those that it sees.
     """
-    tokens = plan.token_budget
+    running, tokens = engine.running, plan.token_budget
+    overtaken = snapshot.overtaken(plan)
+    if snapshot.is_in_order and not overtaken:
+        return running, tokens
     if engine.policy != SchedulingPolicy.PRIORITY:
         num_requests = snapshot.view.num_decodes + len(plan.chunks)
         tokens = min(tokens, num_tokens_that_fit(engine, num_requests))
+    decodes = [request for request in running if not request.is_prefill_chunk]
     if tokens > snapshot.view.num_decode_tokens:
-        by_phase = sorted(engine.running, key=lambda request: bool(request.is_prefill_chunk))
-        return by_phase, tokens
-    if engine.lora_config:
-        return engine.running, plan.token_budget
-    last = max(i for i, request in enumerate(engine.running) if not request.is_prefill_chunk)
-    decodes = [request for request in engine.running[:last] if not request.is_prefill_chunk]
-    return [*decodes, *engine.running[last:]], plan.token_budget
+        prefills = [request for request in snapshot.prefills if request not in overtaken]
+        return [*decodes, *prefills], tokens
+    if engine.lora_config or not decodes:
+        return running, plan.token_budget
+    rest = running[running.index(decodes[-1]) :]
+    return [*decodes[:-1], *rest], plan.token_budget
 
 
 def merge(running: list[Any], shown: frozenset[Any], scheduled: list[Any]) -> list[Any]:

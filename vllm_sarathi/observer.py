@@ -55,12 +55,12 @@ class StepObserver:
     def outlook(self) -> Outlook:
         """What the steps so far mean for the next one.
 
-        Decodes wait only where prefill comes as planned: vLLM may pass requests over.
+        Requests sit steps out only where prefill comes as planned: vLLM may pass some over.
         """
         flying = list(self._timer.in_flight)
         if self._num_stages > 1:
             period_s = max((step.predicted_s for step in flying), default=0.0)
-            return Outlook(period_s, self._slack_s(time.monotonic()))
+            return Outlook(period_s, self._slack_s(time.monotonic()), self._is_as_planned)
         begin_s, wait, safety = time.monotonic(), self._wait, self._policy.step_time.safety.value
         for step in flying:
             begin_s += step.predicted_s

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import vllm
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.batch_builder import MIN_PREFILL_TOKENS
@@ -18,7 +19,9 @@ from vllm_sarathi.metrics.exporter import EngineMetricsWriter
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.observer import StepObserver
 from vllm_sarathi.presets import policy
-from vllm_sarathi.snapshot import take_snapshot
+from vllm_sarathi.priority import PromptDeadlines
+from vllm_sarathi.snapshot import take_snapshot, waiting_view
+from vllm_sarathi.waiting_queue import DeadlineQueue
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
@@ -61,6 +64,7 @@ class SarathiMixin:
             self._num_micro_batches,
         )
         self._held_back: tuple[Any, ...] = ()
+        self._deadlines = _deadlines(engine, settings)
         self._recorder, self._metrics_writer = _metrics(engine, settings)
         self.step_observer = StepObserver(
             self._policy,
@@ -78,7 +82,9 @@ class SarathiMixin:
         outlook = observer.outlook
         if any((*args[:1], kwargs.get("throttle_prefills"))):
             outlook = replace(outlook, may_wait=False)
-        snapshot = take_snapshot(self, self._num_micro_batches, outlook, self._held_back)
+        snapshot = take_snapshot(
+            self, self._num_micro_batches, outlook, self._held_back, self._deadlines
+        )
         self._held_back = snapshot.held_back
         plan = self._policy.builder.plan(snapshot.view)
         with applied(self, plan, snapshot):
@@ -127,6 +133,17 @@ def min_chunk(engine: Any) -> int:
         logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
         least = engine.max_num_scheduled_tokens
     return int(min(least, engine.max_num_scheduled_tokens))
+
+
+def _deadlines(engine: Any, settings: SarathiConfig) -> PromptDeadlines | None:
+    """The order of prompts where there is an objective for them; priorities rule over it."""
+    if settings.ttft_slo_ms is None or engine.policy != SchedulingPolicy.FCFS:
+        return None
+    deadlines = PromptDeadlines(settings.ttft_slo_ms / 1e3)
+    engine.waiting = DeadlineQueue(
+        deadlines, lambda request: waiting_view(engine, request).num_tokens
+    )
+    return deadlines
 
 
 def _metrics(

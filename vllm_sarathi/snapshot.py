@@ -5,11 +5,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, islice
+from math import inf
 from typing import Any
 
 from vllm_sarathi.decodes import ReadyDecode, cohort, keeps_waiting_decodes, may_hide, ready_decodes
 from vllm_sarathi.kv_blocks import fits, holds_every_token, num_cached_tokens, num_spare_blocks
+from vllm_sarathi.priority import PromptDeadlines
 from vllm_sarathi.step import Outlook, RequestView, StepPlan, StepView
+from vllm_sarathi.waiting_queue import DeadlineQueue
 
 MAX_WAITING_SEEN = 4  # waiting requests that a view shows; a batch seldom admits more
 
@@ -20,8 +23,8 @@ class Snapshot:
 
     Attributes:
         view: what the batch builder sees.
-        prefills: running requests with prefill left, in vLLM's order.
-        decodes_first: whether vLLM's order has no prefill before a decode.
+        prefills: running requests with prefill left, in the order of service.
+        is_in_order: whether vLLM's order is that of service, decodes before prefills.
         decodes: the decodes that the view counts as ready.
         held_back: decodes that leave their place to later micro-batches, in the order
             in which they take theirs.
@@ -29,7 +32,7 @@ class Snapshot:
 
     view: StepView
     prefills: list[Any]
-    decodes_first: bool
+    is_in_order: bool
     decodes: list[ReadyDecode]
     held_back: tuple[Any, ...]
 
@@ -39,9 +42,20 @@ class Snapshot:
             return tuple(request for _, _, request in self.decodes)
         return self.held_back
 
+    def overtaken(self, plan: StepPlan) -> list[Any]:
+        """Running prefills that a plan leaves out for requests that still wait."""
+        chosen = {chunk.request_id for chunk in plan.chunks}
+        if chosen.issubset(request.request_id for request in self.prefills):
+            return []
+        return [request for request in self.prefills if request.request_id not in chosen]
+
 
 def take_snapshot(
-    scheduler: Any, num_micro_batches: int, outlook: Outlook, held_back: Sequence[Any]
+    scheduler: Any,
+    num_micro_batches: int,
+    outlook: Outlook,
+    held_back: Sequence[Any],
+    deadlines: PromptDeadlines | None = None,
 ) -> Snapshot:
     """Read the requests that vLLM's ``schedule()`` could run now.
 
@@ -50,17 +64,21 @@ def take_snapshot(
         num_micro_batches: batches over which the decodes are spread evenly.
         outlook: what the steps before mean for the next one.
         held_back: what the last snapshot held back; now it comes first.
+        deadlines: the order of prefills; None keeps vLLM's.
     """
+    if scheduler.lora_config or not outlook.may_wait:
+        deadlines = None  # vLLM counts the adapters that run, and may pass over who waits
     running = scheduler.running
-    prefills = [request for request in running if request.is_prefill_chunk]
+    views = {request: _view(request, deadlines) for request in running if request.is_prefill_chunk}
+    prefills = sorted(views, key=lambda request: views[request].due_s)
     num_decodes = len(running) - len(prefills)
-    left = tuple(map(_view, prefills))
+    left = tuple(views[request] for request in prefills)
     num_left = sum(view.num_tokens for view in left)
     ready, later = ready_decodes(running, scheduler.current_step + 1), list[ReadyDecode]()
     if num_micro_batches > 1 and may_hide(scheduler, ready, num_left):
         ready, later = cohort(ready, num_decodes, num_micro_batches, held_back)
     spare_blocks = num_spare_blocks(scheduler, num_left)
-    waiting = _first_waiting(scheduler)
+    waiting = _first_waiting(scheduler, deadlines)
     may_wait = outlook.may_wait and keeps_waiting_decodes(scheduler)
     may_wait = may_wait and bool(left or waiting) and may_hide(scheduler, ready, num_left)
     num_fitting = _num_fitting(scheduler, waiting, spare_blocks) if num_decodes else sys.maxsize
@@ -91,7 +109,7 @@ def _num_fitting(scheduler: Any, waiting: Sequence[RequestView], num_spare: int)
     if not scheduler.waiting or _blocked_queue(scheduler) or scheduler.lora_config:
         return sys.maxsize
     head = scheduler.waiting.peek_request()
-    if head in getattr(scheduler, "deferred_waiting", ()) or not holds_every_token(scheduler):
+    if _is_passed_over(scheduler, head) or not holds_every_token(scheduler):
         return sys.maxsize
     if not fits(scheduler, head, _view(head).num_tokens, num_spare):
         return 0
@@ -100,30 +118,45 @@ def _num_fitting(scheduler: Any, waiting: Sequence[RequestView], num_spare: int)
     return sys.maxsize if num_fitting == len(waiting) else max(num_fitting, 1)
 
 
-def _first_waiting(scheduler: Any) -> tuple[RequestView, ...]:
-    """The requests that vLLM would admit next, each without what the prefix cache holds."""
-    heads = chain(_heads(_blocked_queue(scheduler)), _heads(scheduler.waiting))
-    views = []
-    for request in islice(heads, MAX_WAITING_SEEN):
-        view = _view(request)
-        if not view.num_computed_tokens:
-            cached = num_cached_tokens(scheduler, request)
-            view = RequestView(view.request_id, view.num_tokens - cached, cached)
-        views.append(view)
-    return tuple(views)
+def _first_waiting(scheduler: Any, deadlines: PromptDeadlines | None) -> tuple[RequestView, ...]:
+    """The requests that vLLM would admit next. Nobody who runs makes way for a blocked one."""
+    held = (
+        waiting_view(scheduler, r)._replace(due_s=inf) for r in _heads(_blocked_queue(scheduler))
+    )
+    free = (waiting_view(scheduler, r, deadlines) for r in _heads(scheduler.waiting))
+    return tuple(islice(chain(held, free), MAX_WAITING_SEEN))
 
 
 def _heads(queue: Any) -> Iterable[Any]:
     """The first requests of a queue. Iterating a priority queue copies it: peek."""
-    if isinstance(queue, deque) or not queue:
+    if isinstance(queue, deque | DeadlineQueue) or not queue:
         return islice(queue, MAX_WAITING_SEEN)
     return (queue.peek_request(),)
 
 
-def _view(request: Any) -> RequestView:
-    computed = request.num_computed_tokens
-    num_tokens = request.num_tokens_with_spec + request.num_output_placeholders - computed
-    return RequestView(request.request_id, max(num_tokens, 1), computed)
+def waiting_view(
+    scheduler: Any, request: Any, deadlines: PromptDeadlines | None = None
+) -> RequestView:
+    """A request that waits, without the tokens that the prefix cache holds."""
+    num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
+    view = _view(request, deadlines, num_cached)
+    return view._replace(due_s=inf) if _is_passed_over(scheduler, request) else view
+
+
+def _view(
+    request: Any, deadlines: PromptDeadlines | None = None, num_cached: int = 0
+) -> RequestView:
+    computed = request.num_computed_tokens + num_cached
+    left = request.num_tokens_with_spec + request.num_output_placeholders - computed
+    num_tokens, has_begun, due_s = max(left, 1), bool(request.num_output_tokens), 0.0
+    if deadlines is not None:
+        due_s = deadlines.due_s(request.arrival_time, num_tokens, has_begun)
+    return RequestView(request.request_id, num_tokens, computed, due_s)
+
+
+def _is_passed_over(scheduler: Any, request: Any) -> bool:
+    """Whether vLLM could not admit a request when it last tried."""
+    return request in getattr(scheduler, "deferred_waiting", ())
 
 
 def _blocked_queue(scheduler: Any) -> Any:

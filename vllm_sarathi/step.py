@@ -6,8 +6,11 @@ about without an engine.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from heapq import merge
+from operator import attrgetter
 from typing import NamedTuple
 
 
@@ -18,11 +21,13 @@ class RequestView(NamedTuple):
         request_id: vLLM's id of the request.
         num_tokens: prefill tokens left, at least 1, without those in the prefix cache.
         num_computed_tokens: tokens before them, the context of the next chunk.
+        due_s: when its first token is due, in seconds; only the order counts.
     """
 
     request_id: str
     num_tokens: int
     num_computed_tokens: int = 0
+    due_s: float = 0.0
 
 
 class Chunk(NamedTuple):
@@ -40,7 +45,7 @@ class Outlook:
         period_s: predicted time of the longest micro-batch in flight, in seconds;
             0 if none is, or none can be.
         slack_s: how much longer than the objective a gap may be now, in seconds.
-        may_wait: whether decodes may sit a step out.
+        may_wait: whether requests that could run may sit a step out.
         waited_s: how long they have, by the time the next step begins, in seconds.
     """
 
@@ -62,8 +67,7 @@ class StepView:
         num_decode_tokens: tokens they need, more than one each with
             speculative decoding.
         decode_context_tokens: sum of their context lengths.
-        prefills: running requests with prefill left, in the order in which
-            vLLM walks them.
+        prefills: running requests with prefill left, in the order of service.
         waiting: the requests that vLLM would admit next, in its order; may be
             cut short.
         num_waiting: all requests that wait, at least ``len(waiting)``.
@@ -87,6 +91,12 @@ class StepView:
     is_kv_bound: bool = False
     num_in_flight: int = 0
     outlook: Outlook = Outlook()
+
+    @property
+    def prompts(self) -> Iterator[RequestView]:
+        """Requests with prefill left in the order of service; of equals, those that run first."""
+        waiting = self.waiting[: self.max_new_prefills]
+        return merge(self.prefills, waiting, key=attrgetter("due_s"))
 
     @property
     def num_unseen(self) -> int:
@@ -120,13 +130,9 @@ class StepView:
 
     def without_decodes(self) -> "StepView":
         """The same, with the ready decodes left out."""
-        num_in_flight = self.num_in_flight + self.num_decodes
+        later = self.num_in_flight + self.num_decodes
         return replace(
-            self,
-            num_decodes=0,
-            num_decode_tokens=0,
-            decode_context_tokens=0,
-            num_in_flight=num_in_flight,
+            self, num_decodes=0, num_decode_tokens=0, decode_context_tokens=0, num_in_flight=later
         )
 
 
@@ -172,10 +178,11 @@ class StepPlan:
     Attributes:
         token_budget: most tokens that the step may schedule, decodes included.
         num_decode_tokens: tokens of the decodes: all ready ones run, or none.
-        chunks: the prefill chunks, running requests before waiting ones.
+        chunks: the prefill chunks, in the order of service.
         max_new_prefills: how many waiting requests may be admitted.
         limit: what kept the batch from being larger.
         decodes_wait: whether the ready decodes sit it out.
+        max_chunk: most prefill tokens of one request.
     """
 
     token_budget: int
@@ -184,6 +191,7 @@ class StepPlan:
     max_new_prefills: int = 0
     limit: BatchLimit = BatchLimit.PREFILL_LEFT
     decodes_wait: bool = False
+    max_chunk: int = sys.maxsize
 
     @property
     def num_prefill_tokens(self) -> int:
