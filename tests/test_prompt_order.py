@@ -68,21 +68,31 @@ def test_a_prompt_nearly_done_is_finished_first() -> None:
     assert engine.batches == ["D3 P217 P36"]
 
 
+def levers(scheduler: Any) -> tuple[Any, ...]:
+    return (
+        scheduler.scheduler_config.long_prefill_token_threshold,
+        scheduler.max_num_scheduled_tokens,
+        scheduler.max_num_running_reqs,
+        getattr(scheduler, "max_num_active_reqs", None),
+        getattr(scheduler, "adaptive_long_prefill_threshold", None),
+    )
+
+
+@pytest.mark.parametrize("lengths", [(200,), (600,)])  # shared, long one hidden
 @pytest.mark.parametrize("fails", [False, True])
 def test_vllms_settings_and_lists_are_whole_afterwards(
-    monkeypatch: pytest.MonkeyPatch, fails: bool
+    monkeypatch: pytest.MonkeyPatch, fails: bool, lengths: tuple[int, ...]
 ) -> None:
-    engine = behind_a_long_prompt(BY_DEADLINE, 200)
+    engine = behind_a_long_prompt(BY_DEADLINE, *lengths)
     scheduler = engine.scheduler
-    config, running = scheduler.scheduler_config, list(scheduler.running)
-    before = config.long_prefill_token_threshold, scheduler.max_num_scheduled_tokens
+    running, before = list(scheduler.running), levers(scheduler)
     if fails:
         monkeypatch.setattr(scheduler.kv_cache_manager, "allocate_slots", None)
         with pytest.raises(TypeError):
             scheduler.schedule()
     else:
         scheduler.schedule()
-    assert (config.long_prefill_token_threshold, scheduler.max_num_scheduled_tokens) == before
+    assert levers(scheduler) == before
     assert scheduler.running[: len(running)] == running
 
 
@@ -103,9 +113,27 @@ def test_nobody_makes_way_for_a_request_that_vllm_cannot_admit(
         "_handle_blocked_waiting_request",
         lambda request: request.request_id != "chat0" and admits(engine.scheduler, request),
     )
+    engine.add("next", 20, arrival_time=0.1)
     for _ in range(4):
         engine.step()
-    assert engine.batches[1:] == ["D3 P253"] * 3
+    assert engine.batches == ["D3 P20", "D4 P252", "D4 P252", "D4 P252"]
+
+
+def test_a_running_prompt_keeps_the_kv_blocks_that_it_needs_to_go_on() -> None:
+    steps = {}
+    for name, ours in (("stock", {}), ("by deadline", {"ttft_slo_ms": 1000})):
+        kind = SarathiScheduler if ours else Scheduler
+        engine = Engine(
+            kind, {"tbt_slo_ms": None, **ours}, num_blocks=200, max_num_batched_tokens=512
+        )
+        engine.add("long", 3000, max_tokens=2, arrival_time=0.0)
+        for _ in range(5):
+            engine.step()
+        for i in range(3):
+            engine.add(f"chat{i}", 500, max_tokens=200, arrival_time=0.1)
+        engine.run()
+        steps[name] = (len(engine.batches), engine.preempted, engine.batches.count("-"))
+    assert steps["by deadline"] == steps["stock"]
 
 
 def test_priorities_rule_over_deadlines() -> None:

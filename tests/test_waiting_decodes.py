@@ -29,9 +29,11 @@ class EveryThird:
         return BatchSize(256, BatchLimit.TILE, waits)
 
 
-def waiting(scheduler_class: type, **options: Any) -> Engine:
+def waiting(
+    scheduler_class: type, settings: dict[str, Any] | None = None, **options: Any
+) -> Engine:
     """An engine whose decodes wait whenever they may."""
-    engine = Engine(scheduler_class, {}, **options)
+    engine = Engine(scheduler_class, settings, **options)
     engine.scheduler.use_v2_model_runner = True
     engine.scheduler._policy = replace(engine.scheduler._policy, builder=StallFree(EveryThird()))
     return engine
@@ -141,4 +143,37 @@ def test_any_traffic_gets_the_tokens_that_stock_vllm_gives(
             engine.step()
         engine.run()
         outputs.append(engine.outputs)
+    assert outputs[0] == outputs[1]
+
+
+def test_a_batch_smaller_than_the_decodes_that_wait_is_prefill_all_the_same() -> None:
+    engine = waiting(SarathiScheduler)
+    for i in range(139):
+        engine.add(f"decode{i}", 4, max_tokens=500)
+    while engine.batches[-1:] != ["D139"]:
+        engine.step()
+    engine.add("long", 7000, max_tokens=1)
+    engine.step()
+    running = engine.scheduler.running
+    running.insert(0, running.pop())  # a prefill in front of the decodes
+    sizes = BatchSize(128, BatchLimit.TILE, decodes_wait=True)
+    policy = replace(engine.scheduler._policy, builder=StallFree(lambda view: sizes))
+    engine.scheduler._policy = policy
+    engine.batches.clear()
+    engine.step()
+    assert engine.batches == ["P128"]
+
+
+def test_decodes_wait_while_prompts_are_served_by_deadline() -> None:
+    outputs = []
+    for make, ours in ((Engine, {}), (waiting, {"ttft_slo_ms": 500})):
+        kind = SarathiScheduler if ours else Scheduler
+        engine = make(kind, ours).with_decodes()
+        for i, num_prompt in enumerate((2000, 90, 700, 300, 1500)):
+            engine.add(f"prompt{i}", num_prompt, max_tokens=5, arrival_time=float(i))
+            engine.step()
+        engine.run()
+        outputs.append(engine.outputs)
+        if ours:
+            assert any(batch.startswith("P") for batch in engine.batches)
     assert outputs[0] == outputs[1]

@@ -6,7 +6,6 @@ from itertools import count, islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vllm.v1.core.sched.request_queue import RequestQueue
 
 from vllm_sarathi.priority import PromptDeadlines
 from vllm_sarathi.waiting_queue import DeadlineQueue
@@ -105,5 +104,23 @@ def test_an_empty_queue_has_nothing_to_give() -> None:
             take()
 
 
-def test_vllm_asks_nothing_of_a_queue_that_ours_lacks() -> None:
-    assert RequestQueue.__abstractmethods__ <= vars(DeadlineQueue).keys()
+def test_equal_prompts_keep_their_order_while_the_mean_length_changes() -> None:
+    waiting = DeadlineQueue(PromptDeadlines(2.0), lambda request: request.num_tokens)
+    for i in range(1000):
+        waiting.add_request(Waiting(float(i), 5))
+    while waiting:
+        waiting.pop_request()
+    alike = [Waiting(1000.0 + i, 1000) for i in range(300)]
+    for request in alike:
+        waiting.add_request(request)
+    assert list(waiting) == alike
+
+
+def test_a_request_put_back_is_not_looked_up_again() -> None:
+    looked_up: list[Waiting] = []
+    waiting = DeadlineQueue(PromptDeadlines(1.0), lambda r: looked_up.append(r) or r.num_tokens)
+    request = Waiting(0.0, 5)
+    waiting.add_request(request)
+    for _ in range(3):
+        waiting.prepend_requests([waiting.pop_request()])
+    assert looked_up == [request]

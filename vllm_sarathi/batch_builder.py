@@ -67,7 +67,7 @@ class StallFree:
     Under a token budget: all decodes, then prefills already begun, then new ones.
 
     Unlike the paper, a token budget that knows how long steps take may let the decodes
-    sit a batch out.
+    sit a batch out, and new prefills that are due earlier come before those begun.
 
     Attributes:
         token_budget: tokens of a batch, decided anew for every step.
@@ -134,6 +134,8 @@ def fill(
     served, max_chunk = _served(view, left, max_prefills, new, min_chunk)
     chunks: list[Chunk] = []
     for request in served:
+        if left <= 0:
+            break
         chunks.append(Chunk(request.request_id, min(request.num_tokens, max_chunk, left)))
         left -= chunks[-1].num_tokens
     num_new = sum(chunk.request_id in new for chunk in chunks)
@@ -162,7 +164,8 @@ def _served(
     """Requests whose prefill fills the room, in the order of service, and most tokens of one.
 
     vLLM serves running requests before new ones. Where a new one is due before a running
-    one that would leave it nothing, they share the room evenly, or the latter sits out.
+    one that would leave it nothing, they share the room evenly; its order stays where the
+    shares would be too small.
     """
     served: list[RequestView] = []
     left = room
@@ -175,7 +178,9 @@ def _served(
     if left >= 0 or names.isdisjoint(new) or served[-1].request_id in new:
         return served, sys.maxsize
     max_chunk = _even_chunk([request.num_tokens for request in served], room)
-    return (served, max_chunk) if max_chunk >= min_chunk else (served[:-1], sys.maxsize)
+    if max_chunk >= min_chunk:
+        return served, max_chunk
+    return sorted(served, key=lambda request: request.request_id in new), sys.maxsize
 
 
 def _even_chunk(sizes: Sequence[int], room: int) -> int:

@@ -1,7 +1,7 @@
 """Sets what vLLM's own ``schedule()`` reads to a plan, and restores it.
 
 A token budget makes the batch, for vLLM serves its list of running requests in
-order until the budget is used up. Nothing in vLLM is replaced.
+order until the budget is used up.
 """
 
 from collections.abc import Iterator, Mapping
@@ -97,10 +97,11 @@ def in_order(engine: Any, plan: StepPlan, snapshot: Snapshot) -> tuple[list[Any]
     if snapshot.is_in_order and not overtaken:
         return running, tokens
     if engine.policy != SchedulingPolicy.PRIORITY:
-        num_requests = snapshot.view.num_decodes + len(plan.chunks)
+        num_decodes = 0 if plan.decodes_wait else snapshot.view.num_decodes
+        num_requests = num_decodes + len(plan.chunks)
         tokens = min(tokens, num_tokens_that_fit(engine, num_requests))
     decodes = [request for request in running if not request.is_prefill_chunk]
-    if tokens > snapshot.view.num_decode_tokens:
+    if tokens > plan.num_decode_tokens:
         prefills = [request for request in snapshot.prefills if request not in overtaken]
         return [*decodes, *prefills], tokens
     if engine.lora_config or not decodes:

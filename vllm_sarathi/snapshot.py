@@ -2,10 +2,11 @@
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, islice
+from itertools import accumulate, islice
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 from vllm_sarathi.decodes import ReadyDecode, cohort, keeps_waiting_decodes, may_hide, ready_decodes
@@ -81,7 +82,9 @@ def take_snapshot(
     waiting = _first_waiting(scheduler, deadlines)
     may_wait = outlook.may_wait and keeps_waiting_decodes(scheduler)
     may_wait = may_wait and bool(left or waiting) and may_hide(scheduler, ready, num_left)
-    num_fitting = _num_fitting(scheduler, waiting, spare_blocks) if num_decodes else sys.maxsize
+    num_fitting = sys.maxsize
+    if num_decodes or (deadlines is not None and left):
+        num_fitting = _num_fitting(scheduler, waiting, spare_blocks)
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
@@ -109,7 +112,7 @@ def _num_fitting(scheduler: Any, waiting: Sequence[RequestView], num_spare: int)
     if not scheduler.waiting or _blocked_queue(scheduler) or scheduler.lora_config:
         return sys.maxsize
     head = scheduler.waiting.peek_request()
-    if _is_passed_over(scheduler, head) or not holds_every_token(scheduler):
+    if head in _passed_over(scheduler) or not holds_every_token(scheduler):
         return sys.maxsize
     if not fits(scheduler, head, _view(head).num_tokens, num_spare):
         return 0
@@ -119,12 +122,15 @@ def _num_fitting(scheduler: Any, waiting: Sequence[RequestView], num_spare: int)
 
 
 def _first_waiting(scheduler: Any, deadlines: PromptDeadlines | None) -> tuple[RequestView, ...]:
-    """The requests that vLLM would admit next. Nobody who runs makes way for a blocked one."""
-    held = (
-        waiting_view(scheduler, r)._replace(due_s=inf) for r in _heads(_blocked_queue(scheduler))
-    )
-    free = (waiting_view(scheduler, r, deadlines) for r in _heads(scheduler.waiting))
-    return tuple(islice(chain(held, free), MAX_WAITING_SEEN))
+    """The requests that vLLM would admit next. Nobody makes way for those that it passed over."""
+    held, passed_over = tuple(_heads(_blocked_queue(scheduler))), _passed_over(scheduler)
+    views = []
+    for request in (*held, *_heads(scheduler.waiting)):
+        view = waiting_view(scheduler, request, deadlines)
+        if deadlines is not None and (request in held or request in passed_over):
+            view = view._replace(due_s=inf)
+        views.append(view)
+    return tuple(sorted(views, key=attrgetter("due_s"))[:MAX_WAITING_SEEN])
 
 
 def _heads(queue: Any) -> Iterable[Any]:
@@ -139,8 +145,7 @@ def waiting_view(
 ) -> RequestView:
     """A request that waits, without the tokens that the prefix cache holds."""
     num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
-    view = _view(request, deadlines, num_cached)
-    return view._replace(due_s=inf) if _is_passed_over(scheduler, request) else view
+    return _view(request, deadlines, num_cached)
 
 
 def _view(
@@ -154,9 +159,9 @@ def _view(
     return RequestView(request.request_id, num_tokens, computed, due_s)
 
 
-def _is_passed_over(scheduler: Any, request: Any) -> bool:
-    """Whether vLLM could not admit a request when it last tried."""
-    return request in getattr(scheduler, "deferred_waiting", ())
+def _passed_over(scheduler: Any) -> Collection[Any]:
+    """Requests that vLLM could not admit when it last tried, in versions that keep them apart."""
+    return getattr(scheduler, "deferred_waiting", ())
 
 
 def _blocked_queue(scheduler: Any) -> Any:

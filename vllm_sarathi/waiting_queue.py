@@ -4,17 +4,21 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vllm.v1.core.sched.request_queue import RequestQueue
 
 from vllm_sarathi.priority import PromptDeadlines
 
+_MEAN_DRIFT = 1.25
+
 
 class DeadlineQueue(RequestQueue):
     """vLLM's queue of waiting requests, the earliest deadline first.
 
-    A deadline is set when a request enters the queue. As in vLLM's priority queue,
-    there is no place in front of it to put a request back to.
+    What a request has left to prefill is looked up once, for vLLM puts those that it passes
+    over back in every step. Deadlines follow the mean length while requests wait. As in
+    vLLM's priority queue, there is no place in front of all to put a request back to.
 
     Args:
         deadlines: tell when requests are due, and learn how long prompts are.
@@ -26,13 +30,26 @@ class DeadlineQueue(RequestQueue):
     ) -> None:
         self._deadlines = deadlines
         self._num_prefill_tokens = num_prefill_tokens
+        self._num_tokens = WeakKeyDictionary[Any, int]()
         self._heap: list[tuple[float, float, int, Any]] = []
         self._turn = count()
+        self._mean_tokens = deadlines.mean_tokens
 
     def add_request(self, request: Any) -> None:
         """Add a request that came."""
-        self._deadlines.observe(self._num_prefill_tokens(request))
+        self._num_tokens[request] = self._num_prefill_tokens(request)
+        self._deadlines.observe(self._num_tokens[request])
+        drift = self._deadlines.mean_tokens / max(self._mean_tokens, 1.0)
+        if not 1 / _MEAN_DRIFT < drift < _MEAN_DRIFT:
+            self._mean_tokens = self._deadlines.mean_tokens
+            self._heap = [self._entry(turn, waiting) for _, _, turn, waiting in self._heap]
+            heapify(self._heap)
         self.prepend_request(request)
+
+    def _entry(self, turn: int, request: Any) -> tuple[float, float, int, Any]:
+        num_tokens, arrival_s = self._num_tokens[request], request.arrival_time
+        due_s = self._deadlines.due_s(arrival_s, num_tokens, bool(request.num_output_tokens))
+        return due_s, arrival_s, turn, request
 
     def pop_request(self) -> Any:
         """Take the request that is due first; ``IndexError`` if there is none."""
@@ -44,9 +61,9 @@ class DeadlineQueue(RequestQueue):
 
     def prepend_request(self, request: Any) -> None:
         """Put a request back, at the place that its deadline gives it."""
-        num_tokens, arrival_s = self._num_prefill_tokens(request), request.arrival_time
-        due_s = self._deadlines.due_s(arrival_s, num_tokens, bool(request.num_output_tokens))
-        heappush(self._heap, (due_s, arrival_s, next(self._turn), request))
+        if request not in self._num_tokens:
+            self._num_tokens[request] = self._num_prefill_tokens(request)
+        heappush(self._heap, self._entry(next(self._turn), request))
 
     def prepend_requests(self, requests: Iterable[Any]) -> None:
         """Put requests back, at the places that their deadlines give them."""
