@@ -89,6 +89,7 @@ def test_stall_free_runs_decodes_then_begun_prefills_then_new_ones(
         (view(4, "1000@1", "100@9"), "D4 P252", sys.maxsize),
         (view(4, "100@9", "100@1"), "D4 P100 P100", sys.maxsize),
         (view(250, "1000@9", "100@1"), "D250 P16", sys.maxsize),
+        (view(230, "1000@9", "20@1"), "D230 P26", sys.maxsize),
     ],
 )
 def test_who_is_due_first_is_served_first_and_leaves_no_room_unused(
