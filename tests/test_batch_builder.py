@@ -89,7 +89,7 @@ def test_stall_free_runs_decodes_then_begun_prefills_then_new_ones(
         (view(4, "1000@1", "100@9"), "D4 P252", sys.maxsize),
         (view(4, "100@9", "100@1"), "D4 P100 P100", sys.maxsize),
         (view(250, "1000@9", "100@1"), "D250 P16", sys.maxsize),
-        (view(230, "1000@9", "20@1"), "D230 P26", sys.maxsize),
+        (view(230, "1000@9", "20@1"), "D230 P20", sys.maxsize),
     ],
 )
 def test_who_is_due_first_is_served_first_and_leaves_no_room_unused(
@@ -97,6 +97,11 @@ def test_who_is_due_first_is_served_first_and_leaves_no_room_unused(
 ) -> None:
     plan = stall_free(256).plan(seen)
     assert (show(plan), plan.max_chunk) == (batch, max_chunk)
+
+
+def test_vllms_order_stays_where_a_prompt_may_not_be_cut_and_the_first_leaves_most_room() -> None:
+    plan = stall_free(256, min_prefill_tokens=200).plan(view(4, "1000@9", "100@1"))
+    assert (show(plan), plan.max_chunk) == ("D4 P252", sys.maxsize)
 
 
 def test_a_limit_on_prefills_holds_for_running_and_new_ones_together() -> None:

@@ -164,8 +164,8 @@ def _served(
     """Requests whose prefill fills the room, in the order of service, and most tokens of one.
 
     vLLM serves running requests before new ones. Where a new one is due before a running
-    one that would leave it nothing, they share the room evenly; its order stays where the
-    shares would be too small.
+    one that would leave it nothing, they share the room evenly. Where the shares would be
+    too small the latter sits out, but for a room that then stays emptier than half.
     """
     served: list[RequestView] = []
     left = room
@@ -180,6 +180,8 @@ def _served(
     max_chunk = _even_chunk([request.num_tokens for request in served], room)
     if max_chunk >= min_chunk:
         return served, max_chunk
+    if 2 * sum(request.num_tokens for request in served[:-1]) >= room:
+        return served[:-1], sys.maxsize
     return sorted(served, key=lambda request: request.request_id in new), sys.maxsize
 
 
