@@ -127,11 +127,10 @@ def table(cases: dict[str, dict[str, list[Figures]]]) -> str:
     for case, found in cases.items():
         if set(found) != set(ENGINES):
             continue
-        means = {engine: fmean(rates(runs).values()) for engine, runs in found.items()}
-        best = max(STATIC_BUDGETS, key=means.__getitem__)
+        best = best_static(found)
         ratios.append([ratio(found[LEARNED], found[other]) for other in (best, "2048", ORACLE)])
         ratios[-1].append(ratio(found[BY_DEADLINE], found[best]))
-        cells = [f"{means[engine]:.2f}" for engine in ENGINES]
+        cells = [f"{mean_rate(found[engine]):.2f}" for engine in ENGINES]
         cells.append(f"{max(f['at_capacity']['tbt_p99_ms'] for f in found[LEARNED]):.1f}")
         rows.append(f"| {case} | " + " | ".join([*cells, *map(shown, ratios[-1])]) + " |")
     columns = ([value for value in column if value] for column in zip(*ratios, strict=True))
@@ -142,6 +141,16 @@ def table(cases: dict[str, dict[str, list[Figures]]]) -> str:
 def rates(found: list[Figures]) -> dict[int, float]:
     """Capacity at each seed."""
     return {figures["seed"]: figures["capacity_rps"] for figures in found}
+
+
+def mean_rate(found: list[Figures]) -> float:
+    """Capacity, mean over seeds."""
+    return fmean(rates(found).values())
+
+
+def best_static(found: dict[str, list[Figures]]) -> str:
+    """The static budget of stock vLLM with the highest capacity in a case."""
+    return max(STATIC_BUDGETS, key=lambda budget: mean_rate(found[budget]))
 
 
 def ratio(ours: list[Figures], theirs: list[Figures]) -> float | None:

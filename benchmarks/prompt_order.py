@@ -15,11 +15,11 @@ from capacity import (
     BY_DEADLINE,
     LEARNED,
     RESULTS,
-    STATIC_BUDGETS,
     STEP_NOISE,
     Search,
     Steady,
-    rates,
+    best_static,
+    mean_rate,
 )
 from rich.progress import track
 from runs import Figures, Runs, add_arguments
@@ -68,12 +68,10 @@ class Run:
 
 def sides(case: Search, capacities: dict[str, list[Figures]]) -> list[Run]:
     """The runs of a case at the rate of its best static budget."""
-    means = {budget: fmean(rates(capacities[budget]).values()) for budget in STATIC_BUDGETS}
-    best = max(means, key=means.__getitem__)
+    best = best_static(capacities)
+    rate = mean_rate(capacities[best])
     engines = {STOCK: best, LEARNED: LEARNED, BY_DEADLINE: BY_DEADLINE}
-    return [
-        Run(side, replace(case, engine=engine), means[best]) for side, engine in engines.items()
-    ]
+    return [Run(side, replace(case, engine=engine), rate) for side, engine in engines.items()]
 
 
 def table(cases: dict[str, dict[str, list[Figures]]]) -> str:

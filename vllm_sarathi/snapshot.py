@@ -70,10 +70,8 @@ def take_snapshot(
     if scheduler.lora_config or not outlook.may_wait:
         deadlines = None  # vLLM counts the adapters that run, and may pass over who waits
     running = scheduler.running
-    views = {request: _view(request, deadlines) for request in running if request.is_prefill_chunk}
-    prefills = sorted(views, key=lambda request: views[request].due_s)
+    prefills, left = _in_order_of_service(running, deadlines)
     num_decodes = len(running) - len(prefills)
-    left = tuple(views[request] for request in prefills)
     num_left = sum(view.num_tokens for view in left)
     ready, later = ready_decodes(running, scheduler.current_step + 1), list[ReadyDecode]()
     if num_micro_batches > 1 and may_hide(scheduler, ready, num_left):
@@ -82,9 +80,8 @@ def take_snapshot(
     waiting = _first_waiting(scheduler, deadlines)
     may_wait = outlook.may_wait and keeps_waiting_decodes(scheduler)
     may_wait = may_wait and bool(left or waiting) and may_hide(scheduler, ready, num_left)
-    num_fitting = sys.maxsize
-    if num_decodes or (deadlines is not None and left):
-        num_fitting = _num_fitting(scheduler, waiting, spare_blocks)
+    is_bound = num_decodes or (deadlines is not None and left)
+    num_fitting = _num_fitting(scheduler, waiting, spare_blocks) if is_bound else sys.maxsize
     view = StepView(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_decodes=len(ready),
@@ -101,6 +98,15 @@ def take_snapshot(
     )
     held = tuple(request for _, _, request in later)
     return Snapshot(view, prefills, prefills == running[num_decodes:], ready, held)
+
+
+def _in_order_of_service(
+    running: Iterable[Any], deadlines: PromptDeadlines | None
+) -> tuple[list[Any], tuple[RequestView, ...]]:
+    """Running requests with prefill left, and what a view shows of them."""
+    views = {request: _view(request, deadlines) for request in running if request.is_prefill_chunk}
+    prefills = sorted(views, key=lambda request: views[request].due_s)
+    return prefills, tuple(views[request] for request in prefills)
 
 
 def _num_fitting(scheduler: Any, waiting: Sequence[RequestView], num_spare: int) -> int:
