@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any
 
-from oracle import exact_step_times
 from rich.progress import track
-from runs import Figures, Runs, add_arguments
+from support.oracle import exact_step_times
+from support.runs import Figures, Runs, add_arguments
 
 from vllm_sarathi.simulator import (
     LENGTHS,
@@ -29,7 +29,7 @@ from vllm_sarathi.simulator import (
     find_capacity,
     preset,
 )
-from vllm_sarathi.simulator.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
 
 RESULTS = Path(__file__).parent / "results"
 DEPLOYMENTS = ("a100-llama-3-8b", "h100-llama-3-8b")

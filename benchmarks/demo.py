@@ -14,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
-from http_load import LoadResult, MixedLoad, Stream, ask, run_load
-from model import DEFAULT_MODEL
-from provenance import provenance
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from server import Server, memory_share, serve
-from timeline import draw
+from support.http_load import LoadResult, MixedLoad, Stream, ask, run_load
+from support.model import DEFAULT_MODEL
+from support.provenance import provenance
+from support.server import Server, memory_share, serve
+from support.timeline import draw
 
-from vllm_sarathi.metrics.latency import percentile
+from vllm_sarathi.latency import percentile
 
 RESULTS = Path(__file__).parent / "results"
 COMMON = ("--dtype", "float32", "--max-model-len", "4096", "--no-enable-prefix-caching")

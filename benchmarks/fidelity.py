@@ -3,7 +3,7 @@
 Run ``python benchmarks/fidelity.py`` on an otherwise idle machine. A first load on
 ``vllm serve`` records step times, ``calibrate`` fits them, and a second load with other
 requests goes to the server and through the simulator. Prints a table of both and
-writes fidelity.md and .json beside this file.
+writes results/fidelity.md and .json.
 """
 
 import argparse
@@ -19,12 +19,12 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from model import DEFAULT_MODEL
-from provenance import provenance
-from replay import replay
-from server import serve
+from support.model import DEFAULT_MODEL
+from support.provenance import provenance
+from support.replay import replay
+from support.server import serve
 
-from vllm_sarathi.metrics.latency import RequestTimes, percentile
+from vllm_sarathi.latency import RequestTimes, percentile
 from vllm_sarathi.simulator import (
     Arrivals,
     Deployment,
@@ -36,10 +36,10 @@ from vllm_sarathi.simulator import (
     Workload,
     simulate,
 )
-from vllm_sarathi.simulator.calibration import Fit, Step, fit, read_steps
-from vllm_sarathi.simulator.tables import table
+from vllm_sarathi.simulator.machine.calibration import Fit, Step, fit, read_steps
+from vllm_sarathi.simulator.results.tables import table
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results"
 VARIABLES = ("VLLM_LOGGING_LEVEL", "VLLM_CPU_KVCACHE_SPACE", "HF_HUB_OFFLINE")
 LENGTHS = LengthDistribution(
     "fidelity", Quantiles(((0, 16), (0.5, 120), (1, 700))), Quantiles(((0, 8), (1, 64))), 1024
@@ -131,9 +131,9 @@ def write(
         error=median(errors),
         front=front_s * 1e3,
     )
-    (HERE / "fidelity.md").write_text(text)
+    (RESULTS / "fidelity.md").write_text(text)
     kept = {**of, "rows": rows, "fit": found.figures(), "front_end_s": front_s}
-    (HERE / "fidelity.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (RESULTS / "fidelity.json").write_text(json.dumps(kept, indent=1) + "\n")
     print(text)
 
 

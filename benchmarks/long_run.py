@@ -16,10 +16,10 @@ from typing import Any
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 from rich.progress import track
-from runs import Runs, add_arguments
+from support.runs import Runs, add_arguments
 
+from vllm_sarathi.cli.engine_spec import parse_engine
 from vllm_sarathi.simulator import LENGTHS, EngineSettings, Synthetic, preset, simulate
-from vllm_sarathi.simulator.engine_spec import parse_engine
 
 RESULTS = Path(__file__).parent / "results"
 ENGINES = ("stock:2048", "sarathi:8192")

@@ -16,10 +16,10 @@ from statistics import median
 from typing import Any
 
 from demo import COMMON, ENVIRONMENT, RESULTS, console, figures, run_with_progress, start
-from http_load import LoadResult, MixedLoad
-from model import DEFAULT_MODEL
-from provenance import provenance
-from server import memory_share
+from support.http_load import LoadResult, MixedLoad
+from support.model import DEFAULT_MODEL
+from support.provenance import provenance
+from support.server import memory_share
 
 BUDGETS = (64, 128, 256, 512, 1024)
 STOCK, OURS, BY_DEADLINE = "stock", "sarathi", "sarathi by deadline"

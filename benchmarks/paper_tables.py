@@ -1,18 +1,18 @@
 """The papers' results in virtual time, measured beside published.
 
-Run ``python benchmarks/paper_tables.py``: writes paper_tables.md and .json beside
-this file. Each section keeps what it was run with.
+Run ``python benchmarks/paper_tables.py``: writes results/paper_tables.md and
+.json. Each section keeps what it was run with.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from papers_experiments import EXPERIMENTS, Figures
-from papers_text import render
-from provenance import provenance
+from support.papers_experiments import EXPERIMENTS, Figures
+from support.papers_text import render
+from support.provenance import provenance
 
-HERE = Path(__file__).parent
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         "pd": {},
         "capacity": {"num_requests": options.requests, "num_seeds": options.seeds},
     }
-    kept = HERE / "paper_tables.json"
+    kept = RESULTS / "paper_tables.json"
     figures: Figures = json.loads(kept.read_text()) if kept.exists() else {}
     origins = figures.setdefault("origins", {})
     for name in options.only:
@@ -39,7 +39,7 @@ def main() -> None:
         figures.pop("provenance", None)  # of old files, which kept one for all sections
     kept.write_text(json.dumps(figures, indent=1) + "\n")
     text = render(figures)
-    (HERE / "paper_tables.md").write_text(text)
+    (RESULTS / "paper_tables.md").write_text(text)
     print(text)
 
 

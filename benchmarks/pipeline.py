@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from rich.progress import track
-from runs import Runs, add_arguments
+from support.runs import Runs, add_arguments
 
 from vllm_sarathi.simulator import (
     EngineSettings,
@@ -25,8 +25,8 @@ from vllm_sarathi.simulator import (
     read_trace,
     simulate,
 )
-from vllm_sarathi.simulator.comparison import default_num_jobs, run_all
-from vllm_sarathi.simulator.plots import draw_stages
+from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.results.plots import draw_stages
 
 RESULTS = Path(__file__).parent / "results"
 STAGES = (2, 4, 8)

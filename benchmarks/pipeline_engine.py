@@ -22,11 +22,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from live_engine import LiveEngine, Load
-from model import DEFAULT_MODEL
-from provenance import provenance
 from rich.console import Console
 from rich.progress import track
+from support.live_engine import LiveEngine, Load
+from support.model import DEFAULT_MODEL
+from support.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results"
 # What is compared is throughput, so ours is told no objective, as stock vLLM has none.

@@ -22,10 +22,10 @@ from capacity import (
     mean_rate,
 )
 from rich.progress import track
-from runs import Figures, Runs, add_arguments
+from support.runs import Figures, Runs, add_arguments
 
 from vllm_sarathi.simulator import CapacityGoal, Objectives, preset, simulate
-from vllm_sarathi.simulator.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
 
 STOCK, IN_TIME = "best static", "in_time"
 SIDES = (STOCK, LEARNED, BY_DEADLINE)

@@ -3,15 +3,12 @@
 import os
 import shutil
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# The benchmarks' client and server serve the tests too.
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
@@ -22,7 +19,7 @@ settings.load_profile("any machine")
 @pytest.fixture(scope="session")
 def model() -> str:
     """SmolLM2-135M-Instruct, which the set-up unpacks."""
-    from model import DEFAULT_MODEL
+    from support.model import DEFAULT_MODEL
 
     assert Path(DEFAULT_MODEL).is_dir(), f"{DEFAULT_MODEL} is missing: run `make setup`"
     return DEFAULT_MODEL

@@ -12,14 +12,14 @@ from vllm_sarathi.config import SarathiConfig
 
 if TYPE_CHECKING:
     from vllm_sarathi.llm import LLM
-    from vllm_sarathi.scheduler import AsyncSarathiScheduler, SarathiScheduler
+    from vllm_sarathi.scheduler.mixin import AsyncSarathiScheduler, SarathiScheduler
 
 __all__ = ["LLM", "AsyncSarathiScheduler", "SarathiConfig", "SarathiScheduler", "__version__"]
 
 _LAZY = {
     "LLM": "vllm_sarathi.llm",
-    "SarathiScheduler": "vllm_sarathi.scheduler",
-    "AsyncSarathiScheduler": "vllm_sarathi.scheduler",
+    "SarathiScheduler": "vllm_sarathi.scheduler.mixin",
+    "AsyncSarathiScheduler": "vllm_sarathi.scheduler.mixin",
 }
 
 

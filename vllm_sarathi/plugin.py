@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vllm_sarathi.compatibility import check_vllm_version
 from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.scheduler.vllm_versions import check_vllm_version
 
 SCHEDULERS = ("default", "sarathi")
 SETTINGS_KEY = "sarathi"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vllm_sarathi.simulator import BatchShape, preset
-from vllm_sarathi.simulator.calibration import Step, fit, read_steps
+from vllm_sarathi.simulator.machine.calibration import Step, fit, read_steps
 
 
 def steps(cost, num, noise, seed=0):

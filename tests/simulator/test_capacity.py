@@ -15,8 +15,8 @@ from vllm_sarathi.simulator import (
     find_capacity,
     simulate,
 )
-from vllm_sarathi.simulator.comparison import interval, paired_ratio, run_all
-from vllm_sarathi.simulator.recorder import StopRule
+from vllm_sarathi.simulator.results.comparison import interval, paired_ratio, run_all
+from vllm_sarathi.simulator.results.recorder import StopRule
 
 STOCK = EngineSettings("stock", max_num_batched_tokens=512)
 
@@ -75,7 +75,7 @@ def test_no_tasks_give_no_results():
 
 def test_an_interrupt_ends_tasks_that_run():
     program = (
-        "import signal, time; from vllm_sarathi.simulator.comparison import run_all\n"
+        "import signal, time; from vllm_sarathi.simulator.results.comparison import run_all\n"
         # A shell's background jobs begin with interrupts ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "if __name__ == '__main__':\n"

@@ -24,8 +24,8 @@ from vllm_sarathi.simulator import (
     simulate,
 )
 from vllm_sarathi.simulator import run as run_module
-from vllm_sarathi.simulator.requests import RequestSource
-from vllm_sarathi.simulator.scheduler_factory import gpu_engine
+from vllm_sarathi.simulator.engine.requests import RequestSource
+from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
 
 KINDS = [(False, 1), (True, 1), (False, 2), (True, 2), (True, 4)]
 SCHEDULERS = ["stock", "sarathi"]

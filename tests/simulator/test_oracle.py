@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oracle import exact_step_times
+from support.oracle import exact_step_times
 
 from vllm_sarathi.simulator import Deployment, EngineSettings, Workload, simulate
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_sarathi.metrics.latency import percentile
+from vllm_sarathi.latency import percentile
 from vllm_sarathi.simulator import (
     LENGTHS,
     EngineSettings,

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from vllm_sarathi.simulator import BatchShape, Deployment, StepCost, preset
-from vllm_sarathi.simulator.hardware import A100, LLAMA_2_70B
-from vllm_sarathi.simulator.presets import PRESETS, deployment
+from vllm_sarathi.simulator.machine.deployments import PRESETS, deployment
+from vllm_sarathi.simulator.machine.hardware import A100, LLAMA_2_70B
 
 
 def test_a_cliff_costs_a_whole_tile():

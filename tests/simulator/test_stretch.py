@@ -9,7 +9,7 @@ from vllm_sarathi.simulator import (
     Synthetic,
     simulate,
 )
-from vllm_sarathi.simulator import stretch as stretch_module
+from vllm_sarathi.simulator.engine import stretch as stretch_module
 
 TIMES = ("ttft_s", "e2e_s", "tpot_s", "max_gap_s", "scheduling_delay_s")
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 if TYPE_CHECKING:
-    from vllm_sarathi.micro_batch import Evenness
-    from vllm_sarathi.scheduled_step import ScheduledStep
+    from vllm_sarathi.metrics.step_log import ScheduledStep
+    from vllm_sarathi.policy.micro_batch import Evenness
 
 PREFIX = "vllm_sarathi:"
 _LABELS = ("model_name", "engine")

@@ -12,20 +12,19 @@ Example:
     >>> found.rate  # requests per second
 """
 
-from vllm_sarathi.metrics.latency import Objectives
-from vllm_sarathi.simulator.capacity import Capacity, capacities, find_capacity
-from vllm_sarathi.simulator.distributions import Fixed, LengthDistribution, Quantiles, Zipf
-from vllm_sarathi.simulator.engine import SchedulerDeadlockError
-from vllm_sarathi.simulator.engine_settings import EngineSettings
-from vllm_sarathi.simulator.goal import CapacityGoal
-from vllm_sarathi.simulator.lengths import LENGTHS, Agentic, LongAmongShort
-from vllm_sarathi.simulator.presets import PRESETS, preset
-from vllm_sarathi.simulator.report import Report
+from vllm_sarathi.latency import Objectives
+from vllm_sarathi.simulator.capacity import Capacity, CapacityGoal, capacities, find_capacity
+from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
+from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.load.distributions import Fixed, LengthDistribution, Quantiles, Zipf
+from vllm_sarathi.simulator.load.lengths import LENGTHS, Agentic, LongAmongShort
+from vllm_sarathi.simulator.load.trace import read_trace
+from vllm_sarathi.simulator.load.traffic import Arrivals, Diurnal, Ramp, Replay, Synthetic
+from vllm_sarathi.simulator.load.workload import Lengths, QosClass, Workload
+from vllm_sarathi.simulator.machine.deployments import PRESETS, preset
+from vllm_sarathi.simulator.machine.step_cost import BatchShape, Deployment, Overhead, StepCost
+from vllm_sarathi.simulator.results.report import Report
 from vllm_sarathi.simulator.run import simulate
-from vllm_sarathi.simulator.step_cost import BatchShape, Deployment, Overhead, StepCost
-from vllm_sarathi.simulator.trace import read_trace
-from vllm_sarathi.simulator.traffic import Arrivals, Diurnal, Ramp, Replay, Synthetic
-from vllm_sarathi.simulator.workload import Lengths, QosClass, Workload
 
 __all__ = [
     "LENGTHS",

@@ -2,24 +2,23 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
-from vllm_sarathi.simulator import shortcuts
-from vllm_sarathi.simulator.clock import VirtualClock
-from vllm_sarathi.simulator.engine import Engine
-from vllm_sarathi.simulator.engine_settings import EngineSettings
-from vllm_sarathi.simulator.pipeline import Pipeline
-from vllm_sarathi.simulator.recorder import Recorder, StepTrace, StopRule
-from vllm_sarathi.simulator.report import Report
-from vllm_sarathi.simulator.requests import RequestSource
-from vllm_sarathi.simulator.scheduler_factory import gpu_engine
-from vllm_sarathi.simulator.step_cost import Deployment
-from vllm_sarathi.simulator.stretch import Stretch
-from vllm_sarathi.simulator.workload import Workload
+from vllm_sarathi.simulator.engine import shortcuts
+from vllm_sarathi.simulator.engine.clock import VirtualClock
+from vllm_sarathi.simulator.engine.loop import Engine
+from vllm_sarathi.simulator.engine.requests import RequestSource, block_hasher
+from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
+from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.engine.stretch import Stretch
+from vllm_sarathi.simulator.load.workload import Workload
+from vllm_sarathi.simulator.machine.pipeline import Pipeline
+from vllm_sarathi.simulator.machine.step_cost import Deployment
+from vllm_sarathi.simulator.results.recorder import Recorder, StepTrace, StopRule
+from vllm_sarathi.simulator.results.report import Report
 
 # Virtual time that a run may take beyond its last arrival: overload ends here.
 DRAIN_S = 3600.0
@@ -91,19 +90,6 @@ def _run(
         with clock.installed():
             completed = loop.run()
     return completed
-
-
-def block_hasher(engine: EngineSettings) -> Callable[..., Any] | None:
-    """What hashes a request's KV blocks; None without prefix caching."""
-    if not engine.enable_prefix_caching:
-        return None
-    from vllm.utils.hashing import get_hash_fn_by_name
-    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
-
-    hash_function = get_hash_fn_by_name("sha256")
-    init_none_hash(hash_function)
-    hasher: Callable[..., Any] = get_request_block_hasher(engine.block_size, hash_function)
-    return hasher
 
 
 @contextmanager

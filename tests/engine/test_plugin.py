@@ -1,0 +1,228 @@
+"""The ways in, up to the engine's finished configuration."""
+
+import argparse
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from tests.support.engineless import model_folder
+from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler, plugin
+from vllm_sarathi.scheduler.vllm_versions import check_vllm_version
+
+SHAPE = ["--model", "", "--skip-tokenizer-init", "--max-model-len", "8192"]
+
+
+def parse(*flags: str) -> Any:
+    plugin.register()
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    SHAPE[1] = model_folder()
+    return AsyncEngineArgs.from_cli_args(parser.parse_args([*SHAPE, *flags]))
+
+
+def configuration(*flags: str) -> Any:
+    return parse(*flags).create_engine_config()
+
+
+def test_one_flag_turns_the_scheduler_on() -> None:
+    config = configuration("--scheduler", "sarathi")
+    assert config.scheduler_config.get_scheduler_cls() is SarathiScheduler
+
+
+@pytest.mark.parametrize("flags", [(), ("--scheduler", "default")])
+def test_unasked_nothing_changes(flags: tuple[str, ...]) -> None:
+    arguments = parse(*flags)
+    assert arguments.scheduler_cls is None
+    assert arguments.additional_config == {}
+
+
+def test_a_typo_is_refused_by_the_parser_with_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--scheduler", "sarthi")
+    assert "choose from" in (said := capsys.readouterr().err)
+    assert "sarathi" in said.split("choose from")[1]
+    assert "default" in said.split("choose from")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("[5]", "[5] is not a mapping"), ("{", "Expecting property name")]
+)
+def test_settings_that_are_no_json_object_are_refused_by_the_parser(
+    text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("--scheduler", "sarathi", "--sarathi-config", text)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sarathi", "vllm_sarathi.SarathiScheduler"])
+def test_vllms_own_flag_takes_the_alias_and_the_dotted_path(name: str) -> None:
+    config = configuration("--scheduler-cls", name)
+    assert config.scheduler_config.get_scheduler_cls() is SarathiScheduler
+
+
+def test_the_asynchronous_class_can_be_named() -> None:
+    config = configuration("--scheduler-cls", "vllm_sarathi.AsyncSarathiScheduler")
+    assert config.scheduler_config.get_scheduler_cls() is AsyncSarathiScheduler
+
+
+def test_the_alias_takes_the_class_that_fits_async_scheduling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = parse("--scheduler", "sarathi")
+    made = arguments.create_engine_config()
+    for asynchronous, expected in ((True, AsyncSarathiScheduler), (False, SarathiScheduler)):
+        made.scheduler_config.scheduler_cls = "sarathi"
+        made.scheduler_config.async_scheduling = asynchronous
+        plugin._activate(made)
+        assert made.scheduler_config.get_scheduler_cls() is expected
+
+
+@pytest.mark.parametrize("cls", ["vllm_sarathi.SarathiScheduler", SarathiScheduler])
+def test_the_synchronous_class_turns_async_scheduling_off(cls: str | type) -> None:
+    arguments = EngineArgs(
+        model=model_folder(), skip_tokenizer_init=True, max_model_len=8192, scheduler_cls=cls
+    )
+    arguments.create_engine_config()
+    assert arguments.async_scheduling is False
+
+
+def test_settings_come_as_flags_and_as_json_and_flags_win() -> None:
+    flags = ("--sarathi-config", '{"tbt_slo_ms": 100, "tile_size": 64}')
+    config = configuration("--scheduler", "sarathi", *flags, "--sarathi-tbt-slo-ms", "50")
+    assert config.additional_config["sarathi"] == {"tbt_slo_ms": 50, "tile_size": 64}
+
+
+def test_null_on_the_command_line_is_a_value() -> None:
+    arguments = parse("--scheduler", "sarathi", "--sarathi-tbt-slo-ms", "null")
+    assert arguments.additional_config["sarathi"] == {"tbt_slo_ms": None}
+
+
+def test_settings_join_those_of_additional_config() -> None:
+    extra = '{"other": 1, "sarathi": {"tile_size": 64}}'
+    flags = ("--additional-config", extra, "--sarathi-preset", "stall-free")
+    config = configuration("--scheduler", "sarathi", *flags)
+    assert config.additional_config["other"] == 1
+    assert config.additional_config["sarathi"] == {"tile_size": 64, "preset": "stall-free"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--sarathi-token-budget", "0"), "token_budget=0"),
+        (("--sarathi-token-budget", "many"), "token_budget='many'"),
+        (("--sarathi-config", '{"budget": 5}'), "'budget' is unknown"),
+        (("--sarathi-tile-size", "99999"), "above max_num_batched_tokens"),
+        (("--no-enable-chunked-prefill",), "enable_chunked_prefill=False"),
+        (("--scheduler-cls", "vllm_sarathi.SarathiSheduler"), "SarathiSheduler"),
+    ],
+)
+def test_a_bad_setting_is_refused_before_anything_loads(flags: tuple[str, ...], said: str) -> None:
+    with pytest.raises((ValueError, AttributeError), match=said):
+        configuration("--scheduler", "sarathi", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--sarathi-token-budget", "256"), "need scheduler='sarathi'"),
+        (("--scheduler", "default", "--scheduler-cls", "sarathi"), "contradicts"),
+        (("--scheduler", "sarathi", "--scheduler-cls", "some.Other"), "contradicts"),
+    ],
+)
+def test_contradictions_are_refused(flags: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse(*flags)
+
+
+def test_settings_for_stock_vllm_are_refused_wherever_they_come_from() -> None:
+    with pytest.raises(ValueError, match="need scheduler='sarathi'"):
+        configuration("--additional-config", '{"sarathi": {"tbt_slo_ms": 50}}')
+    own = parse("--additional-config", '{"sarathi": {}}', "--scheduler-cls", "my.Scheduler")
+    assert own.additional_config == {"sarathi": {}}
+
+
+def test_keywords_of_our_llm_become_engine_arguments() -> None:
+    chosen = plugin.with_scheduler("sarathi", {"tbt_slo_ms": 64}, None, {"other": 1})
+    assert chosen["scheduler_cls"] == "sarathi"
+    assert chosen["additional_config"] == {"other": 1, "sarathi": {"tbt_slo_ms": 64}}
+    with pytest.raises(ValueError, match=r"scheduler='fifo': allowed are default, sarathi"):
+        plugin.with_scheduler("fifo", {}, None, {})
+
+
+def test_engine_arguments_take_the_alias_without_the_command_line() -> None:
+    arguments = EngineArgs(
+        model=model_folder(), skip_tokenizer_init=True, max_model_len=8192, scheduler_cls="sarathi"
+    )
+    config = arguments.create_engine_config()
+    assert config.scheduler_config.get_scheduler_cls() is SarathiScheduler
+
+
+def test_registering_twice_wraps_once() -> None:
+    plugin.register()
+    wrapped = EngineArgs.create_engine_config
+    plugin.register()
+    assert EngineArgs.create_engine_config is wrapped
+    assert not hasattr(wrapped.__wrapped__, "__wrapped__")
+
+
+def test_an_engine_without_our_scheduler_shows_none_of_our_metrics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("VLLM_SARATHI_METRICS_DIR", raising=False)
+    code = (
+        "import vllm.engine.arg_utils as a, prometheus_client as p, os\n"
+        f"a.EngineArgs(model={model_folder()!r}, skip_tokenizer_init=True, max_model_len=8192)"
+        ".create_engine_config()\n"
+        "print('VLLM_SARATHI_METRICS_DIR' in os.environ, 'sarathi' in str(p.generate_latest()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_with_plugins_switched_off_the_flag_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from vllm.engine.arg_utils import EngineArgs\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "print('--scheduler ' in EngineArgs.add_cli_args(FlexibleArgumentParser()).format_help())"
+    )
+    for plugins, expected in (("", "False"), (None, "True")):
+        if plugins is None:
+            monkeypatch.delenv("VLLM_PLUGINS")
+        else:
+            monkeypatch.setenv("VLLM_PLUGINS", plugins)
+        code_with = code.replace("EngineArgs.add", "__import__('vllm').AsyncEngineArgs.add")
+        done = subprocess.run(
+            [sys.executable, "-c", code_with], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == expected
+
+
+@pytest.mark.parametrize("version", ["0.26.0", "0.32.0+cpu", "0.33.1.dev5"])
+def test_a_supported_version_passes(version: str) -> None:
+    check_vllm_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.25.1", "0.34.0", "1.0.0"])
+def test_an_unsupported_version_is_named_with_those_supported(version: str) -> None:
+    with pytest.raises(RuntimeError, match=rf"supports vllm .*0\.26.*vllm {version}"):
+        check_vllm_version(version)
+
+
+def test_asking_for_the_scheduler_on_an_unsupported_version_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = parse("--scheduler", "sarathi")
+    monkeypatch.setattr("vllm.__version__", "0.99.0")
+    with pytest.raises(RuntimeError, match=r"vllm 0\.99\.0 is installed"):
+        arguments.create_engine_config()
+
+
+def test_flags_that_are_absent_leave_a_namespace_of_other_origin_alone() -> None:
+    plugin.register()
+    arguments = EngineArgs.from_cli_args(argparse.Namespace(model=model_folder()))
+    assert arguments.scheduler_cls is None
+    assert arguments.additional_config == {}

@@ -1,0 +1,163 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.engineless import Engine
+from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
+from vllm_sarathi.policy.decode_pause import DecodeWait
+from vllm_sarathi.policy.step import StepPlan, StepView
+from vllm_sarathi.scheduler.mixin import SarathiMixin
+
+
+class Clock:
+    """Advances by the made-up duration of each step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1e6
+        for name in ("time", "monotonic"):
+            monkeypatch.setattr(f"time.{name}", lambda: self.now_s)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def run(engine: Engine, clock: Clock) -> None:
+    """10 ms a step and 0.1 ms a token."""
+    while engine.scheduler.has_unfinished_requests():
+        output = engine.schedule()
+        clock.now_s += 0.010 + 0.0001 * output.total_num_scheduled_tokens
+        engine._answer(output, engine._run(output))
+
+
+def sample(engine: Engine, name: str) -> float:
+    registry = engine.scheduler._recorder.registry
+    model = engine.scheduler.vllm_config.model_config.served_model_name
+    value = registry.get_sample_value(f"vllm_sarathi:{name}", {"engine": "0", "model_name": model})
+    assert value is not None, name
+    return value
+
+
+def test_a_pipeline_shows_how_even_it_is(clock: Clock) -> None:
+    engine = Engine(SarathiScheduler, in_flight=2, pipeline_parallel_size=2)
+    for i in range(8):
+        engine.add(f"r{i}", 20, max_tokens=60, arrival_time=clock.now_s)
+    while engine.scheduler.has_unfinished_requests():
+        clock.now_s += 0.010
+        engine.step()
+    assert sample(engine, "micro_batch_imbalance_count") > 50
+    assert sample(engine, "micro_batch_imbalance_sum") < 1.1 * sample(
+        engine, "micro_batch_imbalance_count"
+    )
+    assert sample(engine, "stage_idle_share_sum") < 0.1 * sample(engine, "stage_idle_share_count")
+
+
+def mixed(settings: dict[str, object], clock: Clock) -> Engine:
+    engine = Engine(SarathiScheduler, settings)
+    for i in range(4):
+        engine.add(f"decode{i}", 20, max_tokens=200, arrival_time=clock.now_s)
+    for i in range(6):
+        engine.add(f"long{i}", 900, max_tokens=20, arrival_time=clock.now_s)
+    run(engine, clock)
+    return engine
+
+
+def test_the_model_learns_the_machine_and_the_objective_holds(clock: Clock) -> None:
+    engine = mixed({"tbt_slo_ms": 40}, clock)
+    assert sample(engine, "tbt_objective_misses_total") == 0
+    assert sample(engine, "measured_step_seconds_count") == len(engine.batches)
+    predicted = sample(engine, "predicted_step_seconds_sum")
+    assert predicted == pytest.approx(sample(engine, "measured_step_seconds_sum"), rel=0.1)
+    assert any("P2" in batch for batch in engine.batches if batch.startswith("D"))
+
+
+def timed(engine: Engine, clock: Clock, duration_s: float) -> None:
+    """A step of a made-up duration."""
+    output = engine.schedule()
+    clock.now_s += duration_s
+    engine._answer(output, engine._run(output))
+
+
+def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
+    engine = Engine(SarathiScheduler, {"tbt_slo_ms": 40})
+    engine.scheduler.use_v2_model_runner = True
+    engine.add("decode", 20, max_tokens=200, arrival_time=clock.now_s)
+    timed(engine, clock, 0.010)
+    policy, observer = engine.scheduler._policy, engine.scheduler.step_observer
+    plan = policy.builder.plan
+    engine.add("long", 900, max_tokens=20, arrival_time=clock.now_s)
+    timed(engine, clock, 0.015)
+    waits = iter((True, True, False, False))
+
+    class Waiting:
+        def plan(self, view: StepView) -> StepPlan:
+            seen = view.without_decodes() if (wait := next(waits)) else view
+            return replace(plan(seen), decodes_wait=wait)
+
+    engine.scheduler._policy = replace(policy, builder=Waiting())
+    for waited_s in (0.0, 0.015, 0.030, 0.0):
+        assert observer.outlook.waited_s == pytest.approx(waited_s)
+        timed(engine, clock, 0.015)
+    assert sample(engine, "tbt_objective_misses_total") == 1
+    assert sample(engine, "decode_waits_total") == 2
+
+
+def test_tokens_are_late_by_the_gap_that_their_own_decodes_had() -> None:
+    wait = DecodeWait().after(3, 0.030).after(3, 0.030)
+    assert wait == DecodeWait(3, 0.060)
+    assert [wait.num_late(5, gap_s, 0.1) for gap_s in (0.03, 0.05, 0.2)] == [0, 3, 5]
+    assert wait.num_late(2, 0.05, 0.1) == 2
+    assert wait.after(0, 0.010) == DecodeWait()
+
+
+def test_a_clock_that_stands_still_does_not_keep_decodes_waiting(clock: Clock) -> None:
+    engine = mixed({"tbt_slo_ms": 40}, clock)
+    engine.scheduler.use_v2_model_runner = True
+    for i in range(4):
+        engine.add(f"late{i}", 20, max_tokens=20, arrival_time=clock.now_s)
+        engine.add(f"more{i}", 2000, max_tokens=2, arrival_time=clock.now_s)
+    for _ in range(200):
+        timed(engine, clock, 0.0)
+    assert all(map(len, engine.outputs.values()))
+
+
+def test_misses_of_an_impossible_objective_are_counted_and_everyone_is_served(
+    clock: Clock,
+) -> None:
+    engine = mixed({"tbt_slo_ms": 0.1, "ttft_slo_ms": 15.0}, clock)
+    assert sample(engine, "tbt_objective_misses_total") > 500
+    assert sample(engine, "ttft_objective_misses_total") >= 6
+    assert all(engine.outputs.values())
+
+
+def test_auto_shows_the_objective_it_derived(clock: Clock) -> None:
+    engine = mixed({}, clock)
+    assert sample(engine, "tbt_objective_seconds") == pytest.approx(5 * 0.0104, rel=0.1)
+
+
+@pytest.mark.parametrize("ours", [SarathiScheduler, AsyncSarathiScheduler])
+def test_a_trace_holds_a_line_for_each_step(ours: type[SarathiMixin], tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    engine = Engine(ours, {"trace": str(trace)})
+    engine.add("a", 100, max_tokens=5)
+    engine.run()
+    steps = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert [step["num_prefill_tokens"] for step in steps] == [100, 0, 0, 0, 0]
+    assert [step["work"]["num_tokens"] for step in steps] == [100, 1, 1, 1, 1]
+    assert all(step["duration_s"] > 0 for step in steps)
+
+
+def test_a_disk_that_is_full_ends_the_trace_and_not_the_engine() -> None:
+    engine = Engine(SarathiScheduler, {"trace": "/dev/full"})
+    engine.add("a", 100, max_tokens=5)
+    engine.run()
+    assert len(engine.outputs["a"]) == 5
+
+
+def test_a_trace_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    path = str(tmp_path / "missing" / "trace.jsonl")
+    with pytest.raises(ValueError, match=r"trace=.*cannot be written"):
+        Engine(SarathiScheduler, {"trace": path})

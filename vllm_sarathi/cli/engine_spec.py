@@ -1,0 +1,92 @@
+"""Engines as one word on a command line: ``stock:512``, ``sarathi:2048,tbt_slo_ms=50``."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from vllm_sarathi.simulator.engine.settings import WORD_KEYS, EngineSettings
+
+_SWITCH = {"true": True, "false": False}
+_CHOICES: dict[str, dict[str, Any]] = {
+    "async_scheduling": _SWITCH,
+    "policy": {"fcfs": "fcfs", "priority": "priority"},
+    "enable_prefix_caching": _SWITCH,
+}
+_ENGINE_KEYS = (*WORD_KEYS, "label")
+FORM = "NAME[:BUDGET][,KEY=VALUE...]"
+
+
+def parse_engine(text: str, defaults: EngineSettings) -> EngineSettings:
+    """Read an engine from a word.
+
+    NAME is "stock", "sarathi" or a dotted path to a class; BUDGET is vLLM's
+    ``max_num_batched_tokens``; a KEY is one of the engine's (``max_num_seqs``,
+    ``async_scheduling``, ``policy``, ``enable_prefix_caching``, ``label``) or a setting
+    of ours.
+
+    Args:
+        text: the word.
+        defaults: what it does not say.
+
+    Raises:
+        ValueError: names the word, and what is wrong with it.
+    """
+    head, *pairs = text.split(",")
+    name, _, budget = head.partition(":")
+    if not name:
+        raise ValueError(f"engine {text!r} has no name; it must be {FORM}")
+    fields: dict[str, Any] = {"scheduler": name}
+    if budget:
+        if not _is_whole(budget):
+            raise ValueError(f"engine {text!r}: budget {budget!r} must be 1 token or more")
+        fields["max_num_batched_tokens"] = int(budget)
+    settings = dict(defaults.sarathi) if name == "sarathi" else {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"engine {text!r}: {pair!r} must be KEY=VALUE")
+        if key in _ENGINE_KEYS:
+            fields[key] = _engine_value(text, key, value)
+        elif name == "stock":
+            raise ValueError(
+                f"engine {text!r}: {key!r} is not one of {', '.join(_ENGINE_KEYS)}; other "
+                "settings go with 'sarathi'"
+            )
+        else:
+            settings[key] = _value(value)
+    return replace(defaults, **fields, sarathi=settings)
+
+
+def with_objective(engine: EngineSettings, tbt_s: float | None) -> EngineSettings:
+    """Tell our scheduler the objective that it is measured by, unless it has one.
+
+    A preset or a budget given by hand is left alone: those take no objective.
+    """
+    own = {"tbt_slo_ms", "preset", "token_budget", "chunk_size"}
+    if tbt_s is None or engine.scheduler != "sarathi" or own & set(engine.sarathi):
+        return engine
+    settings = {**engine.sarathi, "tbt_slo_ms": tbt_s * 1e3}
+    return replace(engine, sarathi=settings, label=engine.label or engine.name)
+
+
+def _engine_value(engine: str, key: str, text: str) -> Any:
+    if key == "label":
+        return text
+    choices = _CHOICES.get(key, {})
+    if text in choices:
+        return choices[text]
+    if choices or not _is_whole(text):
+        wanted = " or ".join(choices) or "1 or more"
+        raise ValueError(f"engine {engine!r}: {key}={text!r} must be {wanted}")
+    return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) > 0
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

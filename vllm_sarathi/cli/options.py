@@ -1,0 +1,176 @@
+"""From command-line options to what the simulator takes."""
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from vllm_sarathi.cli.engine_spec import parse_engine, with_objective
+from vllm_sarathi.cli.tasks import Scenario
+from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.latency import Objectives
+from vllm_sarathi.simulator.capacity import CapacityGoal
+from vllm_sarathi.simulator.engine.scheduler_factory import scheduler_class
+from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.load.distributions import Fixed, Zipf
+from vllm_sarathi.simulator.load.lengths import LENGTHS
+from vllm_sarathi.simulator.load.trace import read_trace
+from vllm_sarathi.simulator.load.traffic import (
+    Arrivals,
+    Diurnal,
+    LengthSource,
+    Ramp,
+    Replay,
+    Synthetic,
+    Traffic,
+)
+from vllm_sarathi.simulator.load.workload import QosClass
+from vllm_sarathi.simulator.machine.deployments import preset
+
+SHAPES = {"steady": None, "ramp": Ramp(), "diurnal": Diurnal()}
+# What each of these options decides in place of others.
+WITHOUT_EFFECT = {
+    "trace": ("workload", "cv", "shape", "at_once"),
+    "at_once": ("rate", "cv", "shape"),
+}
+TRACE_ONLY = ("trace_time_unit_s", "trace_hash_tokens")
+
+
+def seconds(milliseconds: float | None) -> float | None:
+    """Milliseconds as seconds."""
+    return None if milliseconds is None else milliseconds / 1e3
+
+
+def objectives(options: argparse.Namespace) -> Objectives:
+    """The objectives that every request has."""
+    return Objectives(seconds(options.ttft_slo_ms), seconds(options.tbt_slo_ms))
+
+
+def lengths(name: str) -> LengthSource:
+    """Lengths by the name that ``--workload`` gives them.
+
+    Raises:
+        ValueError: names the workload and what is allowed.
+    """
+    kind, _, detail = name.partition(":")
+    try:
+        if kind == "fixed":
+            num_prompt, num_output = map(int, detail.split(","))
+            return Fixed(num_prompt, num_output)
+        if kind == "zipf" and detail:
+            return Zipf(pd_ratio=float(detail))
+    except ValueError:
+        raise ValueError(
+            f"--workload {name!r} must be fixed:PROMPT,OUTPUT or zipf:PD, numbers above 0"
+        ) from None
+    if name not in LENGTHS:
+        raise ValueError(f"--workload {name!r} must be one of {', '.join(LENGTHS)} or fixed:P,D")
+    return LENGTHS[name]
+
+
+def refuse_without_effect(options: argparse.Namespace) -> None:
+    """Refuse options that another one, or its absence, would leave without effect.
+
+    Raises:
+        ValueError: names the option and what it contradicts.
+    """
+    given = {name for name, value in vars(options).items() if not (value is None or value is False)}
+    for name, others in WITHOUT_EFFECT.items():
+        for other in others:
+            if name in given and other in given:
+                raise ValueError(f"{_flag(other)} has no effect beside {_flag(name)}")
+    for name in TRACE_ONLY:
+        if name in given and not options.trace:
+            raise ValueError(f"{_flag(name)} has no effect without --trace")
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """See before a long run that its results can be written; makes the folder for pictures.
+
+    Raises:
+        ValueError: names the option, its value and what is allowed.
+    """
+    for name in ("json", "output"):
+        path = getattr(options, name, None)
+        if path in (None, "-"):
+            continue
+        file = Path(path).absolute()
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise ValueError(
+                f"{_flag(name)} {path!r} must be a file in a folder that can be written"
+            )
+    if getattr(options, "plots", None):
+        try:
+            Path(options.plots).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"--plots {options.plots!r} must be a folder ({error.strerror})"
+            ) from error
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def traffic(options: argparse.Namespace) -> Traffic:
+    """The load that the options describe.
+
+    Raises:
+        ValueError: names the option that is wrong or would have no effect.
+    """
+    refuse_without_effect(options)
+    classes = ((QosClass(objectives=objectives(options)), 1.0),)
+    if options.trace:
+        recorded = read_trace(
+            options.trace,
+            options.requests,
+            time_unit_s=options.trace_time_unit_s or 1.0,
+            hash_tokens=options.trace_hash_tokens or 16,
+        )
+        return Replay(recorded, classes)
+    return Synthetic(
+        lengths(options.workload or "conversation"),
+        options.requests or 1000,
+        Arrivals(1.0 if options.cv is None else options.cv, SHAPES[options.shape or "steady"]),
+        classes,
+        getattr(options, "at_once", False),
+    )
+
+
+def scenario(options: argparse.Namespace) -> Scenario:
+    """What every engine faces."""
+    deployment, load = preset(options.preset, options.stages), traffic(options)
+    if options.max_model_len is not None:
+        deployment = replace(deployment, max_model_len=options.max_model_len)
+    rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
+    workload = load.at(rate, options.seed)
+    workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens)
+    return Scenario(deployment, load, rate, options.noise, options.limit_s)
+
+
+def goal(options: argparse.Namespace) -> CapacityGoal:
+    """What has to hold within capacity."""
+    wanted = objectives(options)
+    if options.goodput is not None and wanted == Objectives():
+        raise ValueError("--goodput needs an objective: --tbt-slo-ms or --ttft-slo-ms")
+    if options.goodput is not None:
+        return CapacityGoal(None, options.delay_s, options.goodput, wanted)
+    return CapacityGoal(wanted.tbt_s, options.delay_s)
+
+
+def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSettings]:
+    """The engines that the words name; their classes and settings exist."""
+    defaults = EngineSettings(max_num_seqs=options.max_num_seqs, async_scheduling=not options.sync)
+    found = [
+        with_objective(parse_engine(word, defaults), seconds(options.tbt_slo_ms)) for word in words
+    ]
+    for engine in found:
+        scheduler_class(engine)
+        if engine.scheduler == "sarathi":
+            SarathiConfig.from_mapping(engine.sarathi)
+    named: dict[str, int] = {}
+    unique = []
+    for engine in found:
+        named[engine.name] = count = named.get(engine.name, 0) + 1
+        unique.append(engine if count == 1 else replace(engine, label=f"{engine.name} #{count}"))
+    return unique

@@ -1,0 +1,91 @@
+"""Units of work for ``comparison.run_all``: they travel to another process and back."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vllm_sarathi.simulator.capacity import PRECISION, CapacityGoal, find_capacity
+from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
+from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.load.traffic import Traffic
+from vllm_sarathi.simulator.machine.step_cost import Deployment
+from vllm_sarathi.simulator.run import simulate
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What every engine of a comparison faces.
+
+    Args:
+        deployment: what a step costs.
+        traffic: the load.
+        rate: requests per second; a first guess where capacity is searched.
+        noise: standard deviation of every step's time, as a share of it.
+        limit_s: virtual time at which a run ends at the latest; None as ``simulate``.
+    """
+
+    deployment: Deployment
+    traffic: Traffic
+    rate: float
+    noise: float = 0.0
+    limit_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One engine with one seed in a scenario."""
+
+    scenario: Scenario
+    engine: EngineSettings
+    seed: int
+    goal: CapacityGoal | None = None
+    precision: float = PRECISION
+
+
+def run_figures(task: Task) -> dict[str, Any]:
+    """Run once at the scenario's rate; the figures."""
+    scenario = task.scenario
+    report = simulate(
+        task.engine,
+        scenario.deployment,
+        scenario.traffic.at(scenario.rate, task.seed),
+        noise=scenario.noise,
+        seed=task.seed,
+        limit_s=scenario.limit_s,
+    )
+    return {**report.summary(), "seed": task.seed, "rate_rps": scenario.rate}
+
+
+def capacity_figures(task: Task) -> dict[str, Any]:
+    """Search for the capacity; the figures."""
+    if task.goal is None:
+        raise ValueError("goal=None: a capacity search needs one")
+    scenario = task.scenario
+    return find_capacity(
+        task.engine,
+        scenario.deployment,
+        scenario.traffic,
+        task.goal,
+        seed=task.seed,
+        noise=scenario.noise,
+        start_rate=scenario.rate,
+        limit_s=scenario.limit_s,
+        precision=task.precision,
+    ).summary()
+
+
+def attempt(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, Any]:
+    """Run a task; where that fails say why instead, for the other engines go on."""
+    try:
+        return function(task)
+    except (ValueError, SchedulerDeadlockError) as error:
+        reason = str(error)
+    except Exception:  # whatever a scheduler of the user's own may raise
+        reason = traceback.format_exc()
+    return {"label": task.engine.name, "seed": task.seed, "error": reason}
+
+
+def budgets(engine: EngineSettings, tokens: tuple[int, ...]) -> list[EngineSettings]:
+    """The same engine with each of several static token budgets."""
+    return [replace(engine, max_num_batched_tokens=budget, label=None) for budget in tokens]

@@ -1,0 +1,71 @@
+"""A file that gets a JSON line for each step."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from vllm.logger import init_logger
+
+from vllm_sarathi.policy.step_time import StepWork
+
+logger = init_logger(__name__)
+
+
+class TraceFile:
+    """Appends lines. A disk that is full ends the trace, not the engine.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file: TextIO | None = path.open("a", buffering=1, encoding="utf-8")
+        except OSError as error:
+            raise ValueError(
+                f"sarathi setting trace={str(path)!r} cannot be written: {error}; "
+                "allowed is a file in a folder that exists"
+            ) from error
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            logger.warning("sarathi trace ends: %s", error)
+            self._file = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledStep:
+    """What vLLM made of a plan.
+
+    Attributes:
+        work: what of the batch decides its duration.
+        num_decodes: decodes in it.
+        num_prefill_tokens: prefill tokens in it.
+        token_budget: tokens that it might have held.
+        limit: what kept it from being larger.
+        num_decodes_waiting: ready decodes that sat it out.
+        predicted_s: expected duration.
+        objective_s: objective for gaps between tokens, or None.
+        arrivals_s: arrival of the requests whose first token it brings, in
+            seconds since the epoch.
+    """
+
+    work: StepWork
+    num_decodes: int
+    num_prefill_tokens: int
+    token_budget: int
+    limit: str
+    num_decodes_waiting: int
+    predicted_s: float
+    objective_s: float | None
+    arrivals_s: tuple[float, ...]

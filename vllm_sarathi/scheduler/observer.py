@@ -1,0 +1,176 @@
+"""Follows each step from its schedule to its result: learns, counts, traces."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from vllm_sarathi.metrics.recorder import StepRecorder
+from vllm_sarathi.metrics.step_log import ScheduledStep, TraceFile
+from vllm_sarathi.policy.decode_pause import DecodeWait
+from vllm_sarathi.policy.micro_batch import evenness
+from vllm_sarathi.policy.presets import Policy
+from vllm_sarathi.policy.step import Outlook, StepPlan
+from vllm_sarathi.policy.step_time import StepWork
+from vllm_sarathi.scheduler.snapshot import Snapshot
+from vllm_sarathi.scheduler.step_timer import StepTimer
+
+
+class StepObserver:
+    """What a scheduler tells about its steps.
+
+    Args:
+        policy: its step-time model learns from each result.
+        recorder: counts, or None.
+        num_stages: pipeline stages.
+        ttft_s: objective for the time to first token, in seconds, or None.
+        trace: a file that gets a JSON line for each step, or None.
+
+    Raises:
+        ValueError: the trace cannot be written.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        recorder: StepRecorder | None,
+        num_stages: int = 1,
+        ttft_s: float | None = None,
+        trace: Path | None = None,
+    ) -> None:
+        self._policy = policy
+        self.playback = policy.playback
+        self._recorder = recorder
+        self._num_stages = num_stages
+        self._ttft_s = ttft_s
+        self._timer = StepTimer[ScheduledStep](num_stages)
+        self._trace = TraceFile(trace) if trace else None
+        self._last: tuple[StepPlan, Snapshot] | None = None
+        self._wait = DecodeWait()
+        self._is_as_planned = False
+
+    @property
+    def outlook(self) -> Outlook:
+        """What the steps so far mean for the next one.
+
+        Requests sit steps out only where prefill comes as planned: vLLM may pass some over.
+        """
+        flying = list(self._timer.in_flight)
+        if self._num_stages > 1:
+            period_s = max((step.predicted_s for step in flying), default=0.0)
+            return Outlook(period_s, self._slack_s(time.monotonic()), self._is_as_planned)
+        begin_s, wait, safety = time.monotonic(), self._wait, self._policy.step_time.safety.value
+        for step in flying:
+            begin_s += step.predicted_s
+            wait = wait.after(step.num_decodes_waiting, step.predicted_s * safety)
+        slack_s = self._slack_s(begin_s - wait.waited_s)
+        return Outlook(0.0, slack_s, self._is_as_planned, wait.waited_s)
+
+    def _slack_s(self, decoded_s: float) -> float:
+        """How much longer than the objective a gap may be that began then, in seconds."""
+        return self.playback.slack_s(decoded_s) if self.playback else 0.0
+
+    def scheduled(
+        self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
+    ) -> None:
+        """Note what vLLM scheduled.
+
+        Args:
+            plan: the plan.
+            snapshot: what it was made from.
+            output: vLLM's ``SchedulerOutput``.
+            admitted: requests that the step moved from waiting to running.
+        """
+        self._last = plan, snapshot
+        if self.playback:
+            self.playback.forget(output.finished_req_ids)
+            self.playback.forget(output.preempted_req_ids or ())
+        tokens = output.num_scheduled_tokens
+        chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
+        step = self._describe(plan, snapshot, output, chunks) if tokens else None
+        num_prefill = step.num_prefill_tokens if step else 0
+        self._is_as_planned = num_prefill >= plan.num_prefill_tokens > 0
+        if step:
+            self._timer.scheduled(output, step)
+        else:
+            self._timer.paused()
+        if self._recorder:
+            self._recorder.count_schedule(step, chunks, output.finished_req_ids)
+
+    def repeated(self, output: Any, decode_context_tokens: int) -> None:
+        """Note a batch of the same decodes as the last one, for who knows that it is.
+
+        Args:
+            output: vLLM's ``SchedulerOutput`` of the last one.
+            decode_context_tokens: sum of their context lengths by now.
+        """
+        assert self._last is not None
+        plan, snapshot = self._last
+        view = replace(snapshot.view, decode_context_tokens=decode_context_tokens)
+        self.scheduled(plan, replace(snapshot, view=view), output, [])
+
+    def finished(
+        self, output: Any, drained: bool, answers: Mapping[int, Any] | None = None
+    ) -> None:
+        """Learn from a result.
+
+        Args:
+            output: the ``SchedulerOutput`` that it answers.
+            drained: whether no request is left.
+            answers: vLLM's ``EngineCoreOutputs`` of each client.
+        """
+        if self.playback and answers:
+            self.playback.follow(answers, time.monotonic())
+        together_s = [step.predicted_s for step in self._timer.in_flight]
+        result = self._timer.finished(output, drained)
+        if result is None:
+            return
+        step, duration_s = result
+        wait = self._wait
+        self._wait = wait.after(step.num_decodes_waiting, duration_s or step.predicted_s)
+        late = self._num_late_first_tokens(step)
+        if duration_s is not None:
+            self._policy.step_time.observe(step.work, duration_s)
+        if self._recorder:
+            late_tokens, safety = 0, self._policy.step_time.safety.value
+            if step.objective_s and duration_s is not None:
+                gap_s = duration_s * self._num_stages
+                late_tokens = wait.num_late(step.num_decodes, gap_s, step.objective_s)
+            self._recorder.count_result(step, duration_s, late_tokens, late, safety)
+            even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
+            if even:
+                self._recorder.count_evenness(even)
+        if self._trace:
+            line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
+            self._trace.write(line)
+
+    def _describe(
+        self, plan: StepPlan, snapshot: Snapshot, output: Any, chunks: list[Any]
+    ) -> ScheduledStep:
+        tokens = output.num_scheduled_tokens
+        context = sum(
+            tokens[r.request_id] * (r.num_computed_tokens - tokens[r.request_id] / 2)
+            for r in chunks
+        )
+        decode_context = 0 if plan.decodes_wait else snapshot.view.decode_context_tokens
+        work = StepWork(output.total_num_scheduled_tokens, context, decode_context)
+        return ScheduledStep(
+            work=work,
+            num_decodes=len(tokens) - len(chunks),
+            num_prefill_tokens=sum(tokens[r.request_id] for r in chunks),
+            token_budget=plan.token_budget,
+            limit=plan.limit.value,
+            num_decodes_waiting=len(snapshot.decodes) if plan.decodes_wait else 0,
+            predicted_s=self._policy.step_time.predict(work),
+            objective_s=self._policy.objective_s(snapshot.view),
+            arrivals_s=tuple(
+                r.arrival_time for r in chunks if not (r.is_prefill_chunk or r.num_output_tokens)
+            ),
+        )
+
+    def _num_late_first_tokens(self, step: ScheduledStep) -> int:
+        if self._ttft_s is None:
+            return 0
+        now_s = time.time()
+        return sum(now_s - arrival_s > self._ttft_s for arrival_s in step.arrivals_s)

@@ -1,0 +1,1 @@
+"""Requests: how long they are and when they arrive."""

@@ -1,0 +1,156 @@
+"""What a report needs of a run, kept as the run goes."""
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from vllm_sarathi.latency import RequestTimes
+from vllm_sarathi.simulator.load.workload import Workload
+from vllm_sarathi.simulator.machine.pipeline import Execution
+from vllm_sarathi.simulator.machine.step_cost import BatchShape
+from vllm_sarathi.simulator.results.gaps import Gaps
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """When a run has already failed its objectives, so that no more is needed.
+
+    Args:
+        tbt_s: limit for the P99 time between tokens.
+        scheduling_delay_s: limit for the median delay before a request is scheduled.
+    """
+
+    tbt_s: float | None = None
+    scheduling_delay_s: float | None = None
+
+
+@dataclass(slots=True)
+class StepTrace:
+    """Every step of a run, as parallel arrays; for pictures."""
+
+    scheduled_s: "array[float]" = field(default_factory=lambda: array("d"))
+    num_prefill: "array[int]" = field(default_factory=lambda: array("l"))
+    num_decode: "array[int]" = field(default_factory=lambda: array("l"))
+    stages: list[tuple[tuple[float, float], ...]] = field(default_factory=list)
+
+
+class Recorder:
+    """Keeps a few numbers for each request and each step; forgets tokens once counted.
+
+    Args:
+        workload: what is being run.
+        stop_rule: when to stop early; None never.
+        trace: where to keep every step; None forgets them.
+    """
+
+    def __init__(
+        self, workload: Workload, stop_rule: StopRule | None, trace: StepTrace | None
+    ) -> None:
+        num = len(workload)
+        self.workload = workload
+        self.trace = trace
+        self.gaps = Gaps()
+        self.num_steps = self.num_tokens = self.num_output_tokens = self.num_preemptions = 0
+        self.delay_s, self.ttft_s, self.e2e_s, self.tpot_s, self.max_gap_s, self.fluidity = (
+            array("d", [NAN]) * num for _ in range(6)
+        )
+        self._times: dict[str, list[float]] = {}
+        self._arrivals: list[float] = workload.arrival_s.tolist()
+        self._rule = stop_rule or StopRule()
+        self._num_late_gaps = self._num_late_starts = 0
+        self._most_late_gaps = 0.01 * float((workload.lengths.num_output - 1).sum())
+        self._first_s: float | None = None
+        self.last_s = 0.0
+        self.stage_span_s: tuple[float, float] | None = None
+
+    def scheduled(self, now_s: float, output: Any, shape: BatchShape, run: Execution) -> None:
+        """Note a batch that was sent off."""
+        if not run.num_tokens:
+            return
+        self.num_steps += 1
+        self.num_tokens += run.num_tokens
+        if output.preempted_req_ids:
+            self.num_preemptions += len(output.preempted_req_ids)
+        for new in output.scheduled_new_reqs:
+            self._note_start(int(new.req_id), now_s)
+        first_s = self.stage_span_s[0] if self.stage_span_s else run.stages[0][0]
+        self.stage_span_s = (first_s, run.stages[-1][1])
+        if self.trace is not None:
+            num_decode = sum(1 for n in output.num_scheduled_tokens.values() if n == 1)
+            self.trace.scheduled_s.append(now_s)
+            self.trace.num_decode.append(num_decode)
+            self.trace.num_prefill.append(run.num_tokens - num_decode)
+            self.trace.stages.append(run.stages)
+
+    def _note_start(self, index: int, now_s: float) -> None:
+        if self.delay_s[index] == self.delay_s[index]:
+            return  # it was preempted and comes back
+        self.delay_s[index] = now_s - self._arrivals[index]
+        limit_s = self._rule.scheduling_delay_s
+        if limit_s is not None and self.delay_s[index] > limit_s:
+            self._num_late_starts += 1
+
+    def answered(self, now_s: float, outputs: Any) -> None:
+        """Note the tokens that came back."""
+        gaps: Counter[float] = Counter()
+        times = self._times
+        for group in outputs.values():
+            for answer in group.outputs:
+                name = answer.request_id
+                seen = times.get(name)
+                if seen is None:
+                    times[name] = seen = [now_s]
+                else:
+                    gaps[now_s - seen[-1]] += 1
+                    seen.append(now_s)
+                if answer.finish_reason is not None:
+                    self._finish(int(name), times.pop(name))
+        self.last_s = now_s
+        for gap_s, num in gaps.items():
+            self._add_gap(gap_s, num)
+
+    def last_token_s(self, names: list[str]) -> float | None:
+        """When all of these requests got their last token; None if at different times."""
+        seen = {self._times[name][-1] if name in self._times else None for name in names}
+        return seen.pop() if len(seen) == 1 else None
+
+    def answered_alike(self, names: list[str], times_s: list[float]) -> None:
+        """Note one token of each of these requests at each of these times."""
+        if not times_s:
+            return
+        for earlier_s, later_s in pairwise([self._times[names[0]][-1], *times_s]):
+            self._add_gap(later_s - earlier_s, len(names))
+        for name in names:
+            self._times[name] += times_s
+        self.last_s = times_s[-1]
+
+    def _add_gap(self, gap_s: float, num: int) -> None:
+        self.gaps.add(gap_s, num)
+        limit_s = self._rule.tbt_s
+        if limit_s is not None and gap_s > limit_s:
+            self._num_late_gaps += num
+
+    def _finish(self, index: int, token_times_s: list[float]) -> None:
+        times = RequestTimes(self._arrivals[index], token_times_s)
+        self.ttft_s[index] = token_times_s[0] - times.arrival_s
+        self.e2e_s[index] = token_times_s[-1] - times.arrival_s
+        self.num_output_tokens += len(token_times_s)
+        if len(token_times_s) > 1:
+            self.tpot_s[index] = times.tpot_s or 0.0
+            self.max_gap_s[index] = max(b - a for a, b in pairwise(token_times_s))
+        asked = self.workload.classes[int(self.workload.class_of[index])].objectives
+        if asked.ttft_s is not None and asked.tbt_s is not None:
+            self.fluidity[index] = times.fluidity(asked.ttft_s, asked.tbt_s) or 0.0
+
+    def should_stop(self, now_s: float) -> bool:
+        """Whether an objective is already missed, whatever comes."""
+        rule = self._rule
+        if rule.tbt_s is not None and self._num_late_gaps > self._most_late_gaps:
+            return True
+        return (
+            rule.scheduling_delay_s is not None and self._num_late_starts > len(self._arrivals) / 2
+        )

@@ -1,0 +1,184 @@
+"""What a run comes to."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vllm_sarathi.latency import Objectives, goodput, percentile
+from vllm_sarathi.simulator.load.workload import NO_OBJECTIVES, Floats, Workload
+from vllm_sarathi.simulator.results.gaps import Gaps
+from vllm_sarathi.simulator.results.recorder import Recorder, StepTrace
+
+
+@dataclass(frozen=True, slots=True)
+class PerRequest:
+    """One entry for each offered request; NaN where undefined."""
+
+    scheduling_delay_s: Floats
+    ttft_s: Floats
+    tpot_s: Floats
+    e2e_s: Floats
+    max_gap_s: Floats
+    fluidity: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One simulated run. Times are virtual, but for ``wall_s``.
+
+    Args:
+        label: the engine's name.
+        completed: whether all requests were served; False at a limit.
+        num_finished: requests served.
+        duration_s: from time 0 to the last token.
+        num_steps: batches executed.
+        num_tokens: tokens executed, prefill and decode.
+        num_output_tokens: tokens that served requests got.
+        num_preemptions: requests put back for lack of KV memory.
+        stage_busy_s: time that each pipeline stage worked.
+        stage_span_s: from the first stage's first batch to the last stage's last.
+        wall_s: real time of the whole run.
+        gaps: all times between tokens.
+        per_request: latency of each request.
+        trace: every step, if asked for.
+    """
+
+    label: str
+    workload: Workload
+    completed: bool
+    num_finished: int
+    duration_s: float
+    num_steps: int
+    num_tokens: int
+    num_output_tokens: int
+    num_preemptions: int
+    stage_busy_s: tuple[float, ...]
+    stage_span_s: float
+    wall_s: float
+    gaps: Gaps
+    per_request: PerRequest
+    trace: StepTrace | None = None
+
+    @classmethod
+    def of(
+        cls, label: str, recorder: Recorder, completed: bool, busy_s: list[float], wall_s: float
+    ) -> "Report":
+        """Gather what a recorder kept."""
+        first_s, last_s = recorder.stage_span_s or (0.0, 0.0)
+        per_request = PerRequest(
+            *(
+                np.array(values)
+                for values in (
+                    recorder.delay_s,
+                    recorder.ttft_s,
+                    recorder.tpot_s,
+                    recorder.e2e_s,
+                    recorder.max_gap_s,
+                    recorder.fluidity,
+                )
+            )
+        )
+        return cls(
+            label=label,
+            workload=recorder.workload,
+            completed=completed,
+            num_finished=int(np.isfinite(per_request.e2e_s).sum()),
+            duration_s=recorder.last_s,
+            num_steps=recorder.num_steps,
+            num_tokens=recorder.num_tokens,
+            num_output_tokens=recorder.num_output_tokens,
+            num_preemptions=recorder.num_preemptions,
+            stage_busy_s=tuple(busy_s),
+            stage_span_s=last_s - first_s,
+            wall_s=wall_s,
+            gaps=recorder.gaps,
+            per_request=per_request,
+            trace=recorder.trace,
+        )
+
+    def percentile(self, metric: str, percent: float) -> float | None:
+        """Percentile of a per-request metric, or of "tbt_s"; None if undefined."""
+        if metric == "tbt_s":
+            return self.gaps.percentile(percent)
+        values = getattr(self.per_request, metric)
+        return percentile(values[np.isfinite(values)], percent)
+
+    @property
+    def idle_share(self) -> float | None:
+        """Share of the stages' time in which they did nothing: bubbles and empty queues."""
+        if not self.stage_span_s:
+            return None
+        available_s = len(self.stage_busy_s) * self.stage_span_s
+        return max(0.0, 1 - sum(self.stage_busy_s) / available_s)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens executed per second, prefill and decode."""
+        return self.num_tokens / self.stage_span_s if self.stage_span_s else None
+
+    @property
+    def output_tokens_per_s(self) -> float | None:
+        """Output tokens of served requests per second."""
+        return self.num_output_tokens / self.duration_s if self.duration_s else None
+
+    def met(self, objectives: Objectives) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """For each request, whether it was served and met all of these."""
+        rows = self.per_request
+        met = np.isfinite(rows.e2e_s)
+        for values, limit in (
+            (rows.ttft_s, objectives.ttft_s),
+            (rows.max_gap_s, objectives.tbt_s),
+            (rows.e2e_s, objectives.e2e_s),
+        ):
+            if limit is not None:
+                met &= ~(values > limit)
+        return met
+
+    def goodput(self, objectives: Objectives | None = None) -> float | None:
+        """Share of offered requests that meet their objectives.
+
+        Args:
+            objectives: of all requests; None takes each one's own class's.
+
+        Returns:
+            A share from 0 to 1; None if no request has an objective.
+        """
+        workload = self.workload
+        asked = [qos.objectives for qos in workload.classes] if objectives is None else [objectives]
+        if all(one == NO_OBJECTIVES for one in asked):
+            return None
+        if objectives is not None:
+            return goodput(self.met(objectives).tolist(), len(workload))
+        met = np.zeros(len(workload), bool)
+        for index, qos in enumerate(workload.classes):
+            members = workload.class_of == index
+            met[members] = self.met(qos.objectives)[members]
+        return goodput(met.tolist(), len(workload))
+
+    def summary(self) -> dict[str, Any]:
+        """The figures, ready for JSON. Milliseconds and seconds as the names say."""
+        figures: dict[str, Any] = {
+            "label": self.label,
+            "workload": self.workload.name,
+            "completed": self.completed,
+            "offered_requests": len(self.workload),
+            "finished_requests": self.num_finished,
+            "duration_s": self.duration_s,
+            "steps": self.num_steps,
+            "tokens_per_s": self.tokens_per_s,
+            "output_tokens_per_s": self.output_tokens_per_s,
+            "preemptions": self.num_preemptions,
+            "stage_idle_share": self.idle_share,
+            "goodput": self.goodput(),
+            "wall_s": self.wall_s,
+        }
+        for name in ("scheduling_delay_s", "ttft_s", "e2e_s"):
+            for percent in (50, 90, 99):
+                figures[f"{name.removesuffix('_s')}_p{percent}_s"] = self.percentile(name, percent)
+        for level in (50, 90, 99, 99.9):
+            gap_s = self.gaps.percentile(level)
+            figures[f"tbt_p{level:g}_ms"] = None if gap_s is None else gap_s * 1e3
+        figures["tbt_max_ms"] = None if self.gaps.max_s is None else self.gaps.max_s * 1e3
+        fluidity = self.percentile("fluidity", 50)
+        return figures if fluidity is None else {**figures, "fluidity_p50": fluidity}

@@ -1,0 +1,120 @@
+"""Tables in plain text and Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from vllm_sarathi.simulator.results.comparison import Interval, column, interval, paired_ratio
+
+# Figure and heading.
+COMPARED = (
+    ("output_tokens_per_s", "out tok/s"),
+    ("ttft_p50_s", "TTFT p50 s"),
+    ("ttft_p99_s", "TTFT p99 s"),
+    ("tbt_p50_ms", "TBT p50 ms"),
+    ("tbt_p99_ms", "TBT p99 ms"),
+    ("tbt_max_ms", "TBT max ms"),
+    ("stage_idle_share", "idle"),
+    ("goodput", "goodput"),
+    ("preemptions", "preempted"),
+)
+THROUGHPUT, LATENCIES = COMPARED[0], COMPARED[1:6]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table whose columns line up."""
+    cells = [list(header)] + [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, col)) for col in zip(*cells, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def figures_table(figures: dict[str, Any]) -> str:
+    """One run's figures, a row each."""
+    return table(("figure", "value"), list(figures.items()))
+
+
+def comparison_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
+    """Engines against figures: mean and 95 % confidence over seeds."""
+    rows = [
+        [
+            _marked(name, runs),
+            _finished(runs),
+            *(interval(column(runs, figure)) for figure, _ in COMPARED),
+        ]
+        for name, runs in by_engine.items()
+    ]
+    return table(("engine", "finished", *(heading for _, heading in COMPARED)), rows)
+
+
+def ratio_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
+    """Engines against figures, as ratios to the first engine over pairs of seeds.
+
+    Where a run is incomplete there is no ratio of latencies: those that would have been
+    the longest are missing.
+    """
+    (baseline, base), *others = by_engine.items()
+    rows = []
+    for name, runs in others:
+        whole = not _incomplete(runs) and not _incomplete(base)
+        latencies = [_ratio(runs, base, figure) if whole else None for figure, _ in LATENCIES]
+        rows.append([_marked(name, runs), _ratio(runs, base, THROUGHPUT[0]), *latencies])
+    headings = [heading for _, heading in (THROUGHPUT, *LATENCIES)]
+    return table((f"ratio to {_marked(baseline, base)}", *headings), rows)
+
+
+def capacity_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
+    """Capacity of each engine, and as a ratio to the first."""
+    base = next(iter(by_engine.values()))
+    rows = []
+    for name, runs in by_engine.items():
+        found = [run for run in runs if run is not None and "error" not in run]
+        gaps = [(run["at_capacity"] or {}).get("tbt_p99_ms") for run in found]
+        rows.append(
+            [
+                _marked(name, runs),
+                interval(column(runs, "capacity_rps")),
+                _ratio(runs, base, "capacity_rps"),
+                interval(gaps),
+                len(found),
+            ]
+        )
+    return table(("engine", "capacity req/s", "ratio", "TBT p99 ms there", "seeds"), rows)
+
+
+def _marked(name: str, runs: list[dict[str, Any] | None]) -> str:
+    """An engine's name, with what keeps its figures from being whole."""
+    if any("error" in run for run in runs if run is not None):
+        return f"{name} (failed)"
+    return f"{name} (cut off)" if _incomplete(runs) else name
+
+
+def _incomplete(runs: list[dict[str, Any] | None]) -> bool:
+    """Whether a run failed, or left requests unfinished at the time limit."""
+    return any("error" in run or not run.get("completed", True) for run in runs if run is not None)
+
+
+def _finished(runs: list[dict[str, Any] | None]) -> str:
+    """Requests finished and offered, of all runs."""
+    done, offered = (
+        sum(int(num) for num in column(runs, figure) if num is not None)
+        for figure in ("finished_requests", "offered_requests")
+    )
+    return f"{done}/{offered}"
+
+
+def _ratio(
+    runs: list[dict[str, Any] | None], base: list[dict[str, Any] | None], figure: str
+) -> Interval | None:
+    return paired_ratio(column(runs, figure), column(base, figure))
