@@ -64,7 +64,7 @@ METRICS = (("TTFT", 50), ("TTFT", 99), ("TBT", 50), ("TBT", 99))
 def measure(model: str, loads: list[Workload]) -> tuple[list[list[RequestTimes]], list[Step]]:
     """Send loads to one server one after the other; the steps are those of the first."""
     recorded = Path(tempfile.mkdtemp()) / "steps.jsonl"
-    with serve(model, (*FLAGS, "--sarathi-trace", str(recorded))) as server:
+    with serve(model, (*FLAGS, "--sarathi-step-log", str(recorded))) as server:
         # Compiles and caches warm up on the first load, played fast.
         asyncio.run(replay(server.url, model, loads[0].at_times(loads[0].arrival_s / 50), 99))
         num_warm, found, steps = len(read_steps(recorded)), [], []

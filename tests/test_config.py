@@ -48,19 +48,6 @@ def test_a_bad_setting_is_refused_by_name_value_and_what_is_allowed(
     assert all(word in str(refused.value) for word in words), refused.value
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"order": "edf"},
-        {"qos_classes": {"interactive": {}}},
-        {"relegate": True},
-    ],
-)
-def test_a_setting_without_behaviour_is_refused_not_ignored(settings: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="not available yet"):
-        SarathiConfig.from_mapping(settings)
-
-
 def test_settings_that_are_no_mapping_are_refused() -> None:
     with pytest.raises(ValueError, match="mapping"):
         SarathiConfig.from_mapping("slo")  # type: ignore[arg-type]

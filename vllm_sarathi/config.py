@@ -16,11 +16,6 @@ DEFAULT_CHUNK_SIZE = 256
 DEFAULT_TOKEN_BUDGET = 512
 DEFAULT_TILE_SIZE = 128
 
-_NOT_AVAILABLE_YET = (
-    "order",
-    "qos_classes",
-    "relegate",
-)
 _ONE_PRESET_ONLY = {
     "chunk_size": "decode-maximal",
     "token_budget": "stall-free",
@@ -71,18 +66,9 @@ class SarathiConfig(BaseModel):
         description="Objective for the first token of a prompt of mean length; others are due "
         "earlier or later as they are shorter or longer. Prompts are served by deadline.",
     )
-    trace: str | None = Field(None, description="File that gets a JSON line for each step.")
+    step_log: str | None = Field(None, description="File that gets a JSON line for each step.")
     balance_micro_batches: bool | None = Field(
         None, description="Spread decodes evenly over pipeline stages; null: with more than one."
-    )
-    order: Literal["fcfs", "edf", "srpf", "hybrid"] | None = Field(
-        None, description="Order in which waiting requests are admitted."
-    )
-    qos_classes: dict[str, Any] | None = Field(
-        None, description="Named classes of objectives that requests may ask for."
-    )
-    relegate: bool | None = Field(
-        None, description="Let requests that can no longer meet their deadline step aside."
     )
 
     @classmethod
@@ -109,22 +95,12 @@ class SarathiConfig(BaseModel):
         return settings
 
     @classmethod
-    def scalars(cls) -> tuple[str, ...]:
-        """Names of the settings that one word can give."""
-        return tuple(name for name in cls.model_fields if name != "qos_classes")
-
-    @classmethod
     def doc(cls, name: str) -> str:
         """What a setting means."""
         return cls.model_fields[name].description or ""
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
-        for name in _NOT_AVAILABLE_YET:
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is not available yet; leave it out"
-                )
         for name, preset in _ONE_PRESET_ONLY.items():
             if name in self.model_fields_set and self.preset != preset:
                 raise ValueError(

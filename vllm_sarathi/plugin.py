@@ -99,7 +99,7 @@ def _with_flags(add_cli_args: Any) -> Any:
         group.add_argument(
             "--sarathi-config", type=_json_object, metavar="JSON", help="Settings as JSON object."
         )
-        for name in SarathiConfig.scalars():
+        for name in SarathiConfig.model_fields:
             flag = "--sarathi-" + name.replace("_", "-")
             group.add_argument(
                 flag,
@@ -131,7 +131,7 @@ def _with_flag_values(from_cli_args: Any) -> Any:
     @functools.wraps(from_cli_args)
     def wrapper(cls: Any, args: argparse.Namespace) -> Any:
         settings = dict(getattr(args, "sarathi_config", None) or {})
-        for name in SarathiConfig.scalars():
+        for name in SarathiConfig.model_fields:
             if hasattr(args, f"sarathi_{name}"):
                 settings[name] = getattr(args, f"sarathi_{name}")
         args = argparse.Namespace(**vars(args))

@@ -141,7 +141,7 @@ def test_auto_shows_the_objective_it_derived(clock: Clock) -> None:
 @pytest.mark.parametrize("ours", [SarathiScheduler, AsyncSarathiScheduler])
 def test_a_trace_holds_a_line_for_each_step(ours: type[SarathiMixin], tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    engine = Engine(ours, {"trace": str(trace)})
+    engine = Engine(ours, {"step_log": str(trace)})
     engine.add("a", 100, max_tokens=5)
     engine.run()
     steps = [json.loads(line) for line in trace.read_text().splitlines()]
@@ -151,7 +151,7 @@ def test_a_trace_holds_a_line_for_each_step(ours: type[SarathiMixin], tmp_path: 
 
 
 def test_a_disk_that_is_full_ends_the_trace_and_not_the_engine() -> None:
-    engine = Engine(SarathiScheduler, {"trace": "/dev/full"})
+    engine = Engine(SarathiScheduler, {"step_log": "/dev/full"})
     engine.add("a", 100, max_tokens=5)
     engine.run()
     assert len(engine.outputs["a"]) == 5
@@ -159,5 +159,5 @@ def test_a_disk_that_is_full_ends_the_trace_and_not_the_engine() -> None:
 
 def test_a_trace_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
     path = str(tmp_path / "missing" / "trace.jsonl")
-    with pytest.raises(ValueError, match=r"trace=.*cannot be written"):
-        Engine(SarathiScheduler, {"trace": path})
+    with pytest.raises(ValueError, match=r"step_log=.*cannot be written"):
+        Engine(SarathiScheduler, {"step_log": path})

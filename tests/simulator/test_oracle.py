@@ -16,7 +16,7 @@ def test_the_oracle_predicts_every_step_tokens_sampled_and_all(
 ) -> None:
     deployment, trace = machine(), tmp_path / "steps.jsonl"
     deployment = replace(deployment, stages=(replace(deployment.stages[0], sampled_s=1e-4),))
-    engine = EngineSettings("sarathi", {"tbt_slo_ms": 50, "trace": str(trace)}, 8192)
+    engine = EngineSettings("sarathi", {"tbt_slo_ms": 50, "step_log": str(trace)}, 8192)
     with exact_step_times(deployment, noise=0.0):
         report = simulate(engine, deployment, mixed(), trace_steps=True)
     predicted_s = [json.loads(line)["predicted_s"] for line in trace.read_text().splitlines()]

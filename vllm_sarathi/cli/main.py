@@ -132,7 +132,7 @@ def _add_goal(command: argparse.ArgumentParser) -> None:
 
 
 def _add_calibrate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("steps", metavar="FILE", help="written by --sarathi-trace FILE")
+    command.add_argument("steps", metavar="FILE", help="written by --sarathi-step-log FILE")
     command.add_argument("--output", "-o", required=True, metavar="FILE", help="preset to write")
     command.add_argument("--name", default="calibrated", help="what reports call it")
     command.add_argument("--kv-tokens", type=whole, required=True, help="tokens in the KV cache")

@@ -1,4 +1,4 @@
-"""A file that gets a JSON line for each step."""
+"""The step log: a JSON line for each step."""
 
 import json
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from vllm_sarathi.policy.step_time import StepWork
 logger = init_logger(__name__)
 
 
-class TraceFile:
-    """Appends lines. A disk that is full ends the trace, not the engine.
+class StepLog:
+    """Appends lines. A disk that is full ends the log, not the engine.
 
     Args:
         path: the file.
@@ -28,7 +28,7 @@ class TraceFile:
             self._file: TextIO | None = path.open("a", buffering=1, encoding="utf-8")
         except OSError as error:
             raise ValueError(
-                f"sarathi setting trace={str(path)!r} cannot be written: {error}; "
+                f"sarathi setting step_log={str(path)!r} cannot be written: {error}; "
                 "allowed is a file in a folder that exists"
             ) from error
 
@@ -39,7 +39,7 @@ class TraceFile:
         try:
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
-            logger.warning("sarathi trace ends: %s", error)
+            logger.warning("the step log ends here: %s", error)
             self._file = None
 
 

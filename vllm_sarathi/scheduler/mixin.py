@@ -71,7 +71,7 @@ class SarathiMixin:
             self._recorder,
             num_stages,
             settings.ttft_slo_ms / 1e3 if settings.ttft_slo_ms else None,
-            Path(settings.trace) if settings.trace else None,
+            Path(settings.step_log) if settings.step_log else None,
         )
         logger.info("SARATHI scheduling with %s", settings)
 

@@ -1,4 +1,4 @@
-"""Follows each step from its schedule to its result: learns, counts, traces."""
+"""Follows each step from its schedule to its result: learns, counts, logs."""
 
 import time
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_sarathi.metrics.recorder import StepRecorder
-from vllm_sarathi.metrics.step_log import ScheduledStep, TraceFile
+from vllm_sarathi.metrics.step_log import ScheduledStep, StepLog
 from vllm_sarathi.policy.decode_pause import DecodeWait
 from vllm_sarathi.policy.micro_batch import evenness
 from vllm_sarathi.policy.presets import Policy
@@ -25,10 +25,10 @@ class StepObserver:
         recorder: counts, or None.
         num_stages: pipeline stages.
         ttft_s: objective for the time to first token, in seconds, or None.
-        trace: a file that gets a JSON line for each step, or None.
+        step_log: a file that gets a JSON line for each step, or None.
 
     Raises:
-        ValueError: the trace cannot be written.
+        ValueError: the step log cannot be written.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class StepObserver:
         recorder: StepRecorder | None,
         num_stages: int = 1,
         ttft_s: float | None = None,
-        trace: Path | None = None,
+        step_log: Path | None = None,
     ) -> None:
         self._policy = policy
         self.playback = policy.playback
@@ -45,7 +45,7 @@ class StepObserver:
         self._num_stages = num_stages
         self._ttft_s = ttft_s
         self._timer = StepTimer[ScheduledStep](num_stages)
-        self._trace = TraceFile(trace) if trace else None
+        self._step_log = StepLog(step_log) if step_log else None
         self._last: tuple[StepPlan, Snapshot] | None = None
         self._wait = DecodeWait()
         self._is_as_planned = False
@@ -141,9 +141,9 @@ class StepObserver:
             even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
             if even:
                 self._recorder.count_evenness(even)
-        if self._trace:
+        if self._step_log:
             line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
-            self._trace.write(line)
+            self._step_log.write(line)
 
     def _describe(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, chunks: list[Any]

@@ -70,7 +70,7 @@ class Fit:
 
 
 def read_steps(path: str | Path) -> list[Step]:
-    """Read the steps that ``--sarathi-trace FILE`` wrote. Steps without a duration are skipped.
+    """Read the steps that ``--sarathi-step-log FILE`` wrote. Steps without a duration are skipped.
 
     Raises:
         ValueError: names the line and what is wrong with it.
