@@ -33,9 +33,10 @@ class SarathiConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    preset: Literal["decode-maximal", "stall-free", "slo"] = Field(
+    preset: Literal["decode-maximal", "stall-free", "slo", "observe"] = Field(
         "slo",
-        description='"decode-maximal" (SARATHI), "stall-free" (Sarathi-Serve) or "slo".',
+        description='"slo", "stall-free" (Sarathi-Serve), "decode-maximal" (SARATHI), or '
+        '"observe": vLLM decides, we measure and predict.',
     )
     chunk_size: PositiveTokens | None = Field(
         None, description='Prefill tokens of a batch under "decode-maximal".'

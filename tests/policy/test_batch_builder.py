@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_sarathi.policy.batch_builder import DecodeMaximal, StallFree, fit
-from vllm_sarathi.policy.step import BatchLimit, RequestView, StepPlan, StepView
+from vllm_sarathi.policy.batch_builder import DecodeMaximal, StallFree, round_to_tile
+from vllm_sarathi.policy.state import RequestView
+from vllm_sarathi.policy.step import Backlog, BatchLimit, StepPlan, StepView
 from vllm_sarathi.policy.token_budget import FixedTokenBudget
 
 
-def view(decodes: int = 0, running: str = "", waiting: str = "", **fields: int) -> StepView:
+def view(
+    decodes: int = 0, running: str = "", waiting: str = "", max_new: int = 100, **fields: int
+) -> StepView:
     """``view(3, "500 20", "90@7")``: three decodes, two running prefills, one waiting, due at 7."""
 
     def requests(lengths: str, prefix: str) -> tuple[RequestView, ...]:
@@ -27,11 +30,10 @@ def view(decodes: int = 0, running: str = "", waiting: str = "", **fields: int) 
             "max_num_scheduled_tokens": 2048,
             "num_decodes": decodes,
             "num_decode_tokens": decodes,
-            "max_new_prefills": 100,
             **fields,
         },
         prefills=requests(running, "r"),
-        waiting=requests(waiting, "w"),
+        backlog=Backlog(requests(waiting, "w"), max_new=max_new),
     )
 
 
@@ -53,7 +55,7 @@ def stall_free(budget: int, **fields: int) -> StallFree:
         (view(3, "100 1000", "500"), "D3 P100"),
         (view(3), "D3"),
         (view(250, "1000"), "D250 P134"),
-        (view(3, "", "500", max_new_prefills=0), "D3"),
+        (view(3, "", "500", max_new=0), "D3"),
     ],
 )
 def test_decode_maximal_runs_one_chunk_and_every_decode(seen: StepView, batch: str) -> None:
@@ -67,7 +69,7 @@ def test_decode_maximal_runs_one_chunk_and_every_decode(seen: StepView, batch: s
         (view(4, "12 1000"), "D4 P12 P240"),
         (view(4, "12", "1000"), "D4 P12 P240"),
         (view(4, "", "100 50 500"), "D4 P100 P50 P102"),
-        (view(4, "", "100 50 500", max_new_prefills=1), "D4 P100"),
+        (view(4, "", "100 50 500", max_new=1), "D4 P100"),
         (view(300, "1000"), "D300 P16"),
         (view(4), "D4"),
     ],
@@ -141,7 +143,7 @@ def views(draw: st.DrawFn) -> StepView:
         " ".join(map(str, draw(lengths))),
         " ".join(map(str, draw(lengths))),
         max_num_scheduled_tokens=draw(st.integers(1, 2048)),
-        max_new_prefills=draw(st.integers(0, 4)),
+        max_new=draw(st.integers(0, 4)),
     )
     return seen
 
@@ -149,9 +151,9 @@ def views(draw: st.DrawFn) -> StepView:
 def reference(seen: StepView, total: int, max_prefills: int | None) -> dict[str, int]:
     """Hand out the room for prefill token by token, first come, first served."""
     allowed = [r.request_id for r in seen.prefills]
-    allowed += [r.request_id for r in seen.waiting][: seen.max_new_prefills]
+    allowed += [r.request_id for r in seen.backlog.admissible]
     allowed = allowed[:max_prefills]
-    left = {r.request_id: r.num_tokens for r in (*seen.prefills, *seen.waiting)}
+    left = {r.request_id: r.num_tokens for r in (*seen.prefills, *seen.backlog.shown)}
     given_out: dict[str, int] = {}
     for _ in range(total - seen.num_decode_tokens):
         hungry = [name for name in allowed if left[name]]
@@ -168,7 +170,7 @@ def test_stall_free_matches_handing_out_tokens_one_by_one(
 ) -> None:
     builder = stall_free(budget, tile_size=tile, max_prefills=most)
     floor = seen.num_decode_tokens + builder.min_prefill_tokens
-    total, _ = fit(seen, budget, BatchLimit.TOKEN_BUDGET, tile, floor)
+    total, _ = round_to_tile(seen, budget, BatchLimit.TOKEN_BUDGET, tile, floor)
     assert dict(builder.plan(seen).chunks) == reference(seen, total, most)
 
 
@@ -179,7 +181,7 @@ def test_decode_maximal_matches_handing_out_tokens_one_by_one(
     builder = DecodeMaximal(chunk, tile)
     floor = seen.num_decode_tokens + min(builder.min_prefill_tokens, chunk)
     wanted = seen.num_decode_tokens + chunk
-    total, _ = fit(seen, wanted, BatchLimit.CHUNK_SIZE, tile, floor)
+    total, _ = round_to_tile(seen, wanted, BatchLimit.CHUNK_SIZE, tile, floor)
     assert dict(builder.plan(seen).chunks) == reference(seen, total, 1)
 
 
@@ -197,7 +199,7 @@ def test_in_the_order_of_deadlines_batches_are_full_and_nobody_pays_for_a_later_
     queue = sorted(
         (RequestView(f"w{i}", n, 0, due) for i, (n, due) in enumerate(waiting)), key=by_due
     )
-    seen = StepView(2048, 3, 3, 0, tuple(prefills), tuple(queue), len(queue), 100)
+    seen = StepView(2048, 3, 3, 0, tuple(prefills), Backlog(tuple(queue), len(queue), 100))
     plan = stall_free(budget).plan(seen)
     left = sum(request.num_tokens for request in (*prefills, *queue))
     assert plan.num_prefill_tokens == min(left, budget - 3)
@@ -221,7 +223,7 @@ def test_a_batch_is_the_largest_tile_below_the_wanted_or_the_smallest_above_the_
     tiles = [n for n in range(0, most + 1, tile) if n >= floor]
     below = [n for n in tiles if n <= ceiling]
     expected = max(below) if below else min(tiles, default=ceiling)
-    assert fit(seen, wanted, BatchLimit.TOKEN_BUDGET, tile, floor)[0] == expected
+    assert round_to_tile(seen, wanted, BatchLimit.TOKEN_BUDGET, tile, floor)[0] == expected
 
 
 @given(views(), st.integers(1, 2048), st.booleans())
@@ -231,5 +233,5 @@ def test_every_decode_runs_and_prefill_is_never_starved(
     plan = (DecodeMaximal(size) if maximal else stall_free(size)).plan(seen)
     assert plan.num_decode_tokens == seen.num_decode_tokens
     room = seen.max_num_scheduled_tokens - seen.num_decode_tokens
-    assert bool(plan.chunks) == (seen.has_prefill and room > 0)
+    assert bool(plan.chunks) == (any(seen.prompts) and room > 0)
     assert plan.token_budget <= seen.max_num_scheduled_tokens or not plan.chunks

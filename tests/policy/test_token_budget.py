@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_sarathi.policy.batch_builder import StallFree
-from vllm_sarathi.policy.step import BatchLimit, RequestView, StepView
+from vllm_sarathi.policy.state import RequestView
+from vllm_sarathi.policy.step import Backlog, BatchLimit, StepView
 from vllm_sarathi.policy.step_time import BATCH_SIZES, ErrorQuantile, StepTimeModel, StepWork
 from vllm_sarathi.policy.token_budget import SloTokenBudget, candidates
 
@@ -38,6 +39,10 @@ def view(decodes: int, *prompts: int, context: int = 0, computed: int = 0) -> St
 
 def looking(seen: StepView, **fields: float) -> StepView:
     return replace(seen, outlook=replace(seen.outlook, **fields))
+
+
+def pausing(seen: StepView) -> StepView:
+    return replace(seen, may_pause=True)
 
 
 def chosen(tbt_s: float | None, seen: StepView, by_rate: bool = True) -> tuple[int, BatchLimit]:
@@ -88,29 +93,29 @@ def best_at_512(**fields: object) -> SloTokenBudget:
     return replace(SloTokenBudget(model, 0.050), **fields)
 
 
-WAITING = looking(view(10, 9000, context=50_000), may_wait=True)  # contexts take 5 ms
+PAUSING = pausing(view(10, 9000, context=50_000))  # contexts take 5 ms
 
 
 def test_decodes_sit_out_the_batches_that_fit_between_two_tokens() -> None:
-    waits = [best_at_512()(looking(WAITING, waited_s=1e-2 * i)).decodes_wait for i in range(6)]
+    waits = [best_at_512()(looking(PAUSING, paused_s=1e-2 * i)).pauses_decodes for i in range(6)]
     assert waits == [True, True, True, False, False, False]
-    assert best_at_512()(WAITING).num_tokens == 512
+    assert best_at_512()(PAUSING).num_tokens == 512
 
 
 def test_a_batch_with_decodes_that_have_waited_fits_what_is_left_of_the_objective() -> None:
-    assert best_at_512()(looking(WAITING, waited_s=0.030)).num_tokens == 512
-    for waited_s in (0.037, 0.041):
-        size = best_at_512()(looking(WAITING, waited_s=waited_s))
-        assert waited_s + 25e-6 * size.num_tokens + 0.005 <= 0.050
-    late = StallFree(best_at_512()).plan(looking(WAITING, waited_s=9.0))
+    assert best_at_512()(looking(PAUSING, paused_s=0.030)).num_tokens == 512
+    for paused_s in (0.037, 0.041):
+        size = best_at_512()(looking(PAUSING, paused_s=paused_s))
+        assert paused_s + 25e-6 * size.num_tokens + 0.005 <= 0.050
+    late = StallFree(best_at_512()).plan(looking(PAUSING, paused_s=9.0))
     assert (late.num_decode_tokens, late.num_prefill_tokens) == (10, 16)
 
 
 def test_the_less_contexts_take_the_fewer_batches_decodes_sit_out() -> None:
     def longest_wait_s(context: int) -> float:
         budget = best_at_512(tbt_s=1.0)
-        seen = replace(WAITING, decode_context_tokens=context)
-        waits = [ms / 1e3 for ms in range(999) if budget(looking(seen, waited_s=ms / 1e3))[2]]
+        seen = replace(PAUSING, decode_context_tokens=context)
+        waits = [ms / 1e3 for ms in range(999) if budget(looking(seen, paused_s=ms / 1e3))[2]]
         return max(waits, default=0.0)
 
     waits = [longest_wait_s(context) for context in (100, 10_000, 50_000, 200_000)]
@@ -122,26 +127,24 @@ def test_the_less_contexts_take_the_fewer_batches_decodes_sit_out() -> None:
 def test_no_coefficients_that_a_fit_may_have_make_a_decision_fail() -> None:
     for weights in ([0.0] * 5, [0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0, 0.0]):
         model = StepTimeModel(100, 8192, _weights=weights, _corrections={16: (2.0, 9)})
-        assert 0 <= SloTokenBudget(model, 0.05)(WAITING).num_tokens <= 2048
+        assert 0 <= SloTokenBudget(model, 0.05)(PAUSING).num_tokens <= 2048
 
 
 @pytest.mark.parametrize(
     ("budget", "seen"),
     [
-        (best_at_512(), looking(WAITING, may_wait=False)),
-        (best_at_512(), replace(WAITING, prefills=(RequestView("short", 1000),))),
-        (best_at_512(tbt_s=0.024), WAITING),
-        (best_at_512(tbt_s=float("inf")), WAITING),
-        (best_at_512(by_rate=False), WAITING),
-        (best_at_512(num_stages=2), WAITING),
-        (best_at_512(model=BestAt512(3, 8192, ErrorQuantile(0.99, value=1.0))), WAITING),
+        (best_at_512(), replace(PAUSING, may_pause=False)),
+        (best_at_512(), replace(PAUSING, prefills=(RequestView("short", 1000),))),
+        (best_at_512(tbt_s=0.024), PAUSING),
+        (best_at_512(tbt_s=float("inf")), PAUSING),
+        (best_at_512(model=BestAt512(3, 8192, ErrorQuantile(0.99, value=1.0))), PAUSING),
     ],
-    ids=["hidden", "little prefill", "tight", "no objective", "no tiles", "pipeline", "cold"],
+    ids=["hidden", "little prefill", "tight", "no objective", "cold"],
 )
 def test_decodes_do_not_wait_where_nothing_is_won_or_known(
     budget: SloTokenBudget, seen: StepView
 ) -> None:
-    assert not budget(seen).decodes_wait
+    assert not budget(seen).pauses_decodes
 
 
 @given(
@@ -155,15 +158,15 @@ def test_no_gap_exceeds_an_objective_that_can_be_met(
 ) -> None:
     builder, model = StallFree(best_at_512(tbt_s=tbt_s)), BestAt512()
     least_s = model.predict(StepWork(decodes + 16, 0.0, context))
-    waited_s, left = 0.0, prompt
+    paused_s, left = 0.0, prompt
     while left:
-        seen = looking(view(decodes, left, context=context), may_wait=True, waited_s=waited_s)
+        seen = looking(pausing(view(decodes, left, context=context)), paused_s=paused_s)
         plan = builder.plan(seen)
         left -= plan.num_prefill_tokens
         total = plan.num_decode_tokens + plan.num_prefill_tokens
-        took_s = model.predict(StepWork(total, 0.0, 0 if plan.decodes_wait else context))
-        assert waited_s + took_s <= max(tbt_s, least_s) + 1e-9
-        waited_s = waited_s + took_s if plan.decodes_wait else 0.0
+        took_s = model.predict(StepWork(total, 0.0, 0 if plan.pauses_decodes else context))
+        assert paused_s + took_s <= max(tbt_s, least_s) + 1e-9
+        paused_s = paused_s + took_s if plan.pauses_decodes else 0.0
 
 
 def test_without_decodes_the_whole_budget_is_used() -> None:
@@ -236,9 +239,9 @@ def test_candidates_hold_all_decodes_and_the_pairs_of_query_and_key_are_exact(
         decodes,
         decodes,
         prefills=tuple(RequestView(f"r{i}", n, 100 * i) for i, n in enumerate(running)),
-        waiting=tuple(RequestView(f"w{i}", n) for i, n in enumerate(waiting)),
-        num_waiting=len(queue),
-        max_new_prefills=100,
+        backlog=Backlog(
+            tuple(RequestView(f"w{i}", n) for i, n in enumerate(waiting)), len(queue), 100
+        ),
     )
     prompts = [(n, 100 * i) for i, n in enumerate(running)] + [(n, 0) for n in queue]
     for work in candidates(seen, most):
@@ -254,9 +257,7 @@ def test_candidates_hold_all_decodes_and_the_pairs_of_query_and_key_are_exact(
 
 
 def budget_of_pipeline(num_stages: int) -> SloTokenBudget:
-    return SloTokenBudget(
-        known(), float("inf"), num_stages=num_stages, num_micro_batches=num_stages
-    )
+    return SloTokenBudget(known(), float("inf"), num_stages=num_stages, balances=num_stages > 1)
 
 
 def pipelined(num_stages: int, seen: StepView) -> int:
@@ -271,15 +272,15 @@ def test_a_lone_prompt_is_cut_so_that_it_fills_the_pipeline() -> None:
 
 
 def test_an_objective_binds_a_pipeline_while_anyone_decodes_in_it() -> None:
-    budget = SloTokenBudget(known(), 0.05, num_stages=2, num_micro_batches=2)
-    free = replace(view(0, 2000), num_in_flight=0)
-    assert budget(free)[0] > budget(replace(free, num_in_flight=3))[0]
+    budget = SloTokenBudget(known(), 0.05, num_stages=2, balances=True)
+    free = replace(view(0, 2000), num_decodes_elsewhere=0)
+    assert budget(free)[0] > budget(replace(free, num_decodes_elsewhere=3))[0]
 
 
 def test_an_objective_binds_uneven_micro_batches_as_well() -> None:
-    budget = SloTokenBudget(known(), 0.05, num_stages=2, num_micro_batches=1)
-    free = replace(view(0, 2000), num_in_flight=0)
-    assert budget(free)[0] > budget(replace(free, num_in_flight=3))[0]
+    budget = SloTokenBudget(known(), 0.05, num_stages=2, balances=False)
+    free = replace(view(0, 2000), num_decodes_elsewhere=0)
+    assert budget(free)[0] > budget(replace(free, num_decodes_elsewhere=3))[0]
 
 
 def test_a_long_pipeline_takes_even_chunks_where_one_stage_takes_all() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.engineless import Engine
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
-from vllm_sarathi.policy.decode_pause import DecodeWait
+from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.policy.step import StepPlan, StepView
 from vllm_sarathi.scheduler.mixin import SarathiMixin
 
@@ -83,10 +83,9 @@ def timed(engine: Engine, clock: Clock, duration_s: float) -> None:
 
 def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
     engine = Engine(SarathiScheduler, {"tbt_slo_ms": 40})
-    engine.scheduler.use_v2_model_runner = True
     engine.add("decode", 20, max_tokens=200, arrival_time=clock.now_s)
     timed(engine, clock, 0.010)
-    policy, observer = engine.scheduler._policy, engine.scheduler.step_observer
+    policy, observer = engine.scheduler.batch_policy, engine.scheduler.step_observer
     plan = policy.builder.plan
     engine.add("long", 900, max_tokens=20, arrival_time=clock.now_s)
     timed(engine, clock, 0.015)
@@ -95,27 +94,27 @@ def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
     class Waiting:
         def plan(self, view: StepView) -> StepPlan:
             seen = view.without_decodes() if (wait := next(waits)) else view
-            return replace(plan(seen), decodes_wait=wait)
+            return replace(plan(seen), pauses_decodes=wait)
 
-    engine.scheduler._policy = replace(policy, builder=Waiting())
-    for waited_s in (0.0, 0.015, 0.030, 0.0):
-        assert observer.outlook.waited_s == pytest.approx(waited_s)
+    engine.scheduler.batch_policy = replace(policy, builder=Waiting())
+    for paused_s in (0.0, 0.015, 0.030, 0.0):
+        assert observer.outlook.paused_s == pytest.approx(paused_s)
         timed(engine, clock, 0.015)
     assert sample(engine, "tbt_objective_misses_total") == 1
-    assert sample(engine, "decode_waits_total") == 2
+    assert sample(engine, "decode_pauses_total") == 2
 
 
 def test_tokens_are_late_by_the_gap_that_their_own_decodes_had() -> None:
-    wait = DecodeWait().after(3, 0.030).after(3, 0.030)
-    assert wait == DecodeWait(3, 0.060)
+    wait = DecodePause().after(3, 0.030).after(3, 0.030)
+    assert wait == DecodePause(3, 0.060)
     assert [wait.num_late(5, gap_s, 0.1) for gap_s in (0.03, 0.05, 0.2)] == [0, 3, 5]
     assert wait.num_late(2, 0.05, 0.1) == 2
-    assert wait.after(0, 0.010) == DecodeWait()
+    assert wait.after(0, 0.010) == DecodePause()
 
 
 def test_a_clock_that_stands_still_does_not_keep_decodes_waiting(clock: Clock) -> None:
     engine = mixed({"tbt_slo_ms": 40}, clock)
-    engine.scheduler.use_v2_model_runner = True
+    engine.scheduler.batch_policy = replace(engine.scheduler.batch_policy, pauses_decodes=True)
     for i in range(4):
         engine.add(f"late{i}", 20, max_tokens=20, arrival_time=clock.now_s)
         engine.add(f"more{i}", 2000, max_tokens=2, arrival_time=clock.now_s)

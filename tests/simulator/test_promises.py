@@ -47,7 +47,7 @@ def test_decodes_sit_batches_out_and_their_tokens_come_in_time(tmp_path: Path) -
     load = Synthetic(LENGTHS["code"], 300).at(20.0, seed=0)
     report = run(ours(tbt_slo_ms=50, step_log=str(trace)), load, "h100-llama-3-8b")
     steps = [json.loads(line) for line in trace.read_text().splitlines()]
-    assert sum(step["num_decodes_waiting"] > 0 for step in steps) > len(steps) / 10
+    assert sum(step["num_decodes_paused"] > 0 for step in steps) > len(steps) / 10
     assert report.gaps.percentile(99) <= 0.050
 
 

@@ -55,8 +55,10 @@ class StepRecorder:
         self._piggybacked = self._metric(
             Counter, "piggybacked_decodes", "Decodes that ran in a batch with a prefill chunk."
         )
-        self._waits = self._metric(
-            Counter, "decode_waits", "Decodes that sat a step out, their next token being in time."
+        self._pauses = self._metric(
+            Counter,
+            "decode_pauses",
+            "Decodes that paused for a step, their next token in time.",
         )
         self._prompt_chunks = self._metric(
             Histogram, "prompt_chunks", "Chunks in which a prompt was prefilled.", buckets=_CHUNKS
@@ -114,7 +116,7 @@ class StepRecorder:
         self._prefill_tokens.observe(step.num_prefill_tokens)
         self._decode_tokens.observe(step.work.num_tokens - step.num_prefill_tokens)
         self._token_budget.set(step.token_budget)
-        self._waits.inc(step.num_decodes_waiting)
+        self._pauses.inc(step.num_decodes_paused)
         if chunks:
             self._piggybacked.inc(step.num_decodes)
             self._step_budget.observe(step.token_budget)

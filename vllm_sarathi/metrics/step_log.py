@@ -53,7 +53,7 @@ class ScheduledStep:
         num_prefill_tokens: prefill tokens in it.
         token_budget: tokens that it might have held.
         limit: what kept it from being larger.
-        num_decodes_waiting: ready decodes that sat it out.
+        num_decodes_paused: ready decodes that sat it out.
         predicted_s: expected duration.
         objective_s: objective for gaps between tokens, or None.
         arrivals_s: arrival of the requests whose first token it brings, in
@@ -65,7 +65,7 @@ class ScheduledStep:
     num_prefill_tokens: int
     token_budget: int
     limit: str
-    num_decodes_waiting: int
+    num_decodes_paused: int
     predicted_s: float
     objective_s: float | None
     arrivals_s: tuple[float, ...]

@@ -2,7 +2,7 @@
 
 Both policies put every ready decode into the batch first and let prefill have
 what is left, so that no decode waits for a prefill; a token budget with an objective
-may let decodes sit batches out as long as the next token is in time.
+may let decodes pause as long as the next token is in time.
 """
 
 import sys
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
-from vllm_sarathi.policy.step import BatchLimit, BatchSize, Chunk, RequestView, StepPlan, StepView
+from vllm_sarathi.policy.state import RequestView
+from vllm_sarathi.policy.step import BatchLimit, BatchSize, Chunk, StepPlan, StepView
 
 MIN_PREFILL_TOKENS = 16
 """Prefill tokens a batch has room for however many decodes fill its budget.
@@ -56,8 +57,8 @@ class DecodeMaximal:
         """Compose the next batch."""
         wanted = view.num_decode_tokens + self.chunk_size
         floor = view.num_decode_tokens + min(self.min_prefill_tokens, self.chunk_size)
-        total, limit = fit(view, wanted, BatchLimit.CHUNK_SIZE, self.tile_size, floor)
-        return fill(view, total, limit, 1, self.min_prefill_tokens)
+        total, limit = round_to_tile(view, wanted, BatchLimit.CHUNK_SIZE, self.tile_size, floor)
+        return fill_batch(view, total, limit, 1, self.min_prefill_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class StallFree:
     Under a token budget: all decodes, then prefills already begun, then new ones.
 
     Unlike the paper, a token budget that knows how long steps take may let the decodes
-    sit a batch out, and new prefills that are due earlier come before those begun.
+    pause, and new prefills that are due earlier come before those begun.
 
     Attributes:
         token_budget: tokens of a batch, decided anew for every step.
@@ -84,17 +85,16 @@ class StallFree:
 
     def plan(self, view: StepView) -> StepPlan:
         """Compose the next batch."""
-        wanted, limit, decodes_wait = self.token_budget(view)
-        decodes_wait = decodes_wait and self.max_prefills is None
-        if decodes_wait:
+        wanted, limit, pauses = self.token_budget(view)
+        if pauses:
             view = view.without_decodes()
         floor = view.num_decode_tokens + self.min_prefill_tokens
-        total, limit = fit(view, wanted, limit, self.tile_size, floor)
-        plan = fill(view, total, limit, self.max_prefills, self.min_prefill_tokens)
-        return replace(plan, decodes_wait=decodes_wait)
+        total, limit = round_to_tile(view, wanted, limit, self.tile_size, floor)
+        plan = fill_batch(view, total, limit, self.max_prefills, self.min_prefill_tokens)
+        return replace(plan, pauses_decodes=pauses)
 
 
-def fit(
+def round_to_tile(
     view: StepView, wanted: int, limit: BatchLimit, tile_size: int, floor: int
 ) -> tuple[int, BatchLimit]:
     """Round a wanted batch size to what tile, floor and vLLM's maximum allow.
@@ -121,7 +121,7 @@ def fit(
     return tiled, BatchLimit.TILE
 
 
-def fill(
+def fill_batch(
     view: StepView, total: int, limit: BatchLimit, max_prefills: int | None, min_chunk: int
 ) -> StepPlan:
     """Fill a batch of ``total`` tokens: decodes, then prefills in the order of service.
@@ -129,7 +129,7 @@ def fill(
     The plan's ``token_budget`` leaves what the known prompts do not use to
     waiting ones beyond the view, unless ``max_prefills`` forbids more.
     """
-    new = {request.request_id for request in view.waiting}
+    new = {request.request_id for request in view.backlog.shown}
     left = total - view.num_decode_tokens
     served, max_chunk = _served(view, left, max_prefills, new, min_chunk)
     chunks: list[Chunk] = []
@@ -139,14 +139,15 @@ def fill(
         chunks.append(Chunk(request.request_id, min(request.num_tokens, max_chunk, left)))
         left -= chunks[-1].num_tokens
     num_new = sum(chunk.request_id in new for chunk in chunks)
-    seats = view.max_new_prefills
+    seats = view.backlog.max_new
     if max_prefills is not None:
         seats = min(seats, max_prefills - len(chunks) + num_new)
-    if seats == 0 or not view.waiting:
+    if seats == 0 or not view.backlog.shown:
         total -= max(left, 0)
     return StepPlan(
         token_budget=total,
         num_decode_tokens=view.num_decode_tokens,
+        decode_context_tokens=view.decode_context_tokens,
         chunks=tuple(chunks),
         max_new_prefills=seats if left > 0 or num_new else 0,
         limit=limit if left <= 0 else _why_not_more(view),
@@ -155,7 +156,7 @@ def fill(
 
 
 def _why_not_more(view: StepView) -> BatchLimit:
-    return BatchLimit.KV_BLOCKS if view.is_kv_bound else BatchLimit.PREFILL_LEFT
+    return BatchLimit.KV_BLOCKS if view.backlog.is_kv_bound else BatchLimit.PREFILL_LEFT
 
 
 def _served(

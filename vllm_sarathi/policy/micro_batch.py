@@ -6,39 +6,55 @@ little, and stages idle in turn (SARATHI, arXiv 2308.16369, section 3.2).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from vllm_sarathi.policy.state import Decode
 from vllm_sarathi.policy.step import StepView
 
 _DELAYED_WEIGHT = 0.25
+"""What the delay of one request weighs against that of all prefill. Chosen with the next one
+on the twelve cells of benchmarks/results/pipeline.md: the least of their losses is largest."""
+
 _CHANGE_WEIGHT = 0.9
+"""What a change of a micro-batch's length costs, in its own length."""
 
 
-ReadyDecode = tuple[int, int, Any]
-"""A decode that vLLM can schedule now: its tokens, the tokens before them, vLLM's request."""
+@dataclass(slots=True)
+class Cohorts:
+    """Splits decodes into cohorts, one for each micro-batch.
 
+    Those that one micro-batch leaves out come first in the next.
 
-def cohort(
-    ready: list[ReadyDecode], num_decodes: int, num_micro_batches: int, held_back: Sequence[Any]
-) -> tuple[list[ReadyDecode], list[ReadyDecode]]:
-    """The decodes of the next micro-batch, and those that leave their place to later ones.
-
-    Args:
-        ready: decodes that may run now or later.
-        num_decodes: all decodes, those in flight included.
-        num_micro_batches: batches over which the decodes are spread evenly.
-        held_back: requests that the last micro-batch held back; now they come first.
+    Attributes:
+        num_stages: pipeline stages.
     """
-    share = decode_share(len(ready), num_decodes, num_micro_batches)
-    turns = {request: turn for turn, request in enumerate(held_back)}
-    in_turn = sorted(ready, key=lambda decode: turns.get(decode[2], len(turns)))
-    return in_turn[:share], in_turn[share:]
+
+    num_stages: int
+    _postponed: tuple[Any, ...] = ()
+
+    def choose(
+        self, decodes: Sequence[Decode], num_decodes: int
+    ) -> tuple[Sequence[Decode], tuple[Any, ...]]:
+        """The decodes of the next micro-batch, and the requests of those postponed.
+
+        Args:
+            decodes: decodes that may run now.
+            num_decodes: all decodes, those in flight included.
+        """
+        share = decode_share(len(decodes), num_decodes, self.num_stages)
+        places = {request: place for place, request in enumerate(self._postponed)}
+        ordered = sorted(decodes, key=lambda decode: places.get(decode.request, len(places)))
+        self._postponed = tuple(decode.request for decode in ordered[share:])
+        return ordered[:share], self._postponed
+
+    def skip(self) -> None:
+        """Note a batch that took all decodes."""
+        self._postponed = ()
 
 
 def decode_share(num_ready: int, num_decodes: int, num_stages: int) -> int:
     """How many decodes the next micro-batch takes.
-
-    Those left out come first in the next micro-batch.
 
     Args:
         num_ready: decodes that could run now.
@@ -48,7 +64,7 @@ def decode_share(num_ready: int, num_decodes: int, num_stages: int) -> int:
     return min(num_ready, -(-num_decodes // num_stages))
 
 
-def pipeline_cost_s(view: StepView, step_s: float, num_micro_batches: int) -> float:
+def pipeline_cost_s(view: StepView, step_s: float, num_stages: int) -> float:
     """What a micro-batch of this length costs the pipeline, in seconds.
 
     It passes every stage. Where others are as long, that is the time in which the
@@ -65,13 +81,14 @@ def pipeline_cost_s(view: StepView, step_s: float, num_micro_batches: int) -> fl
     Args:
         view: the requests, and the time of the micro-batches in flight.
         step_s: predicted time of the micro-batch on a stage, in seconds.
-        num_micro_batches: batches in the pipeline; one alone costs nothing.
+        num_stages: pipeline stages, and so batches in the pipeline.
     """
     period_s = view.outlook.period_s
     change_s = abs(step_s - period_s) if period_s else 0.0
-    num_delayed = view.num_decodes + (len(view.prefills) + view.num_soon) / num_micro_batches
+    num_new = view.backlog.num_soon
+    num_delayed = view.num_decodes + (len(view.prefills) + num_new) / num_stages
     weight = 1 + _DELAYED_WEIGHT * num_delayed
-    return (num_micro_batches - 1) * weight * (step_s + _CHANGE_WEIGHT * change_s)
+    return (num_stages - 1) * weight * (step_s + _CHANGE_WEIGHT * change_s)
 
 
 class Evenness(NamedTuple):

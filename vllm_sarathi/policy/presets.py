@@ -1,48 +1,23 @@
 """From settings to the policy that they name."""
 
-from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import inf
 
 from vllm_sarathi.config import SarathiConfig
-from vllm_sarathi.policy.batch_builder import (
-    MIN_PREFILL_TOKENS,
-    BatchBuilder,
-    DecodeMaximal,
-    StallFree,
-)
+from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS, DecodeMaximal, StallFree
 from vllm_sarathi.policy.deadlines import Playback
-from vllm_sarathi.policy.step import StepView
+from vllm_sarathi.policy.micro_batch import Cohorts
+from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.policy.token_budget import FixedTokenBudget, SloTokenBudget
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What composes batches, and what it learns from.
-
-    Attributes:
-        builder: composes the next batch.
-        step_time: learns from every step.
-        budget: the budget that follows an objective, under the preset "slo".
-        playback: token deadlines, where slack may be used.
-    """
-
-    builder: BatchBuilder
-    step_time: StepTimeModel = field(default_factory=StepTimeModel)
-    budget: SloTokenBudget | None = None
-    playback: Playback | None = None
-
-    def objective_s(self, view: StepView) -> float | None:
-        """The objective for the time between tokens, in seconds, where there is one."""
-        objective_s = self.budget.objective_s(view) if self.budget else inf
-        return objective_s if isfinite(objective_s) else None
-
-
 def policy(
     config: SarathiConfig,
+    *,
     min_prefill_tokens: int = MIN_PREFILL_TOKENS,
     num_stages: int = 1,
-    num_micro_batches: int = 1,
+    keeps_paused_decodes: bool = False,
+    step_time: StepTimeModel | None = None,
 ) -> Policy:
     """The policy of a preset.
 
@@ -50,23 +25,52 @@ def policy(
         config: the settings.
         min_prefill_tokens: least prefill tokens that a batch has room for.
         num_stages: pipeline stages.
-        num_micro_batches: batches over which work is spread evenly.
+        keeps_paused_decodes: whether a decode loses nothing by sitting a step out.
+        step_time: predicts step times; None learns them from scratch.
     """
+    model = step_time or StepTimeModel()
+    if config.preset == "observe":
+        return Policy(model)
+    balances = num_stages > 1 and config.balance_micro_batches is not False
+    cohorts = Cohorts(num_stages) if balances else None
     if config.preset == "decode-maximal":
-        return Policy(DecodeMaximal(config.batch_tokens, config.batch_multiple, min_prefill_tokens))
-    model = StepTimeModel()
-    budget = playback = None
-    if config.preset == "slo" and (config.tbt_slo_ms is not None or num_micro_batches > 1):
-        tbt_s = None if config.tbt_slo_ms == "auto" else (config.tbt_slo_ms or inf) / 1e3
-        by_rate = config.tile_size is not None
-        max_stall_s = config.max_stall_ms / 1e3 if config.max_stall_ms else None
-        budget = SloTokenBudget(model, tbt_s, max_stall_s, num_stages, num_micro_batches, by_rate)
-        if tbt_s is not None and max_stall_s is not None:
-            playback = Playback(tbt_s)
+        fixed = DecodeMaximal(config.batch_tokens, config.batch_multiple, min_prefill_tokens)
+        return Policy(model, fixed, cohorts=cohorts)
+    budget = _slo_budget(config, model, num_stages, balances) if config.preset == "slo" else None
     builder = StallFree(
         budget or FixedTokenBudget(config.batch_tokens),
         config.batch_multiple,
         config.max_prefills_per_batch,
         min_prefill_tokens,
     )
-    return Policy(builder, model, budget, playback)
+    return Policy(
+        model,
+        builder,
+        budget,
+        _playback(budget),
+        cohorts,
+        pauses_decodes=budget is not None
+        and keeps_paused_decodes
+        and budget.by_rate
+        and num_stages == 1
+        and config.max_prefills_per_batch is None,
+    )
+
+
+def _slo_budget(
+    config: SarathiConfig, model: StepTimeModel, num_stages: int, balances: bool
+) -> SloTokenBudget | None:
+    """The budget that follows the objective; None where there is nothing to follow."""
+    if config.tbt_slo_ms is None and not balances:
+        return None
+    tbt_s = None if config.tbt_slo_ms == "auto" else (config.tbt_slo_ms or inf) / 1e3
+    max_stall_s = config.max_stall_ms / 1e3 if config.max_stall_ms else None
+    by_rate = config.tile_size is not None
+    return SloTokenBudget(model, tbt_s, max_stall_s, num_stages, balances, by_rate)
+
+
+def _playback(budget: SloTokenBudget | None) -> Playback | None:
+    """Deadlines of tokens, where early ones earn slack."""
+    if budget is None or budget.tbt_s is None or budget.max_stall_s is None:
+        return None
+    return Playback(budget.tbt_s)

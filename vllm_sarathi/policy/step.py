@@ -1,8 +1,6 @@
 """What a scheduling decision sees and what it says.
 
-A step is one iteration of the engine: one batch through the model. These types
-carry no vLLM object, so that a decision can be tested, simulated and reasoned
-about without an engine.
+A step is one iteration of the engine: one batch through the model.
 """
 
 import sys
@@ -11,23 +9,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from heapq import merge
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from vllm_sarathi.policy.state import Outlook, RequestView
 
-class RequestView(NamedTuple):
-    """A request that still has prefill tokens to schedule.
-
-    Attributes:
-        request_id: vLLM's id of the request.
-        num_tokens: prefill tokens left, at least 1, without those in the prefix cache.
-        num_computed_tokens: tokens before them, the context of the next chunk.
-        due_s: when its first token is due, in seconds; only the order counts.
-    """
-
-    request_id: str
-    num_tokens: int
-    num_computed_tokens: int = 0
-    due_s: float = 0.0
+_NO_OUTLOOK = Outlook()
 
 
 class Chunk(NamedTuple):
@@ -38,44 +24,72 @@ class Chunk(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """What the steps before mean for the next one.
+class Backlog:
+    """Prefill that waits: a few requests in view, and what those beyond are taken for.
 
     Attributes:
-        period_s: predicted time of the longest micro-batch in flight, in seconds;
-            0 if none is, or none can be.
-        slack_s: how much longer than the objective a gap may be now, in seconds.
-        may_wait: whether requests that could run may sit a step out.
-        waited_s: how long they have, by the time the next step begins, in seconds.
+        shown: the requests that vLLM would admit next, in the order of service.
+        num_waiting: all requests that wait, at least ``len(shown)``.
+        max_new: how many of them may be admitted at most.
+        max_new_tokens: prefill tokens of theirs for which KV blocks are free.
+        is_kv_bound: none may be admitted, for free KV blocks are kept for running requests.
     """
 
-    period_s: float = 0.0
-    slack_s: float = 0.0
-    may_wait: bool = False
-    waited_s: float = 0.0
+    shown: tuple[RequestView, ...] = ()
+    num_waiting: int = 0
+    max_new: int = 0
+    max_new_tokens: int = sys.maxsize
+    is_kv_bound: bool = False
+
+    @property
+    def admissible(self) -> tuple[RequestView, ...]:
+        """Those in view that may be admitted."""
+        return self.shown[: self.max_new]
+
+    @property
+    def mean_tokens(self) -> int:
+        """Prefill tokens of a request, on average of those in view."""
+        return sum(request.num_tokens for request in self.shown) // max(len(self.shown), 1)
+
+    @property
+    def num_beyond_view(self) -> int:
+        """Requests that may be admitted and are not in view."""
+        num_admissible = min(self.num_waiting, self.max_new)
+        return max(num_admissible - len(self.shown), 0) if self.shown else 0
+
+    @property
+    def num_soon(self) -> int:
+        """Requests that may be admitted and for which KV blocks are free, if all are of mean size.
+
+        They are admitted within a few steps, so that their prefill counts as work to do.
+        """
+        num_admissible = min(max(self.num_waiting, len(self.shown)), self.max_new)
+        num_fitting = -(-self.max_new_tokens // max(self.mean_tokens, 1))
+        return min(num_admissible, num_fitting)
+
+    @property
+    def num_tokens_soon(self) -> int:
+        """Prefill tokens of those."""
+        return self.num_soon * self.mean_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """The requests that could run in the next step.
+    """The requests that the next batch is composed of.
 
     Decodes are summed up, for there may be a thousand of them in every step.
 
     Attributes:
         max_num_scheduled_tokens: vLLM's limit on the tokens of one step.
-        num_decodes: decodes that are ready: their last token is known.
+        num_decodes: decodes that may run in this batch.
         num_decode_tokens: tokens they need, more than one each with
             speculative decoding.
         decode_context_tokens: sum of their context lengths.
+        num_decodes_elsewhere: decodes that the batch leaves out: their last token is not
+            back, they ride in a later micro-batch, or they pause.
         prefills: running requests with prefill left, in the order of service.
-        waiting: the requests that vLLM would admit next, in its order; may be
-            cut short.
-        num_waiting: all requests that wait, at least ``len(waiting)``.
-        max_new_prefills: how many waiting requests may be admitted at most.
-        max_new_tokens: prefill tokens of theirs for which KV blocks are free.
-        is_kv_bound: none may, for free KV blocks are kept for running requests.
-        num_in_flight: decodes that the batch leaves out, for their last token is not
-            back, they ride in a later micro-batch, or they sit it out.
+        backlog: prefill that waits.
+        may_pause: whether decodes may sit this step out, for nothing but their objective.
         outlook: what the steps before mean for this one.
     """
 
@@ -84,55 +98,31 @@ class StepView:
     num_decode_tokens: int = 0
     decode_context_tokens: int = 0
     prefills: tuple[RequestView, ...] = ()
-    waiting: tuple[RequestView, ...] = ()
-    num_waiting: int = 0
-    max_new_prefills: int = 0
-    max_new_tokens: int = sys.maxsize
-    is_kv_bound: bool = False
-    num_in_flight: int = 0
-    outlook: Outlook = Outlook()
+    backlog: Backlog = Backlog()
+    num_decodes_elsewhere: int = 0
+    may_pause: bool = False
+    outlook: Outlook = _NO_OUTLOOK
 
     @property
     def prompts(self) -> Iterator[RequestView]:
         """Requests with prefill left in the order of service; of equals, those that run first."""
-        waiting = self.waiting[: self.max_new_prefills]
-        return merge(self.prefills, waiting, key=attrgetter("due_s"))
-
-    @property
-    def num_unseen(self) -> int:
-        """Waiting requests that may be admitted and that the view does not show."""
-        num_admissible = min(self.num_waiting, self.max_new_prefills)
-        return max(num_admissible - len(self.waiting), 0) if self.waiting else 0
-
-    @property
-    def mean_waiting_tokens(self) -> int:
-        """Prefill tokens of a waiting request, on average of those that the view shows."""
-        total = sum(request.num_tokens for request in self.waiting)
-        return total // max(len(self.waiting), 1)
-
-    @property
-    def num_soon(self) -> int:
-        """Waiting requests that may be admitted and for which KV blocks are free, guessed."""
-        num_admissible = min(max(self.num_waiting, len(self.waiting)), self.max_new_prefills)
-        num_fitting = -(-self.max_new_tokens // max(self.mean_waiting_tokens, 1))
-        return min(num_admissible, num_fitting)
+        return merge(self.prefills, self.backlog.admissible, key=attrgetter("due_s"))
 
     @property
     def num_prefill_tokens(self) -> int:
-        """Prefill tokens of the requests that run or will soon, guessed."""
+        """Prefill tokens of the requests that run or will soon."""
         running = sum(request.num_tokens for request in self.prefills)
-        return running + self.num_soon * self.mean_waiting_tokens
-
-    @property
-    def has_prefill(self) -> bool:
-        """Whether any prefill could run."""
-        return bool(self.prefills or (self.waiting and self.max_new_prefills))
+        return running + self.backlog.num_tokens_soon
 
     def without_decodes(self) -> "StepView":
-        """The same, with the ready decodes left out."""
-        later = self.num_in_flight + self.num_decodes
+        """The same, with the decodes left out."""
+        elsewhere = self.num_decodes_elsewhere + self.num_decodes
         return replace(
-            self, num_decodes=0, num_decode_tokens=0, decode_context_tokens=0, num_in_flight=later
+            self,
+            num_decodes=0,
+            num_decode_tokens=0,
+            decode_context_tokens=0,
+            num_decodes_elsewhere=elsewhere,
         )
 
 
@@ -163,12 +153,23 @@ class BatchSize(NamedTuple):
     Attributes:
         num_tokens: tokens that it may hold, decodes included.
         limit: what set that number.
-        decodes_wait: whether the decodes sit it out.
+        pauses_decodes: whether the decodes sit it out.
     """
 
     num_tokens: int
     limit: BatchLimit
-    decodes_wait: bool = False
+    pauses_decodes: bool = False
+
+
+class RunningOrder(Enum):
+    """How vLLM's list of running requests stands in a step: vLLM serves it from the front."""
+
+    UNCHANGED = "unchanged"
+    """As vLLM has it."""
+    DECODES_FIRST = "decodes_first"
+    """Decodes, then prefills in the order of service."""
+    LAST_DECODE_FIRST = "last_decode_first"
+    """As vLLM has it, but prefills in front of the last decode sit the step out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,21 +178,31 @@ class StepPlan:
 
     Attributes:
         token_budget: most tokens that the step may schedule, decodes included.
-        num_decode_tokens: tokens of the decodes: all ready ones run, or none.
+        num_decode_tokens: tokens of the decodes: all of the view run, or none.
+        decode_context_tokens: sum of their context lengths.
         chunks: the prefill chunks, in the order of service.
-        max_new_prefills: how many waiting requests may be admitted.
-        limit: what kept the batch from being larger.
-        decodes_wait: whether the ready decodes sit it out.
+        max_new_prefills: how many waiting requests may be admitted; None leaves that to vLLM.
         max_chunk: most prefill tokens of one request.
+        limit: what kept the batch from being larger.
+        pauses_decodes: whether decodes that could run sit it out.
+        absent: handles of the decodes that could run and are not in the batch.
+        order: how vLLM's running list stands.
+        overtaken: ids of running prefills that sit it out for requests that still wait.
+        objective_s: longest gap between tokens that is in time, in seconds; None for none.
     """
 
     token_budget: int
     num_decode_tokens: int = 0
+    decode_context_tokens: int = 0
     chunks: tuple[Chunk, ...] = ()
-    max_new_prefills: int = 0
-    limit: BatchLimit = BatchLimit.PREFILL_LEFT
-    decodes_wait: bool = False
+    max_new_prefills: int | None = None
     max_chunk: int = sys.maxsize
+    limit: BatchLimit = BatchLimit.PREFILL_LEFT
+    pauses_decodes: bool = False
+    absent: tuple[Any, ...] = ()
+    order: RunningOrder = RunningOrder.UNCHANGED
+    overtaken: frozenset[str] = frozenset()
+    objective_s: float | None = None
 
     @property
     def num_prefill_tokens(self) -> int:

@@ -1,29 +1,34 @@
 """How many tokens the next batch may hold."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from math import inf, sqrt
+from typing import NamedTuple
 
 from vllm_sarathi.policy.micro_batch import pipeline_cost_s
-from vllm_sarathi.policy.step import BatchLimit, BatchSize, RequestView, StepView
+from vllm_sarathi.policy.state import RequestView
+from vllm_sarathi.policy.step import BatchLimit, BatchSize, StepView
 from vllm_sarathi.policy.step_time import BATCH_SIZES, StepTimeModel, StepWork
 
 AUTO_TBT_FACTOR = 5.0
 """A strict objective in decode-only steps (Sarathi-Serve, arXiv 2403.02310, section 5.1)."""
 
-_WORTH = 1.002
-"""How much slower a larger batch may be: less is more than a prediction can tell."""
+_LEVEL_COST = 1.002
+"""How much dearer a larger batch may be and still win: less is more than a prediction can tell."""
 
-_WAIT_WORTH = 0.005
-"""What share of a batch's time it has to save that decodes sit out one more."""
+_PAUSE_SAVING = 0.005
+"""What share of a batch's time it has to save that decodes pause for one more."""
 
-_HOPE = 0.9
+_UNTRIED_DISCOUNT = 0.9
 """How much cheaper than predicted a batch size may be that was never tried."""
 
 _FIRST_BATCH = 64
+"""Prefill tokens that a batch may hold before any step was seen."""
+
 _GROWTH = 2
+"""How much larger than the largest batch seen the next one may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +46,39 @@ class FixedTokenBudget:
         return BatchSize(self.num_tokens, BatchLimit.TOKEN_BUDGET)
 
 
+class PricedBatch(NamedTuple):
+    """A batch that the next one may be.
+
+    Attributes:
+        work: what is in it, decodes included.
+        step_s: predicted time of it, in seconds.
+        without_decodes_s: predicted time of one of its size that the decodes sit out;
+            0 if they may not pause.
+        num_batches: the decodes run in one of so many batches like it.
+        cost: what is to be least; batches of one step are compared, nothing else.
+    """
+
+    work: StepWork
+    step_s: float
+    without_decodes_s: float
+    num_batches: int
+    cost: float
+
+
 @dataclass(frozen=True, slots=True)
 class SloTokenBudget:
     """The batch size that gets prefill done soonest within the objective.
 
     On one stage that is the batch with most tokens per second, not the largest
     that fits: that one may lie just past a tile cliff. Where several batches fit
-    between two tokens, the decodes sit out all but the last: reading their contexts
+    between two tokens, the decodes pause for all but the last: reading their contexts
     each time would take time that prefill can use. Without decodes nobody waits, and
-    the whole budget is used. A size that was never tried gets the benefit of the doubt,
-    for its rate can only be guessed.
+    the whole budget is used.
 
     Unlike the paper (Sarathi-Serve, arXiv 2403.02310, section 4.2), decodes so wait for
     prefill, though never beyond the objective.
 
-    Over several micro-batches it follows the pipeline: ``micro_batch.pipeline_cost_s``.
+    Over several stages it follows the pipeline: ``micro_batch.pipeline_cost_s``.
 
     Attributes:
         model: predicts step times; the scheduler teaches it.
@@ -64,15 +87,15 @@ class SloTokenBudget:
         max_stall_s: longest gap where tokens came early, in seconds; None allows
             none beyond the objective.
         num_stages: pipeline stages. A request's gap spans a step of each.
-        num_micro_batches: batches over which work is spread evenly.
-        by_rate: prefer tokens per second to the largest batch; so do all micro-batches.
+        balances: whether micro-batches of the stages share the work evenly.
+        by_rate: prefer tokens per second to the largest batch; balanced ones do anyway.
     """
 
     model: StepTimeModel
     tbt_s: float | None
     max_stall_s: float | None = None
     num_stages: int = 1
-    num_micro_batches: int = 1
+    balances: bool = False
     by_rate: bool = True
 
     def objective_s(self, view: StepView) -> float:
@@ -85,72 +108,93 @@ class SloTokenBudget:
 
     def __call__(self, view: StepView) -> BatchSize:
         """Choose the batch size for these requests."""
-        anyone_decodes = bool(view.num_decodes or view.num_in_flight)
-        if not anyone_decodes and self.num_micro_batches == 1:
+        anyone_decodes = bool(view.num_decodes or view.num_decodes_elsewhere)
+        if not anyone_decodes and not self.balances:
             return BatchSize(view.max_num_scheduled_tokens, BatchLimit.MAXIMUM)
         limit_s = self._step_limit_s(view) if anyone_decodes else inf
-        may_wait = limit_s < inf and self._may_wait(view)
-        waited_s = view.outlook.waited_s / self.model.safety.value
-        best = largest = StepWork(0)
-        decodes_wait, least_s, limit = False, inf, BatchLimit.MAXIMUM
-        for work in candidates(view, self._trusted(view)):
-            predicted_s = self.model.predict(work)
-            if waited_s + predicted_s > limit_s:
-                limit = BatchLimit.OBJECTIVE
-                break
-            alone_s = self.model.predict(work._replace(decode_context=0)) if may_wait else 0.0
-            turn = _turn(view, work, alone_s, predicted_s, limit_s)
-            mean_s = predicted_s if turn == 1 else alone_s + (predicted_s - alone_s) / turn
-            largest, cost_s = work, self._cost_s(view, work, mean_s, turn)
-            if cost_s <= least_s * _WORTH:
-                best = work
-                decodes_wait = waited_s < (turn - 1.5) * alone_s
-                decodes_wait = decodes_wait and waited_s + alone_s + predicted_s <= limit_s
-            least_s = min(least_s, cost_s)
-        if best is not largest:
-            limit = BatchLimit.TILE if self.num_micro_batches == 1 else BatchLimit.MICRO_BATCH
-        return BatchSize(best.num_tokens, limit, decodes_wait)
+        paused_s = view.outlook.paused_s / self.model.safety.value
+        in_time, limit = self._in_time(view, limit_s, paused_s)
+        if not in_time:
+            return BatchSize(0, limit)
+        best = _cheapest(in_time)
+        if best is not in_time[-1]:
+            limit = BatchLimit.MICRO_BATCH if self.balances else BatchLimit.TILE
+        return BatchSize(best.work.num_tokens, limit, _pauses(best, paused_s, limit_s))
 
     def _step_limit_s(self, view: StepView) -> float:
         """What steps between two tokens may be predicted to take, in seconds."""
         return self.objective_s(view) / self.num_stages / self.model.safety.value
 
-    def _may_wait(self, view: StepView) -> bool:
-        """Whether decodes may sit batches out. A pipeline spreads them over its batches."""
-        knows = self.by_rate and self.model.is_warm
-        return knows and view.outlook.may_wait and self.num_stages == 1
-
-    def _cost_s(self, view: StepView, work: StepWork, predicted_s: float, turn: int) -> float:
-        """Time that it takes to work off all prefill in batches like this one.
-
-        On one stage it is a token's share of that time, with the last, smaller batch:
-        where that one takes nearly as long as the others, they are better even.
-        """
-        decodes, prefill = view.num_decode_tokens // turn, view.num_prefill_tokens
-        if self.num_micro_batches > 1:
-            bubbles_s = pipeline_cost_s(view, predicted_s, self.num_micro_batches)
-            return (decodes + prefill) / work.num_tokens * predicted_s + bubbles_s
-        if not self.by_rate:
-            return 0.0
-        chunk = work.num_tokens - decodes
-        num_batches, rest = divmod(max(prefill, chunk), chunk)
-        total_s = num_batches * predicted_s
-        if rest:
-            context = work.chunk_context * rest / chunk
-            total_s += self.model.predict(StepWork(decodes + rest, context, work.decode_context))
-        cost_s = total_s / (prefill + (num_batches + bool(rest)) * decodes)
-        return cost_s if self.model.has_seen(work.num_tokens) else _HOPE * cost_s
-
-    def _trusted(self, view: StepView) -> int:
+    def _largest_trusted(self, view: StepView) -> int:
         """Largest batch that the model may be asked about: some more than it has seen."""
         seen = max(_FIRST_BATCH, _GROWTH * self.model.largest_seen)
         return min(view.num_decode_tokens + seen, view.max_num_scheduled_tokens)
 
+    def _in_time(
+        self, view: StepView, limit_s: float, paused_s: float
+    ) -> tuple[list[PricedBatch], BatchLimit]:
+        """Batches of growing size up to the first that would take too long, and what ends them."""
+        may_pause = view.may_pause and limit_s < inf and self.model.is_warm
+        in_time: list[PricedBatch] = []
+        for work in candidates(view, self._largest_trusted(view)):
+            step_s = self.model.predict(work)
+            if paused_s + step_s > limit_s:
+                return in_time, BatchLimit.OBJECTIVE
+            alone_s = self.model.predict(work._replace(decode_context=0)) if may_pause else 0.0
+            num_batches = _num_batches(view, work, alone_s, step_s, limit_s)
+            mean_s = step_s if num_batches == 1 else alone_s + (step_s - alone_s) / num_batches
+            cost = self._cost(view, work, mean_s, num_batches)
+            in_time.append(PricedBatch(work, step_s, alone_s, num_batches, cost))
+        return in_time, BatchLimit.MAXIMUM
 
-def _turn(
-    view: StepView, work: StepWork, alone_s: float, with_decodes_s: float, limit_s: float
+    def _cost(self, view: StepView, work: StepWork, step_s: float, num_batches: int) -> float:
+        """What is to be least: bubbles and all, or seconds a token, or the largest batch wins."""
+        if self.balances:
+            return self._pipeline_cost_s(view, work, step_s)
+        if self.by_rate:
+            return self._seconds_per_token(view, work, step_s, num_batches)
+        return 1 / work.num_tokens
+
+    def _pipeline_cost_s(self, view: StepView, work: StepWork, step_s: float) -> float:
+        """Time that all prefill takes in micro-batches like this one, and their bubbles."""
+        num_tokens = view.num_decode_tokens + view.num_prefill_tokens
+        bubbles_s = pipeline_cost_s(view, step_s, self.num_stages)
+        return num_tokens / work.num_tokens * step_s + bubbles_s
+
+    def _seconds_per_token(
+        self, view: StepView, work: StepWork, step_s: float, num_batches: int
+    ) -> float:
+        """A token's share of the time that all prefill takes in batches like this one.
+
+        The last, smaller batch counts: where it takes nearly as long as the others, they
+        are better even. A size that was never tried gets the benefit of the doubt, for
+        its time can only be guessed.
+        """
+        decodes, prefill = view.num_decode_tokens // num_batches, view.num_prefill_tokens
+        chunk = work.num_tokens - decodes
+        num_full, rest = divmod(max(prefill, chunk), chunk)
+        total_s = num_full * step_s
+        if rest:
+            context = work.chunk_context * rest / chunk
+            total_s += self.model.predict(StepWork(decodes + rest, context, work.decode_context))
+        cost = total_s / (prefill + (num_full + bool(rest)) * decodes)
+        return cost if self.model.has_seen(work.num_tokens) else _UNTRIED_DISCOUNT * cost
+
+
+def _cheapest(batches: Iterable[PricedBatch]) -> PricedBatch:
+    """The largest batch that costs hardly more than the cheapest smaller one."""
+    least = inf
+    for batch in batches:
+        if batch.cost <= least * _LEVEL_COST:
+            best = batch
+        least = min(least, batch.cost)
+    return best
+
+
+def _num_batches(
+    view: StepView, work: StepWork, alone_s: float, step_s: float, limit_s: float
 ) -> int:
-    """How many batches like this one the decodes take one of.
+    """In one of how many batches like this one the decodes run.
 
     As many as fit between two tokens and are filled by prefill, while one more is worth
     the wait: the n-th saves each of them about 1 / n^2 of what contexts take.
@@ -158,17 +202,23 @@ def _turn(
     Args:
         view: the requests.
         work: the batch, decodes included.
-        alone_s: predicted time of a batch of its size without decodes; 0 if they
-            may not wait.
-        with_decodes_s: predicted time of this one.
+        alone_s: predicted time of one that the decodes sit out; 0 if they may not.
+        step_s: predicted time of this one.
         limit_s: what all of them may take.
     """
     if alone_s <= 0:
         return 1
     num_full = (view.num_decode_tokens + view.num_prefill_tokens) // work.num_tokens
-    num_fitting = 1 + int((limit_s - with_decodes_s) / alone_s)
-    num_worth = sqrt(max(with_decodes_s - alone_s, 0) / (_WAIT_WORTH * with_decodes_s))
-    return max(1, min(num_full, num_fitting, int(num_worth)))
+    num_in_time = 1 + int((limit_s - step_s) / alone_s)
+    num_worth = sqrt(max(step_s - alone_s, 0) / (_PAUSE_SAVING * step_s))
+    return max(1, min(num_full, num_in_time, int(num_worth)))
+
+
+def _pauses(batch: PricedBatch, paused_s: float, limit_s: float) -> bool:
+    """Whether the decodes sit this one out: others like it still come before theirs is due."""
+    alone_s = batch.without_decodes_s
+    is_early = paused_s < (batch.num_batches - 1.5) * alone_s
+    return is_early and paused_s + alone_s + batch.step_s <= limit_s
 
 
 def candidates(view: StepView, most: int) -> Iterator[StepWork]:
@@ -202,5 +252,5 @@ def candidates(view: StepView, most: int) -> Iterator[StepWork]:
 def _prompts(view: StepView) -> Iterator[RequestView]:
     """Prefill in the order of service; waiting prompts beyond the view look like those in it."""
     yield from view.prompts
-    if view.num_unseen:
-        yield from repeat(RequestView("unseen", view.mean_waiting_tokens), view.num_unseen)
+    backlog = view.backlog
+    yield from repeat(RequestView("beyond view", backlog.mean_tokens), backlog.num_beyond_view)

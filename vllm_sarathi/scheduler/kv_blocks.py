@@ -1,39 +1,13 @@
-"""What free and cached KV blocks allow. Reads vLLM's block pool; changes nothing."""
+"""Reads vLLM's block pool: what is free, what the prefix cache holds."""
 
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
-RESERVED_BLOCKS = 4
-"""Free KV blocks kept for the growth of each running request when another is admitted."""
-
 
 def num_free_blocks(scheduler: Any) -> int:
     """KV blocks that no running request holds."""
     return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
-
-
-def num_tokens_that_fit(scheduler: Any, num_requests: int) -> int:
-    """Tokens that free KV blocks surely hold, however they spread over requests."""
-    num_groups = len(scheduler.kv_cache_config.kv_cache_groups)
-    num_blocks = num_free_blocks(scheduler) // num_groups - 2 * num_requests
-    return int(num_blocks * scheduler.block_size - num_requests * scheduler.num_lookahead_tokens)
-
-
-def num_spare_blocks(scheduler: Any, num_promised_tokens: int) -> int:
-    """KV blocks that admitted requests may fill.
-
-    The prompts that run shall be finished, and all that run still grow for a while:
-    else an admission is soon followed by a preemption, whose prefill is then computed
-    twice.
-
-    Args:
-        scheduler: a vLLM ``Scheduler``.
-        num_promised_tokens: prefill tokens left of running requests.
-    """
-    num_blocks = num_promised_tokens // int(scheduler.block_size) + 1
-    num_blocks += RESERVED_BLOCKS * len(scheduler.running)
-    return num_free_blocks(scheduler) - num_blocks
 
 
 def holds_every_token(scheduler: Any) -> bool:
@@ -47,15 +21,11 @@ def holds_every_token(scheduler: Any) -> bool:
     return len(groups) == 1 and "FullAttentionSpec" in kinds
 
 
-def fits(scheduler: Any, request: Any, num_tokens: int, num_spare: int) -> bool:
-    """Whether a waiting request of that many tokens may have its blocks.
-
-    Blocks of its prefix that running requests hold already cost nothing.
-    """
-    missing = num_tokens // int(scheduler.block_size) + 1 - num_spare
-    return missing <= 0 or missing <= _num_prefix_blocks(
-        scheduler, request, lambda block: bool(block.ref_cnt)
-    )
+def num_shared_blocks(scheduler: Any, request: Any) -> int:
+    """Blocks of a waiting request's prefix that running requests hold: they cost it nothing."""
+    if not scheduler.kv_cache_manager.enable_caching:
+        return 0
+    return _num_prefix_blocks(scheduler, request, lambda block: bool(block.ref_cnt))
 
 
 def num_cached_tokens(scheduler: Any, request: Any) -> int:

@@ -14,14 +14,20 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.exporter import EngineMetricsWriter
 from vllm_sarathi.metrics.recorder import StepRecorder
+from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.deadlines import PromptDeadlines
-from vllm_sarathi.policy.presets import policy
+from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.scheduler.deadline_queue import DeadlineQueue
 from vllm_sarathi.scheduler.delegation import applied
 from vllm_sarathi.scheduler.observer import StepObserver
 from vllm_sarathi.scheduler.snapshot import take_snapshot, waiting_view
-from vllm_sarathi.scheduler.vllm_versions import check_vllm_version
+from vllm_sarathi.scheduler.vllm_versions import (
+    check_vllm_version,
+    keeps_items_whole,
+    keeps_paused_decodes,
+    min_chunk,
+)
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
@@ -44,30 +50,24 @@ class SarathiMixin:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        engine: Any = self
+        scheduler: Any = self
         settings = SarathiConfig.from_mapping(
-            engine.vllm_config.additional_config.get("sarathi", {})
+            scheduler.vllm_config.additional_config.get("sarathi", {})
         )
-        least_chunk = min_chunk(engine)
+        least_chunk = min_chunk(scheduler)
         settings.check_limits(
-            max_num_batched_tokens=engine.max_num_scheduled_tokens,
-            enable_chunked_prefill=engine.scheduler_config.enable_chunked_prefill,
+            max_num_batched_tokens=scheduler.max_num_scheduled_tokens,
+            enable_chunked_prefill=scheduler.scheduler_config.enable_chunked_prefill,
             min_chunk=least_chunk,
         )
-        num_stages = engine.parallel_config.pipeline_parallel_size
-        balanced = settings.balance_micro_batches is not False
-        self._num_micro_batches = num_stages if balanced else 1
-        self._policy = policy(
-            settings,
-            max(MIN_PREFILL_TOKENS, least_chunk),
-            num_stages,
-            self._num_micro_batches,
-        )
-        self._held_back: tuple[Any, ...] = ()
-        self._deadlines = _deadlines(engine, settings)
-        self._recorder, self._metrics_writer = _metrics(engine, settings)
+        if keeps_items_whole(scheduler):
+            logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
+        num_stages = scheduler.parallel_config.pipeline_parallel_size
+        self.batch_policy = self.make_policy(settings, least_chunk)
+        self._deadlines = _deadlines(scheduler, settings)
+        self._recorder, self._metrics_writer = _metrics(scheduler, settings)
         self.step_observer = StepObserver(
-            self._policy,
+            self.batch_policy,
             self._recorder,
             num_stages,
             settings.ttft_slo_ms / 1e3 if settings.ttft_slo_ms else None,
@@ -75,18 +75,31 @@ class SarathiMixin:
         )
         logger.info("SARATHI scheduling with %s", settings)
 
+    def make_policy(self, settings: SarathiConfig, least_chunk: int) -> Policy:
+        """What decides; a subclass may bring another one.
+
+        Args:
+            settings: the settings.
+            least_chunk: prefill tokens below which the model makes no progress.
+        """
+        scheduler: Any = self
+        return presets.policy(
+            settings,
+            min_prefill_tokens=max(MIN_PREFILL_TOKENS, least_chunk),
+            num_stages=scheduler.parallel_config.pipeline_parallel_size,
+            keeps_paused_decodes=keeps_paused_decodes(scheduler),
+        )
+
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         """Plan the next batch and let vLLM schedule it."""
         began_s = perf_counter()
         observer = self.step_observer
         outlook = observer.outlook
         if any((*args[:1], kwargs.get("throttle_prefills"))):
-            outlook = replace(outlook, may_wait=False)
-        snapshot = take_snapshot(
-            self, self._num_micro_batches, outlook, self._held_back, self._deadlines
-        )
-        self._held_back = snapshot.held_back
-        plan = self._policy.builder.plan(snapshot.view)
+            outlook = replace(outlook, is_as_planned=False)
+        deadlines = self._deadlines if outlook.is_as_planned else None
+        snapshot = take_snapshot(self, outlook, deadlines)
+        plan = self.batch_policy.plan(snapshot.state)
         with applied(self, plan, snapshot):
             delegated_s = perf_counter()
             output = super().schedule(*args, **kwargs)  # type: ignore[misc]  # vLLM's
@@ -100,9 +113,9 @@ class SarathiMixin:
         self, scheduler_output: "SchedulerOutput", *args: Any, **kwargs: Any
     ) -> Any:
         """Let vLLM process a result, and learn from it."""
-        engine: Any = self
+        scheduler: Any = self
         outputs = super().update_from_output(scheduler_output, *args, **kwargs)  # type: ignore[misc]
-        drained = not engine.has_unfinished_requests()
+        drained = not scheduler.has_unfinished_requests()
         self.step_observer.finished(scheduler_output, drained, outputs)
         if self._metrics_writer is not None:
             self._metrics_writer.touch()
@@ -122,36 +135,30 @@ class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):
     """For ``async_scheduling=True``."""
 
 
-def min_chunk(engine: Any) -> int:
-    """Least chunk that makes progress: some models can only be cut at certain places."""
-    lookahead = getattr(engine, "num_prefill_lookahead", 0)
-    least = max(1 + engine.num_spec_tokens, 1 + lookahead)
-    if engine.need_mamba_block_aligned_split:
-        least = max(least, engine.cache_config.block_size)
-    whole_items = engine.scheduler_config.disable_chunked_mm_input
-    if whole_items and engine.max_num_encoder_input_tokens:
-        logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
-        least = engine.max_num_scheduled_tokens
-    return int(min(least, engine.max_num_scheduled_tokens))
+def _deadlines(scheduler: Any, settings: SarathiConfig) -> PromptDeadlines | None:
+    """Order waiting prompts by deadline where there is an objective for them.
 
+    Priorities rule over it. With adapters, running prompts are not overtaken, for vLLM may
+    pass over those that wait.
 
-def _deadlines(engine: Any, settings: SarathiConfig) -> PromptDeadlines | None:
-    """The order of prompts where there is an objective for them; priorities rule over it."""
-    if settings.ttft_slo_ms is None or engine.policy != SchedulingPolicy.FCFS:
+    Returns:
+        The order in which running prompts are served too; None keeps vLLM's.
+    """
+    if settings.ttft_slo_ms is None or scheduler.policy != SchedulingPolicy.FCFS:
         return None
     deadlines = PromptDeadlines(settings.ttft_slo_ms / 1e3)
-    engine.waiting = DeadlineQueue(
-        deadlines, lambda request: waiting_view(engine, request).num_tokens
+    scheduler.waiting = DeadlineQueue(
+        deadlines, lambda request: waiting_view(scheduler, request).num_tokens
     )
-    return deadlines
+    return None if scheduler.lora_config else deadlines
 
 
 def _metrics(
-    engine: Any, settings: SarathiConfig
+    scheduler: Any, settings: SarathiConfig
 ) -> tuple[StepRecorder | None, EngineMetricsWriter | None]:
-    if not engine.log_stats:
+    if not scheduler.log_stats:
         return None, None
-    config = engine.vllm_config
+    config = scheduler.vllm_config
     name, rank = config.model_config.served_model_name, config.parallel_config.data_parallel_index
     served = name[0] if isinstance(name, list) else name
     recorder = StepRecorder(settings.model_dump(), served, rank)

@@ -8,10 +8,11 @@ from typing import Any
 
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.metrics.step_log import ScheduledStep, StepLog
-from vllm_sarathi.policy.decode_pause import DecodeWait
+from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.policy.micro_batch import evenness
-from vllm_sarathi.policy.presets import Policy
-from vllm_sarathi.policy.step import Outlook, StepPlan
+from vllm_sarathi.policy.policy import Policy
+from vllm_sarathi.policy.state import Outlook
+from vllm_sarathi.policy.step import StepPlan
 from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.scheduler.snapshot import Snapshot
 from vllm_sarathi.scheduler.step_timer import StepTimer
@@ -47,25 +48,22 @@ class StepObserver:
         self._timer = StepTimer[ScheduledStep](num_stages)
         self._step_log = StepLog(step_log) if step_log else None
         self._last: tuple[StepPlan, Snapshot] | None = None
-        self._wait = DecodeWait()
+        self._pause = DecodePause()
         self._is_as_planned = False
 
     @property
     def outlook(self) -> Outlook:
-        """What the steps so far mean for the next one.
-
-        Requests sit steps out only where prefill comes as planned: vLLM may pass some over.
-        """
+        """What the steps so far mean for the next one."""
         flying = list(self._timer.in_flight)
         if self._num_stages > 1:
             period_s = max((step.predicted_s for step in flying), default=0.0)
             return Outlook(period_s, self._slack_s(time.monotonic()), self._is_as_planned)
-        begin_s, wait, safety = time.monotonic(), self._wait, self._policy.step_time.safety.value
+        begin_s, pause, safety = time.monotonic(), self._pause, self._policy.step_time.safety.value
         for step in flying:
             begin_s += step.predicted_s
-            wait = wait.after(step.num_decodes_waiting, step.predicted_s * safety)
-        slack_s = self._slack_s(begin_s - wait.waited_s)
-        return Outlook(0.0, slack_s, self._is_as_planned, wait.waited_s)
+            pause = pause.after(step.num_decodes_paused, step.predicted_s * safety)
+        slack_s = self._slack_s(begin_s - pause.paused_s)
+        return Outlook(0.0, slack_s, self._is_as_planned, pause.paused_s)
 
     def _slack_s(self, decoded_s: float) -> float:
         """How much longer than the objective a gap may be that began then, in seconds."""
@@ -88,7 +86,7 @@ class StepObserver:
             self.playback.forget(output.preempted_req_ids or ())
         tokens = output.num_scheduled_tokens
         chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
-        step = self._describe(plan, snapshot, output, chunks) if tokens else None
+        step = self._describe(plan, output, chunks) if tokens else None
         num_prefill = step.num_prefill_tokens if step else 0
         self._is_as_planned = num_prefill >= plan.num_prefill_tokens > 0
         if step:
@@ -107,8 +105,8 @@ class StepObserver:
         """
         assert self._last is not None
         plan, snapshot = self._last
-        view = replace(snapshot.view, decode_context_tokens=decode_context_tokens)
-        self.scheduled(plan, replace(snapshot, view=view), output, [])
+        plan = replace(plan, decode_context_tokens=decode_context_tokens)
+        self.scheduled(plan, snapshot, output, [])
 
     def finished(
         self, output: Any, drained: bool, answers: Mapping[int, Any] | None = None
@@ -127,8 +125,8 @@ class StepObserver:
         if result is None:
             return
         step, duration_s = result
-        wait = self._wait
-        self._wait = wait.after(step.num_decodes_waiting, duration_s or step.predicted_s)
+        pause = self._pause
+        self._pause = pause.after(step.num_decodes_paused, duration_s or step.predicted_s)
         late = self._num_late_first_tokens(step)
         if duration_s is not None:
             self._policy.step_time.observe(step.work, duration_s)
@@ -136,7 +134,7 @@ class StepObserver:
             late_tokens, safety = 0, self._policy.step_time.safety.value
             if step.objective_s and duration_s is not None:
                 gap_s = duration_s * self._num_stages
-                late_tokens = wait.num_late(step.num_decodes, gap_s, step.objective_s)
+                late_tokens = pause.num_late(step.num_decodes, gap_s, step.objective_s)
             self._recorder.count_result(step, duration_s, late_tokens, late, safety)
             even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
             if even:
@@ -145,25 +143,22 @@ class StepObserver:
             line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
             self._step_log.write(line)
 
-    def _describe(
-        self, plan: StepPlan, snapshot: Snapshot, output: Any, chunks: list[Any]
-    ) -> ScheduledStep:
+    def _describe(self, plan: StepPlan, output: Any, chunks: list[Any]) -> ScheduledStep:
         tokens = output.num_scheduled_tokens
         context = sum(
             tokens[r.request_id] * (r.num_computed_tokens - tokens[r.request_id] / 2)
             for r in chunks
         )
-        decode_context = 0 if plan.decodes_wait else snapshot.view.decode_context_tokens
-        work = StepWork(output.total_num_scheduled_tokens, context, decode_context)
+        work = StepWork(output.total_num_scheduled_tokens, context, plan.decode_context_tokens)
         return ScheduledStep(
             work=work,
             num_decodes=len(tokens) - len(chunks),
             num_prefill_tokens=sum(tokens[r.request_id] for r in chunks),
             token_budget=plan.token_budget,
             limit=plan.limit.value,
-            num_decodes_waiting=len(snapshot.decodes) if plan.decodes_wait else 0,
+            num_decodes_paused=len(plan.absent) if plan.pauses_decodes else 0,
             predicted_s=self._policy.step_time.predict(work),
-            objective_s=self._policy.objective_s(snapshot.view),
+            objective_s=plan.objective_s,
             arrivals_s=tuple(
                 r.arrival_time for r in chunks if not (r.is_prefill_chunk or r.num_output_tokens)
             ),

@@ -1,4 +1,7 @@
-"""The vLLM versions that the scheduler is tested with."""
+"""What differs between vLLM versions, told by what they have, and the versions supported."""
+
+from collections.abc import Collection
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
@@ -16,3 +19,55 @@ def check_vllm_version(version: str) -> None:
             f"vllm-sarathi supports vllm {SUPPORTED_VLLM}, but vllm {version} is installed; "
             "install a supported pair, or serve with --scheduler default"
         )
+
+
+def second_waiting_queue(scheduler: Any) -> Any:
+    """Requests that hold KV blocks already or were skipped: vLLM looks at them first."""
+    name = "kv_holding_waiting" if hasattr(scheduler, "kv_holding_waiting") else "skipped_waiting"
+    return getattr(scheduler, name)
+
+
+def passed_over(scheduler: Any) -> Collection[Any]:
+    """Requests that vLLM could not admit when it last tried, in versions that keep them apart."""
+    found: Collection[Any] = getattr(scheduler, "deferred_waiting", ())
+    return found
+
+
+def admission_attribute(scheduler: Any) -> str:
+    """Name of vLLM's limit on running requests; newer versions keep one for admission alone."""
+    newer = "max_num_active_reqs"
+    return newer if hasattr(scheduler, newer) else "max_num_running_reqs"
+
+
+def long_prefill_overrides(scheduler: Any) -> dict[str, bool]:
+    """Attributes of newer versions that would change a long-prefill threshold set by hand."""
+    adaptive = "adaptive_long_prefill_threshold"
+    return {adaptive: False} if hasattr(scheduler, adaptive) else {}
+
+
+def keeps_paused_decodes(scheduler: Any) -> bool:
+    """Whether decodes lose nothing by sitting a step out.
+
+    vLLM's first model runner forgets requests that a step leaves out, and gets all
+    their tokens anew when they return; its second one keeps them. Drafts of speculative
+    decoding are lost with either, and adapters are counted over the requests in a step.
+    """
+    keeps = bool(getattr(scheduler, "use_v2_model_runner", False))
+    return keeps and not scheduler.num_spec_tokens and not scheduler.lora_config
+
+
+def min_chunk(scheduler: Any) -> int:
+    """Least chunk that makes progress: some models can only be cut at certain places."""
+    lookahead = getattr(scheduler, "num_prefill_lookahead", 0)
+    least = max(1 + scheduler.num_spec_tokens, 1 + lookahead)
+    if scheduler.need_mamba_block_aligned_split:
+        least = max(least, scheduler.cache_config.block_size)
+    if keeps_items_whole(scheduler):
+        least = scheduler.max_num_scheduled_tokens
+    return int(min(least, scheduler.max_num_scheduled_tokens))
+
+
+def keeps_items_whole(scheduler: Any) -> bool:
+    """Whether an image or the like must be in one chunk, so that any batch may grow."""
+    whole = scheduler.scheduler_config.disable_chunked_mm_input
+    return bool(whole and scheduler.max_num_encoder_input_tokens)

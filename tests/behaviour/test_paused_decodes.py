@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vllm.config import LoRAConfig
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from tests.support.engineless import Engine
@@ -13,6 +14,7 @@ from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.batch_builder import StallFree
 from vllm_sarathi.policy.step import BatchLimit, BatchSize, StepView
 from vllm_sarathi.scheduler.mixin import SarathiMixin
+from vllm_sarathi.scheduler.vllm_versions import keeps_paused_decodes
 
 OURS = [SarathiScheduler, AsyncSarathiScheduler]
 
@@ -25,7 +27,7 @@ class EveryThird:
 
     def __call__(self, view: StepView) -> BatchSize:
         self.turn += 1
-        waits = view.outlook.may_wait and view.has_prefill and self.turn % 3 != 0
+        waits = view.may_pause and self.turn % 3 != 0
         return BatchSize(256, BatchLimit.TILE, waits)
 
 
@@ -34,8 +36,9 @@ def waiting(
 ) -> Engine:
     """An engine whose decodes wait whenever they may."""
     engine = Engine(scheduler_class, settings, **options)
-    engine.scheduler.use_v2_model_runner = True
-    engine.scheduler._policy = replace(engine.scheduler._policy, builder=StallFree(EveryThird()))
+    engine.scheduler.batch_policy = replace(
+        engine.scheduler.batch_policy, builder=StallFree(EveryThird()), pauses_decodes=True
+    )
     return engine
 
 
@@ -46,7 +49,7 @@ def prefilling(scheduler_class: type, num_prompt: int, **options: Any) -> Engine
     while engine.batches.count("D3 P253") == 0:
         engine.step()
     engine.batches.clear()
-    engine.scheduler._policy.builder.token_budget.turn = 0
+    engine.scheduler.batch_policy.builder.token_budget.turn = 0
     return engine
 
 
@@ -85,13 +88,17 @@ def test_decodes_run_where_vllm_says_that_prefill_shall_not(how: tuple[Any, Any]
 
 
 @pytest.mark.parametrize(
-    ("attribute", "value"), [("use_v2_model_runner", 0), ("num_spec_tokens", 3)]
+    ("attribute", "value"),
+    [("use_v2_model_runner", 0), ("num_spec_tokens", 3), ("lora_config", LoRAConfig())],
 )
-def test_decodes_run_where_waiting_would_cost_the_model_runner(attribute: str, value: int) -> None:
-    engine = prefilling(SarathiScheduler, 900)
-    setattr(engine.scheduler, attribute, value)
-    engine.step()
-    assert engine.batches == ["D3 P253"]
+def test_decodes_lose_something_by_a_pause_where_the_model_runner_forgets_them(
+    attribute: str, value: object
+) -> None:
+    scheduler = Engine(SarathiScheduler).scheduler
+    scheduler.use_v2_model_runner = True
+    assert keeps_paused_decodes(scheduler)
+    setattr(scheduler, attribute, value)
+    assert not keeps_paused_decodes(scheduler)
 
 
 @pytest.mark.parametrize("ours", OURS)
@@ -156,9 +163,9 @@ def test_a_batch_smaller_than_the_decodes_that_wait_is_prefill_all_the_same() ->
     engine.step()
     running = engine.scheduler.running
     running.insert(0, running.pop())  # a prefill in front of the decodes
-    sizes = BatchSize(128, BatchLimit.TILE, decodes_wait=True)
-    policy = replace(engine.scheduler._policy, builder=StallFree(lambda view: sizes))
-    engine.scheduler._policy = policy
+    sizes = BatchSize(128, BatchLimit.TILE, pauses_decodes=True)
+    policy = replace(engine.scheduler.batch_policy, builder=StallFree(lambda view: sizes))
+    engine.scheduler.batch_policy = policy
     engine.batches.clear()
     engine.step()
     assert engine.batches == ["P128"]

@@ -1,0 +1,110 @@
+"""What composes batches: from the state of vLLM's scheduler to a plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+from vllm_sarathi.policy.batch_builder import BatchBuilder
+from vllm_sarathi.policy.deadlines import Playback
+from vllm_sarathi.policy.kv_reserve import backlog
+from vllm_sarathi.policy.micro_batch import Cohorts
+from vllm_sarathi.policy.running_order import arranged
+from vllm_sarathi.policy.state import Decode, SchedulerState
+from vllm_sarathi.policy.step import StepPlan, StepView
+from vllm_sarathi.policy.step_time import StepTimeModel
+from vllm_sarathi.policy.token_budget import SloTokenBudget
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What composes batches, and what it learns from.
+
+    Attributes:
+        step_time: learns from every step.
+        builder: composes the next batch; None leaves every batch to vLLM.
+        budget: the budget that follows an objective, under the preset "slo".
+        playback: token deadlines, where slack may be used.
+        cohorts: spreads decodes over micro-batches; None puts all into each batch.
+        pauses_decodes: whether decodes may sit batches out within their objective.
+    """
+
+    step_time: StepTimeModel
+    builder: BatchBuilder | None = None
+    budget: SloTokenBudget | None = None
+    playback: Playback | None = None
+    cohorts: Cohorts | None = None
+    pauses_decodes: bool = False
+
+    def plan(self, state: SchedulerState) -> StepPlan:
+        """Plan the next batch."""
+        if self.builder is None:
+            return _untouched(state)
+        view, decodes, postponed = self._view(state)
+        plan = self.builder.plan(view)
+        paused = tuple(decode.request for decode in decodes) if plan.pauses_decodes else postponed
+        admits_freely = not plan.chunks and not view.backlog.is_kv_bound
+        plan = replace(
+            plan,
+            absent=paused,
+            max_new_prefills=None if admits_freely else plan.max_new_prefills,
+            objective_s=self._objective_s(view),
+        )
+        if not plan.chunks:
+            return plan
+        return arranged(plan, state, 0 if plan.pauses_decodes else view.num_decodes)
+
+    def _view(self, state: SchedulerState) -> tuple[StepView, Sequence[Decode], tuple[Any, ...]]:
+        """What the batch is composed of, its decodes, and the requests of those postponed."""
+        decodes, postponed = state.decodes, tuple[Any, ...]()
+        if self.cohorts is not None:
+            if _may_leave_out(state, decodes):
+                decodes, postponed = self.cohorts.choose(decodes, state.num_decodes)
+            else:
+                self.cohorts.skip()
+        may_pause = (
+            self.pauses_decodes
+            and state.outlook.is_as_planned
+            and bool(state.prefills or state.waiting)
+            and _may_leave_out(state, decodes)
+        )
+        view = StepView(
+            max_num_scheduled_tokens=state.max_num_scheduled_tokens,
+            num_decodes=len(decodes),
+            num_decode_tokens=sum(decode.num_tokens for decode in decodes),
+            decode_context_tokens=sum(decode.num_computed_tokens for decode in decodes),
+            prefills=state.prefills,
+            backlog=backlog(state),
+            num_decodes_elsewhere=state.num_decodes - len(decodes),
+            may_pause=may_pause,
+            outlook=state.outlook,
+        )
+        return view, decodes, postponed
+
+    def _objective_s(self, view: StepView) -> float | None:
+        """The objective for the time between tokens, in seconds, where there is one."""
+        if self.budget is None:
+            return None
+        objective_s = self.budget.objective_s(view)
+        return objective_s if isfinite(objective_s) else None
+
+
+def _may_leave_out(state: SchedulerState, decodes: Sequence[Decode]) -> bool:
+    """Whether vLLM can do without seeing some decodes in this step.
+
+    It has to see whom it would preempt, and which adapters run.
+    """
+    if state.has_adapters:
+        return False
+    num_tokens = min(state.num_prefill_tokens, state.max_num_scheduled_tokens)
+    num_tokens += sum(decode.num_tokens for decode in decodes)
+    return state.kv.num_sure_tokens(state.kv.num_running) >= num_tokens
+
+
+def _untouched(state: SchedulerState) -> StepPlan:
+    """A plan that changes nothing."""
+    return StepPlan(
+        token_budget=state.max_num_scheduled_tokens,
+        num_decode_tokens=sum(decode.num_tokens for decode in state.decodes),
+        decode_context_tokens=sum(decode.num_computed_tokens for decode in state.decodes),
+    )

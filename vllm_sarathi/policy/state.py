@@ -1,0 +1,127 @@
+"""What is read of vLLM's scheduler before a step: facts, nothing decided.
+
+No vLLM object is needed to make them, so that a decision can be tested, simulated and
+reasoned about without an engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class RequestView(NamedTuple):
+    """A request that still has prefill tokens to schedule.
+
+    Attributes:
+        request_id: vLLM's id of the request.
+        num_tokens: prefill tokens left, at least 1, without those in the prefix cache.
+        num_computed_tokens: tokens before them, the context of the next chunk.
+        due_s: when its first token is due, in seconds; only the order counts.
+    """
+
+    request_id: str
+    num_tokens: int
+    num_computed_tokens: int = 0
+    due_s: float = 0.0
+
+
+class Decode(NamedTuple):
+    """A request that decodes and that vLLM can schedule now.
+
+    Attributes:
+        num_tokens: tokens it needs, more than one with speculative decoding.
+        num_computed_tokens: tokens before them, its context.
+        request: what the scheduler knows it by; opaque here.
+    """
+
+    num_tokens: int
+    num_computed_tokens: int
+    request: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the steps before mean for the next one.
+
+    Attributes:
+        period_s: predicted time of the longest micro-batch in flight, in seconds;
+            0 if none is, or none can be.
+        slack_s: how much longer than the objective a gap may be now, in seconds.
+        is_as_planned: whether prefill came as planned in the step before: only then does
+            a request make way for others, for vLLM may pass some over.
+        paused_s: how long the decodes that paused last will have, by the time the next
+            step begins, in seconds.
+    """
+
+    period_s: float = 0.0
+    slack_s: float = 0.0
+    is_as_planned: bool = False
+    paused_s: float = 0.0
+
+
+class KvRoom(NamedTuple):
+    """What is free of the KV cache.
+
+    Attributes:
+        num_free_blocks: blocks that no running request holds.
+        num_running: requests that run.
+        block_size: tokens of a block.
+        num_groups: KV-cache groups, each of which takes blocks for a request.
+        num_lookahead_tokens: tokens beyond the scheduled ones that take room too.
+        first_waiting_blocks: blocks that the first waiting request takes, those aside
+            that running requests hold already; None where that cannot be told, or where
+            vLLM would admit another one first.
+    """
+
+    num_free_blocks: int
+    num_running: int
+    block_size: int
+    num_groups: int = 1
+    num_lookahead_tokens: int = 0
+    first_waiting_blocks: int | None = None
+
+    def num_sure_tokens(self, num_requests: int) -> int:
+        """Tokens that free blocks surely hold, however they spread over so many requests."""
+        num_blocks = self.num_free_blocks // self.num_groups - 2 * num_requests
+        return num_blocks * self.block_size - num_requests * self.num_lookahead_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerState:
+    """The requests that vLLM could run in the next step, as read from its queues.
+
+    Attributes:
+        max_num_scheduled_tokens: vLLM's limit on the tokens of one step.
+        num_free_seats: how many more requests vLLM would let run.
+        kv: what is free of the KV cache.
+        decodes: decodes that are ready: their last token is known.
+        num_decodes: all requests that decode, those in flight included.
+        prefills: running requests with prefill left, in the order of service.
+        waiting: the requests that vLLM would admit next, in the order of service; may be
+            cut short.
+        num_waiting: all requests that wait, at least ``len(waiting)``.
+        is_by_deadline: whether the order of service is that of deadlines.
+        is_in_order: whether vLLM's list has the order of service, decodes before prefills.
+        has_priorities: whether vLLM preempts by priority, not from the end of its list.
+        has_adapters: whether vLLM counts adapters over the requests that it sees.
+        outlook: what the steps before mean for this one.
+    """
+
+    max_num_scheduled_tokens: int
+    num_free_seats: int
+    kv: KvRoom
+    decodes: Sequence[Decode] = ()
+    num_decodes: int = 0
+    prefills: tuple[RequestView, ...] = ()
+    waiting: tuple[RequestView, ...] = ()
+    num_waiting: int = 0
+    is_by_deadline: bool = False
+    is_in_order: bool = True
+    has_priorities: bool = False
+    has_adapters: bool = False
+    outlook: Outlook = Outlook()
+
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Prefill tokens left of running requests."""
+        return sum(request.num_tokens for request in self.prefills)
