@@ -96,3 +96,12 @@ def test_decode_maximal_batches_are_whole_tiles_unless_told_otherwise(
 def test_an_engine_that_does_not_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="enable_chunked_prefill=False"):
         limits(SarathiConfig(), enable_chunked_prefill=False)
+    with pytest.raises(ValueError, match="the model is an encoder-decoder"):
+        limits(SarathiConfig(), enable_chunked_prefill=False, is_encoder_decoder=True)
+    limits(SarathiConfig(preset="observe"), enable_chunked_prefill=False)
+
+
+def test_the_settings_say_which_were_set() -> None:
+    said = SarathiConfig(tbt_slo_ms=50.0).sources()
+    assert "tbt_slo_ms=50.0 (set)" in said
+    assert "preset='slo' (default)" in said

@@ -16,11 +16,14 @@ DEFAULT_CHUNK_SIZE = 256
 DEFAULT_TOKEN_BUDGET = 512
 DEFAULT_TILE_SIZE = 128
 
-_ONE_PRESET_ONLY = {
-    "chunk_size": "decode-maximal",
-    "token_budget": "stall-free",
-    "tbt_slo_ms": "slo",
-    "max_stall_ms": "slo",
+_GOES_WITH = {
+    "chunk_size": ("decode-maximal",),
+    "token_budget": ("stall-free",),
+    "tbt_slo_ms": ("slo", "observe"),
+    "max_stall_ms": ("slo", "observe"),
+    "tile_size": ("slo", "stall-free", "decode-maximal"),
+    "max_prefills_per_batch": ("slo", "stall-free", "decode-maximal"),
+    "balance_micro_batches": ("slo", "stall-free", "decode-maximal"),
 }
 
 
@@ -102,11 +105,11 @@ class SarathiConfig(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
-        for name, preset in _ONE_PRESET_ONLY.items():
-            if name in self.model_fields_set and self.preset != preset:
+        for name, presets in _GOES_WITH.items():
+            if name in self.model_fields_set and self.preset not in presets:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} has no meaning with preset={self.preset!r}; "
-                    f"it goes with {preset!r}"
+                    f"it goes with {' or '.join(map(repr, presets))}"
                 )
         self._check_max_stall()
         if self.preset == "decode-maximal" and (self.max_prefills_per_batch or 1) != 1:
@@ -135,6 +138,14 @@ class SarathiConfig(BaseModel):
                 "at least that is allowed"
             )
 
+    def sources(self) -> str:
+        """Each setting with its value, and whether it was set or is the default."""
+        return ", ".join(
+            f"{name}={getattr(self, name)!r} "
+            + ("(set)" if name in self.model_fields_set else "(default)")
+            for name in type(self).model_fields
+        )
+
     @property
     def batch_tokens(self) -> int:
         """Chunk size or token budget of the preset, in tokens; under "slo" no limit."""
@@ -157,22 +168,33 @@ class SarathiConfig(BaseModel):
         return "chunk_size" if self.preset == "decode-maximal" else "token_budget"
 
     def check_limits(
-        self, *, max_num_batched_tokens: int, enable_chunked_prefill: bool, min_chunk: int = 1
+        self,
+        *,
+        max_num_batched_tokens: int,
+        enable_chunked_prefill: bool,
+        is_encoder_decoder: bool = False,
+        min_chunk: int = 1,
     ) -> None:
         """Refuse settings that the engine's own limits make impossible.
 
         Args:
             max_num_batched_tokens: vLLM's limit on the tokens of one step.
             enable_chunked_prefill: vLLM's setting.
+            is_encoder_decoder: whether the model is one, so that vLLM set that to False.
             min_chunk: prefill tokens below which the model makes no progress.
 
         Raises:
             ValueError: names the setting, the value and what is allowed.
         """
-        if not enable_chunked_prefill:
+        if not enable_chunked_prefill and self.preset != "observe":
+            cause = (
+                "the model is an encoder-decoder, whose prefills vLLM does not chunk"
+                if is_encoder_decoder
+                else "enable_chunked_prefill=False"
+            )
             raise ValueError(
-                "enable_chunked_prefill=False contradicts the sarathi scheduler, which works by "
-                "chunking prefills; leave it on"
+                f"{cause}: that contradicts preset={self.preset!r}, which works by chunking "
+                "prefills; allowed are preset='observe' and --scheduler default"
             )
         for name in ("chunk_size", "token_budget", "tile_size"):
             value = getattr(self, name)

@@ -180,5 +180,6 @@ def _activate(config: Any) -> None:
     SarathiConfig.from_mapping(config.additional_config.get(SETTINGS_KEY, {})).check_limits(
         max_num_batched_tokens=scheduler.max_num_batched_tokens,
         enable_chunked_prefill=scheduler.enable_chunked_prefill,
+        is_encoder_decoder=config.model_config.is_encoder_decoder,
     )
     share_with_engines()

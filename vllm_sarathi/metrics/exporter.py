@@ -19,7 +19,7 @@ from prometheus_client.parser import text_fd_to_metric_families
 from prometheus_client.registry import Collector
 from vllm.logger import init_logger
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
 DIRECTORY_VARIABLE = "VLLM_SARATHI_METRICS_DIR"
 WRITE_INTERVAL_S = 0.5

@@ -10,7 +10,7 @@ from vllm.logger import init_logger
 
 from vllm_sarathi.policy.step_time import StepWork
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
 
 class StepLog:

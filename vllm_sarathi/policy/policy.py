@@ -38,9 +38,15 @@ class Policy:
 
     def plan(self, state: SchedulerState) -> StepPlan:
         """Plan the next batch."""
-        if self.builder is None:
-            return _untouched(state)
         view, decodes, postponed = self._view(state)
+        objective_s = self._objective_s(view)
+        if self.builder is None:
+            return StepPlan(
+                token_budget=view.max_num_scheduled_tokens,
+                num_decode_tokens=view.num_decode_tokens,
+                decode_context_tokens=view.decode_context_tokens,
+                objective_s=objective_s,
+            )
         plan = self.builder.plan(view)
         paused = tuple(decode.request for decode in decodes) if plan.pauses_decodes else postponed
         admits_freely = not plan.chunks and not view.backlog.is_kv_bound
@@ -48,7 +54,7 @@ class Policy:
             plan,
             absent=paused,
             max_new_prefills=None if admits_freely else plan.max_new_prefills,
-            objective_s=self._objective_s(view),
+            objective_s=objective_s,
         )
         if not plan.chunks:
             return plan
@@ -99,12 +105,3 @@ def _may_leave_out(state: SchedulerState, decodes: Sequence[Decode]) -> bool:
     num_tokens = min(state.num_prefill_tokens, state.max_num_scheduled_tokens)
     num_tokens += sum(decode.num_tokens for decode in decodes)
     return state.kv.num_sure_tokens(state.kv.num_running) >= num_tokens
-
-
-def _untouched(state: SchedulerState) -> StepPlan:
-    """A plan that changes nothing."""
-    return StepPlan(
-        token_budget=state.max_num_scheduled_tokens,
-        num_decode_tokens=sum(decode.num_tokens for decode in state.decodes),
-        decode_context_tokens=sum(decode.num_computed_tokens for decode in state.decodes),
-    )

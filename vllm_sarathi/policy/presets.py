@@ -30,7 +30,8 @@ def policy(
     """
     model = step_time or StepTimeModel()
     if config.preset == "observe":
-        return Policy(model)
+        budget = _slo_budget(config, model, num_stages, balances=False)
+        return Policy(model, None, budget, _playback(budget))
     balances = num_stages > 1 and config.balance_micro_batches is not False
     cohorts = Cohorts(num_stages) if balances else None
     if config.preset == "decode-maximal":

@@ -32,7 +32,7 @@ from vllm_sarathi.scheduler.vllm_versions import (
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
 
-logger = init_logger(__name__)
+logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
 check_vllm_version(vllm.__version__)
 
@@ -58,6 +58,7 @@ class SarathiMixin:
         settings.check_limits(
             max_num_batched_tokens=scheduler.max_num_scheduled_tokens,
             enable_chunked_prefill=scheduler.scheduler_config.enable_chunked_prefill,
+            is_encoder_decoder=scheduler.is_encoder_decoder,
             min_chunk=least_chunk,
         )
         if keeps_items_whole(scheduler):
@@ -73,7 +74,7 @@ class SarathiMixin:
             settings.ttft_slo_ms / 1e3 if settings.ttft_slo_ms else None,
             Path(settings.step_log) if settings.step_log else None,
         )
-        logger.info("SARATHI scheduling with %s", settings)
+        logger.info("SARATHI scheduling: %s", settings.sources())
 
     def make_policy(self, settings: SarathiConfig, least_chunk: int) -> Policy:
         """What decides; a subclass may bring another one.
@@ -144,7 +145,9 @@ def _deadlines(scheduler: Any, settings: SarathiConfig) -> PromptDeadlines | Non
     Returns:
         The order in which running prompts are served too; None keeps vLLM's.
     """
-    if settings.ttft_slo_ms is None or scheduler.policy != SchedulingPolicy.FCFS:
+    if settings.ttft_slo_ms is None or settings.preset == "observe":
+        return None
+    if scheduler.policy != SchedulingPolicy.FCFS:
         return None
     deadlines = PromptDeadlines(settings.ttft_slo_ms / 1e3)
     scheduler.waiting = DeadlineQueue(
