@@ -1,0 +1,118 @@
+"""What our scheduler costs the engine loop: schedule() and update_from_output() beside stock's.
+
+Both schedulers take turns at the same decodes, with requests waiting behind them, so that a
+noisy machine is noisy for both. No model runs. Quoted is the lower decile of a step's time, for
+what else the machine does only adds to it.
+
+Run ``python benchmarks/overhead.py``: writes results/overhead.json and prints the table.
+"""
+
+import argparse
+import json
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from support.provenance import provenance
+
+from vllm_sarathi.simulator import EngineSettings
+from vllm_sarathi.simulator.engine.loop import model_runner_output
+from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
+from vllm_sarathi.simulator.run import quiet_vllm
+
+RESULTS = Path(__file__).parent / "results"
+CASES = ((16, 0), (256, 0), (256, 10_000), (1000, 0))  # running, waiting
+PROMPT_TOKENS = 64
+STEPS_PER_TURN, TURNS = 25, 12
+
+
+@dataclass(slots=True)
+class Loop:
+    """One scheduler and the batches that it has in flight."""
+
+    scheduler: Any
+    max_in_flight: int
+    in_flight: deque[Any] = field(default_factory=deque)
+    times_s: list[float] = field(default_factory=list)
+
+    def step(self, is_timed: bool) -> None:
+        """Schedule one batch, answer the oldest."""
+        began_s = perf_counter()
+        output = self.scheduler.schedule()
+        scheduled_s = perf_counter() - began_s
+        self.in_flight.append(output)
+        if len(self.in_flight) < self.max_in_flight:
+            return
+        oldest = self.in_flight.popleft()
+        sampled = frozenset(
+            name
+            for name in oldest.num_scheduled_tokens
+            if not self.scheduler.requests[name].is_prefill_chunk
+        )
+        answer = model_runner_output(oldest.num_scheduled_tokens, sampled)
+        began_s = perf_counter()
+        self.scheduler.update_from_output(oldest, answer)
+        if is_timed:
+            self.times_s.append(scheduled_s + perf_counter() - began_s)
+
+
+def measure(words: list[str], is_async: bool, num_running: int, num_waiting: int) -> list[float]:
+    """Milliseconds a step takes under each engine."""
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
+
+    with ExitStack() as stack:
+        loops = []
+        for word in words:
+            settings = EngineSettings(
+                "stock" if word == "stock" else "sarathi",
+                json.loads(word) if word != "stock" else {},
+                max_num_batched_tokens=8192,
+                max_num_seqs=num_running,
+                async_scheduling=is_async,
+            )
+            scheduler, config = stack.enter_context(gpu_engine(settings, 1, 4_000_000, 8192))
+            for i in range(num_running + num_waiting):
+                params = SamplingParams(max_tokens=8000, ignore_eos=True)
+                scheduler.add_request(Request(f"{i}", [1] * PROMPT_TOKENS, params, None))
+            loops.append(Loop(scheduler, config.max_concurrent_batches))
+        for loop in loops:
+            while len(loop.scheduler.running) < num_running or any(
+                request.is_prefill_chunk for request in loop.scheduler.running
+            ):
+                loop.step(False)
+            for _ in range(50):
+                loop.step(False)
+        for _ in range(TURNS):
+            for loop in loops:
+                for _ in range(STEPS_PER_TURN):
+                    loop.step(True)
+    return [float(np.quantile(loop.times_s, 0.1)) * 1e3 for loop in loops]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", default="{}", help="of ours, as JSON")
+    parser.add_argument("--output", default=str(RESULTS / "overhead.json"))
+    options = parser.parse_args()
+    rows = []
+    print("| scheduling | running | waiting | stock, ms | sarathi, ms | sarathi / stock |")
+    print("|---|---|---|---|---|---|")
+    with quiet_vllm():
+        for is_async in (False, True):
+            for running, waiting in CASES:
+                stock, ours = measure(["stock", options.settings], is_async, running, waiting)
+                name = "asynchronous" if is_async else "synchronous"
+                row = [name, running, waiting, stock, ours, ours / stock]
+                rows.append(row)
+                print(f"| {name} | {running} | {waiting:,} | {stock:.3f} | {ours:.3f} "
+                      f"| {ours / stock:.2f} |", flush=True)  # fmt: skip
+    Path(options.output).write_text(json.dumps({**provenance(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
