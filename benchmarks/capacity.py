@@ -26,8 +26,8 @@ from vllm_sarathi.simulator import (
     EngineSettings,
     Synthetic,
     Workload,
+    deployment,
     find_capacity,
-    preset,
 )
 from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
 
@@ -100,12 +100,12 @@ class Search:
 
     def run(self) -> dict[str, Any]:
         """Search."""
-        deployment = preset(self.deployment)
+        machine = deployment(self.deployment)
         is_oracle = self.engine == ORACLE
-        with exact_step_times(deployment, STEP_NOISE) if is_oracle else nullcontext():
+        with exact_step_times(machine, STEP_NOISE) if is_oracle else nullcontext():
             found = find_capacity(
                 self.settings(),
-                deployment,
+                machine,
                 self.traffic,
                 CapacityGoal(tbt_s=self.tbt_ms / 1e3),
                 seed=self.seed,

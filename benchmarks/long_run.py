@@ -19,7 +19,7 @@ from rich.progress import track
 from support.runs import Runs, add_arguments
 
 from vllm_sarathi.cli.engine_spec import parse_engine
-from vllm_sarathi.simulator import LENGTHS, EngineSettings, Synthetic, preset, simulate
+from vllm_sarathi.simulator import LENGTHS, EngineSettings, Synthetic, deployment, simulate
 
 RESULTS = Path(__file__).parent / "results"
 ENGINES = ("stock:2048", "sarathi:8192")
@@ -45,11 +45,11 @@ class LongRun:
     def figures(self) -> dict[str, Any]:
         """Run it."""
         num_requests = round(self.hours * 3600 * self.rate)
-        engine, deployment = parse_engine(self.engine, EngineSettings()), preset(self.deployment)
+        engine, machine = parse_engine(self.engine, EngineSettings()), deployment(self.deployment)
         lengths = LENGTHS[self.workload]
         # The first run imports vLLM, whose time is not the traffic's.
-        simulate(engine, deployment, Synthetic(lengths, 1).at(self.rate, 0))
-        report = simulate(engine, deployment, Synthetic(lengths, num_requests).at(self.rate, 0))
+        simulate(engine, machine, Synthetic(lengths, 1).at(self.rate, 0))
+        report = simulate(engine, machine, Synthetic(lengths, num_requests).at(self.rate, 0))
         return {
             "requests": num_requests,
             "completed": report.completed,
@@ -89,11 +89,11 @@ def main() -> None:
     parser.add_argument("--hours", type=float, nargs="+", default=[1.0, 10.0], metavar="H")
     parser.add_argument("--rate", type=float, default=5.0, metavar="R", help="requests/s")
     parser.add_argument("--workload", choices=LENGTHS, default="sharegpt")
-    parser.add_argument("--preset", default="h100-llama-3-8b", metavar="NAME")
+    parser.add_argument("--deployment", default="h100-llama-3-8b", metavar="NAME")
     add_arguments(parser, RESULTS / "long_run.json")
     options = parser.parse_args()
     asked = [
-        LongRun(engine, options.preset, options.workload, hours, options.rate)
+        LongRun(engine, options.deployment, options.workload, hours, options.rate)
         for hours, engine in product(options.hours, options.engines)
     ]
     runs = Runs(options.output, [run.key for run in asked], options.resume)

@@ -21,7 +21,7 @@ from vllm_sarathi.simulator import (
     Synthetic,
     Workload,
     Zipf,
-    preset,
+    deployment,
     read_trace,
     simulate,
 )
@@ -72,9 +72,9 @@ class Cell:
 
     def simulate(self, trace_steps: bool = False) -> Report:
         """Run it."""
-        deployment = preset("a100-gpt-3-tp8-pp8", self.num_stages)
-        deployment = replace(deployment, max_model_len=MAX_MODEL_LEN)
-        return simulate(self.settings(), deployment, self.workload(), trace_steps=trace_steps)
+        machine = deployment("a100-gpt-3-tp8-pp8", self.num_stages)
+        machine = replace(machine, max_model_len=MAX_MODEL_LEN)
+        return simulate(self.settings(), machine, self.workload(), trace_steps=trace_steps)
 
     def figures(self) -> dict[str, Any]:
         """Run it."""

@@ -24,7 +24,7 @@ from capacity import (
 from rich.progress import track
 from support.runs import Figures, Runs, add_arguments
 
-from vllm_sarathi.simulator import CapacityGoal, Objectives, preset, simulate
+from vllm_sarathi.simulator import CapacityGoal, Objectives, deployment, simulate
 from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
 
 STOCK, IN_TIME = "best static", "in_time"
@@ -57,7 +57,7 @@ class Run:
         search = self.search
         report = simulate(
             search.settings(),
-            preset(search.deployment),
+            deployment(search.deployment),
             search.traffic.at(self.rate, search.seed),
             noise=STEP_NOISE,
             seed=search.seed,

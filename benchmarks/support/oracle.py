@@ -13,7 +13,6 @@ from vllm_sarathi.policy.step import BatchLimit, StepView
 from vllm_sarathi.policy.step_time import ErrorQuantile, StepTimeModel, StepWork
 from vllm_sarathi.policy.token_budget import SloTokenBudget
 from vllm_sarathi.simulator import Deployment
-from vllm_sarathi.simulator.machine.step_cost import BatchShape
 
 
 @dataclass(kw_only=True)
@@ -36,7 +35,7 @@ class ExactStepTime(StepTimeModel):
         Exact where all prefill is in view; waiting prompts beyond it are taken to sample nothing.
         """
         (stage,) = self.deployment.stages
-        return stage.step_s(BatchShape(*work, num_sampled=self._num_sampled(work)))
+        return stage.step_s(work, self._num_sampled(work))
 
     def has_seen(self, num_tokens: int) -> bool:
         """Nothing to try."""

@@ -17,8 +17,8 @@ from vllm_sarathi.simulator import (
     Report,
     Synthetic,
     Zipf,
+    deployment,
     find_capacity,
-    preset,
     simulate,
 )
 
@@ -46,7 +46,7 @@ def bubble_s(report: Report) -> float:
 
 def pipeline(num_requests: int, num_seeds: int) -> Figures:
     """SARATHI, section 5.3: GPT-3 on 64 A100, TP8-PP8, Zipf 1K to 4K, P:D = 10."""
-    deployment = replace(preset("a100-gpt-3-tp8-pp8"), max_model_len=4096)
+    machine = replace(deployment("a100-gpt-3-tp8-pp8"), max_model_len=4096)
     engines = {
         ORCA: {
             "scheduler": "papers_baselines.OrcaScheduler",
@@ -66,7 +66,7 @@ def pipeline(num_requests: int, num_seeds: int) -> Figures:
             **{"max_num_seqs": 8 * MICRO_BATCH, "async_scheduling": False, **fields}
         )
         runs = [
-            simulate(engine, deployment, load.at(1, seed), seed=seed)
+            simulate(engine, machine, load.at(1, seed), seed=seed)
             for seed in range(num_seeds)
             for load in [Synthetic(Zipf(10), num_requests, at_once=True)]
         ]
@@ -80,7 +80,7 @@ def pipeline(num_requests: int, num_seeds: int) -> Figures:
 
 def pd_optimum() -> Figures:
     """SARATHI, section 5.1.2: the gain peaks where prefill and decode run out together."""
-    deployment = preset("a100-llama-3-8b")
+    machine = deployment("a100-llama-3-8b")
     length, gains = 2048, Figures()
     for ratio in tqdm(PD_RATIOS, desc="P:D"):
         num_output = max(1, round(length / (1 + ratio)))
@@ -91,14 +91,14 @@ def pd_optimum() -> Figures:
             {**sarathi(preset="decode-maximal", chunk_size=CHUNK - BATCH + 1)},
         ):
             engine = EngineSettings(**fields, max_num_seqs=BATCH, async_scheduling=False)
-            rates.append(simulate(engine, deployment, load.at(1, 0)).tokens_per_s or 0.0)
+            rates.append(simulate(engine, machine, load.at(1, 0)).tokens_per_s or 0.0)
         gains[str(ratio)] = rates[1] / rates[0]
     return gains
 
 
 def serving_capacity(num_requests: int, num_seeds: int) -> Figures:
     """Sarathi-Serve, section 5.1: Mistral-7B on one A100, P99 TBT 100 ms."""
-    deployment, goal = preset("a100-mistral-7b"), CapacityGoal(tbt_s=0.1)
+    machine, goal = deployment("a100-mistral-7b"), CapacityGoal(tbt_s=0.1)
     engines = {
         "prefill-first (vLLM then)": {
             "scheduler": PREFILL_FIRST,
@@ -116,7 +116,7 @@ def serving_capacity(num_requests: int, num_seeds: int) -> Figures:
             engine = EngineSettings(**{"max_num_seqs": 128, **fields})
             found.setdefault(workload, {})[name] = [
                 find_capacity(
-                    engine, deployment, traffic, goal, seed=seed, start_rate=1.0, precision=0.03
+                    engine, machine, traffic, goal, seed=seed, start_rate=1.0, precision=0.03
                 ).rate
                 for seed in range(num_seeds)
             ]

@@ -7,7 +7,7 @@ import pytest
 from vllm_sarathi.cli import commands
 from vllm_sarathi.cli.engine_spec import parse_engine, with_objective
 from vllm_sarathi.cli.main import main
-from vllm_sarathi.simulator import LENGTHS, PRESETS, EngineSettings
+from vllm_sarathi.simulator import DEPLOYMENTS, LENGTHS, EngineSettings
 
 SMALL = ["--requests", "20", "--workload", "fixed:100,10", "--rate", "5"]
 
@@ -39,11 +39,11 @@ def test_a_missing_extra_is_named(module, tmp_path):
     assert f"needs {module}: pip install 'vllm-sarathi[simulator]'" in done.stderr
 
 
-def test_help_lists_every_preset_and_workload(capsys):
+def test_help_lists_every_deployment_and_workload(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["simulate", "--help"])
     said = capsys.readouterr().out.replace("\n", "").replace(" ", "")
-    assert not [name for name in (*PRESETS, *LENGTHS) if name not in said]
+    assert not [name for name in (*DEPLOYMENTS, *LENGTHS) if name not in said]
 
 
 def test_simulate_prints_figures(capsys):
@@ -194,7 +194,7 @@ def test_a_trace_is_an_argument(capsys, tmp_path):
         (["compare", "stock", "sarathi,nonsense=1"], "'nonsense'"),
         (["simulate", "stock", "--workload", "novel"], "--workload 'novel'"),
         (["simulate", "stock", "--workload", "fixed:1"], "fixed:PROMPT,OUTPUT"),
-        (["simulate", "stock", "--preset", "b100"], "'b100'"),
+        (["simulate", "stock", "--deployment", "b100"], "'b100'"),
         (["simulate", "stock", "--stages", "5"], "num_stages=5"),
         (["simulate", "stock", "--trace", "nowhere.csv"], "nowhere.csv"),
         (["simulate", "stock", "--workload", "fixed:40000,1"], "max_model_len=32768"),

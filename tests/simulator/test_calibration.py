@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from vllm_sarathi.simulator import BatchShape, preset
+from vllm_sarathi.simulator import StepWork, deployment
 from vllm_sarathi.simulator.machine.calibration import Step, fit, read_steps
 
 
@@ -15,14 +15,14 @@ def steps(cost, num, noise, seed=0):
         chunk = int(random.integers(0, 900)) if random.random() < 0.5 else 0
         context = chunk * float(random.integers(0, 4000))
         decode_context = num_decodes * int(random.integers(10, 2000))
-        shape = BatchShape(max(1, num_decodes + chunk), context, decode_context, num_decodes)
-        duration_s = cost.step_s(shape) * max(0.5, random.normal(1, noise))
-        made.append(Step(shape.num_tokens, context, decode_context, num_decodes, float(duration_s)))
+        work = StepWork(max(1, num_decodes + chunk), context, decode_context)
+        duration_s = cost.step_s(work, num_decodes) * max(0.5, random.normal(1, noise))
+        made.append(Step(work, float(duration_s)))
     return made
 
 
 def test_a_fit_recovers_the_cost_that_made_the_steps():
-    cost = preset("a100-llama-3-8b").stages[0]
+    cost = deployment("a100-llama-3-8b").stages[0]
     found = fit(steps(cost, 2000, noise=0.02))
     assert found.error_p90 < 0.15
     assert abs(found.bias) < 0.01
@@ -30,7 +30,7 @@ def test_a_fit_recovers_the_cost_that_made_the_steps():
 
 
 def test_a_pause_does_not_move_the_fit():
-    cost = preset("a100-llama-3-8b").stages[0]
+    cost = deployment("a100-llama-3-8b").stages[0]
     made = steps(cost, 1000, noise=0.0)
     clean = fit(made)
     paused = fit([made[0]._replace(duration_s=30.0), *made[1:]])
@@ -39,18 +39,18 @@ def test_a_pause_does_not_move_the_fit():
 
 def test_too_few_steps_are_refused():
     with pytest.raises(ValueError, match="3 steps are too few"):
-        fit([Step(1, 0, 0, 1, 0.01)] * 3)
+        fit([Step(StepWork(1), 0.01)] * 3)
 
 
 def test_recorded_steps_are_read_back(tmp_path):
-    line = {"work": {"num_tokens": 5, "chunk_context": 1.5, "decode_context": 7}, "num_decodes": 4}
+    line = {"work": {"num_tokens": 5, "chunk_context": 1.5, "decode_context": 7}}
     path = tmp_path / "steps.jsonl"
     lines = [{**line, "duration_s": 0.5}, {**line, "duration_s": None}]
     path.write_text("\n".join(map(json.dumps, lines)))
-    assert read_steps(path) == [Step(5, 1.5, 7, 4, 0.5)]
+    assert read_steps(path) == [Step(StepWork(5, 1.5, 7), 0.5)]
 
 
-WORK = '{"work": {"num_tokens": %s, "chunk_context": 0, "decode_context": 0}, "num_decodes": 1, '
+WORK = '{"work": {"num_tokens": %s, "chunk_context": 0, "decode_context": 0}, '
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the scheduler promises, in virtual time on a preset: 2% noise on every step."""
+"""What the scheduler promises, in virtual time on a GPU: 2% noise on every step."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ from vllm_sarathi.simulator import (
     Synthetic,
     Workload,
     Zipf,
-    preset,
+    deployment,
     simulate,
 )
 
@@ -28,8 +28,8 @@ def ours(num_batched_tokens: int = 8192, seats: int = 256, **settings: object) -
 
 
 def run(engine: EngineSettings, workload: Workload, name: str = A100, stages: int = 1) -> Report:
-    deployment = replace(preset(name, stages), max_model_len=131_072)
-    report = simulate(engine, deployment, workload, noise=NOISE)
+    machine = replace(deployment(name, stages), max_model_len=131_072)
+    report = simulate(engine, machine, workload, noise=NOISE)
     assert report.completed
     return report
 

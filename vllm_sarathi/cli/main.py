@@ -43,10 +43,10 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-# What the extra "simulator" installs, and what presets there are: listed here too, since
+# What the extra "simulator" installs, and what deployments there are: listed here too, since
 # ``--help`` imports nothing.
 EXTRA = ("numpy", "scipy", "matplotlib", "tqdm")
-PRESETS = (
+DEPLOYMENTS = (
     "a100-llama-3-8b, h100-llama-3-8b, a100-mistral-7b, h100-mistral-7b, a100-llama-2-70b-tp4, "
     "h100-llama-2-70b-tp4, a100-llama-2-70b-tp8, h100-llama-2-70b-tp8, a100-gpt-3-tp8-pp8, "
     "h100-gpt-3-tp8-pp8"
@@ -70,7 +70,7 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
     load.add_argument(
         "--workload",
         help="lengths: sharegpt, arxiv, conversation, code, zipf[:PD], fixed:PROMPT,OUTPUT or, "
-        "beyond the presets' --max-model-len, agentic, long-among-short (default conversation)",
+        "beyond the deployments' --max-model-len, agentic, long-among-short (default conversation)",
     )  # fmt: skip
     load.add_argument("--trace", metavar="FILE", help=TRACE_HELP)
     load.add_argument(
@@ -100,13 +100,13 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
 def _add_engine(command: argparse.ArgumentParser) -> None:
     engine = command.add_argument_group("engine")
     engine.add_argument(
-        "--preset", default="a100-llama-3-8b", metavar="NAME",
-        help=f"GPU and model: {PRESETS}; or a file of 'calibrate' (default %(default)s)",
+        "--deployment", default="a100-llama-3-8b", metavar="NAME",
+        help=f"GPU and model: {DEPLOYMENTS}; or a file of 'calibrate' (default %(default)s)",
     )  # fmt: skip
     engine.add_argument("--stages", type=whole, help="pipeline stages")
     engine.add_argument(
         "--max-model-len", type=whole, metavar="N",
-        help="most tokens of a request (default: the preset's, 32768 but for calibrated ones)",
+        help="most tokens of a request (default: the deployment's, 32768 unless calibrated)",
     )  # fmt: skip
     engine.add_argument("--max-num-seqs", type=whole, default=256, help="(default %(default)s)")
     engine.add_argument("--sync", action="store_true", help="no asynchronous scheduling")
@@ -133,7 +133,9 @@ def _add_goal(command: argparse.ArgumentParser) -> None:
 
 def _add_calibrate(command: argparse.ArgumentParser) -> None:
     command.add_argument("steps", metavar="FILE", help="written by --sarathi-step-log FILE")
-    command.add_argument("--output", "-o", required=True, metavar="FILE", help="preset to write")
+    command.add_argument(
+        "--output", "-o", required=True, metavar="FILE", help="deployment to write"
+    )
     command.add_argument("--name", default="calibrated", help="what reports call it")
     command.add_argument("--kv-tokens", type=whole, required=True, help="tokens in the KV cache")
     command.add_argument("--max-model-len", type=whole, required=True, help="tokens")

@@ -25,7 +25,7 @@ from vllm_sarathi.simulator.load.traffic import (
     Traffic,
 )
 from vllm_sarathi.simulator.load.workload import QosClass
-from vllm_sarathi.simulator.machine.deployments import preset
+from vllm_sarathi.simulator.machine.deployments import deployment
 
 SHAPES = {"steady": None, "ramp": Ramp(), "diurnal": Diurnal()}
 # What each of these options decides in place of others.
@@ -139,13 +139,13 @@ def traffic(options: argparse.Namespace) -> Traffic:
 
 def scenario(options: argparse.Namespace) -> Scenario:
     """What every engine faces."""
-    deployment, load = preset(options.preset, options.stages), traffic(options)
+    machine, load = deployment(options.deployment, options.stages), traffic(options)
     if options.max_model_len is not None:
-        deployment = replace(deployment, max_model_len=options.max_model_len)
+        machine = replace(machine, max_model_len=options.max_model_len)
     rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
     workload = load.at(rate, options.seed)
-    workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens)
-    return Scenario(deployment, load, rate, options.noise, options.limit_s)
+    workload.check_fits(machine.max_model_len, machine.num_kv_tokens)
+    return Scenario(machine, load, rate, options.noise, options.limit_s)
 
 
 def goal(options: argparse.Namespace) -> CapacityGoal:

@@ -5,7 +5,7 @@ Example:
     >>> traffic = Synthetic(LENGTHS["sharegpt"], num_requests=300)
     >>> found = find_capacity(
     ...     EngineSettings("stock", max_num_batched_tokens=512),
-    ...     preset("a100-llama-3-8b"),
+    ...     deployment("a100-llama-3-8b"),
     ...     traffic,
     ...     CapacityGoal(tbt_s=0.1),
     ... )
@@ -13,7 +13,8 @@ Example:
 """
 
 from vllm_sarathi.latency import Objectives
-from vllm_sarathi.simulator.capacity import Capacity, CapacityGoal, capacities, find_capacity
+from vllm_sarathi.policy.step_time import StepWork
+from vllm_sarathi.simulator.capacity import Capacity, CapacityGoal, find_capacity
 from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.load.distributions import Fixed, LengthDistribution, Quantiles, Zipf
@@ -21,17 +22,16 @@ from vllm_sarathi.simulator.load.lengths import LENGTHS, Agentic, LongAmongShort
 from vllm_sarathi.simulator.load.trace import read_trace
 from vllm_sarathi.simulator.load.traffic import Arrivals, Diurnal, Ramp, Replay, Synthetic
 from vllm_sarathi.simulator.load.workload import Lengths, QosClass, Workload
-from vllm_sarathi.simulator.machine.deployments import PRESETS, preset
-from vllm_sarathi.simulator.machine.step_cost import BatchShape, Deployment, Overhead, StepCost
+from vllm_sarathi.simulator.machine.deployments import DEPLOYMENTS, deployment
+from vllm_sarathi.simulator.machine.step_cost import Deployment, Overhead, StepCost
 from vllm_sarathi.simulator.results.report import Report
 from vllm_sarathi.simulator.run import simulate
 
 __all__ = [
+    "DEPLOYMENTS",
     "LENGTHS",
-    "PRESETS",
     "Agentic",
     "Arrivals",
-    "BatchShape",
     "Capacity",
     "CapacityGoal",
     "Deployment",
@@ -50,12 +50,12 @@ __all__ = [
     "Report",
     "SchedulerDeadlockError",
     "StepCost",
+    "StepWork",
     "Synthetic",
     "Workload",
     "Zipf",
-    "capacities",
+    "deployment",
     "find_capacity",
-    "preset",
     "read_trace",
     "simulate",
 ]

@@ -1,8 +1,7 @@
-"""The highest rate at which objectives hold."""
+"""The highest rate at which objectives are met."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 from vllm_sarathi.latency import Objectives
@@ -100,7 +99,6 @@ def find_capacity(
     start_rate: float = 1.0,
     precision: float = PRECISION,
     limit_s: float | None = None,
-    on_run: Callable[[float, bool], None] | None = None,
 ) -> Capacity:
     """Bisect for the highest rate that meets a goal.
 
@@ -118,13 +116,12 @@ def find_capacity(
         start_rate: first rate tried, in requests per second.
         precision: width of the final bracket, as a share of the rate.
         limit_s: virtual time at which a run ends, and has failed; None as ``simulate``.
-        on_run: told each rate tried and whether it met the goal.
     """
-    search = _Search(engine, deployment, traffic, goal, seed, noise, limit_s, on_run)
+    search = _Search(engine, deployment, traffic, goal, seed, noise, limit_s)
     low, high = search.bracket(start_rate)
     while high is not None and low and high / low > 1 + precision:
         middle = (low * high) ** 0.5
-        if search.holds(middle):
+        if search.meets_goal(middle):
             low = middle
         else:
             high = middle
@@ -147,13 +144,12 @@ class _Search:
     seed: int
     noise: float
     limit_s: float | None
-    on_run: Callable[[float, bool], None] | None
     best: Report | None = None
     num_runs: int = 0
     num_steps: int = 0
     wall_s: float = 0.0
 
-    def holds(self, rate: float) -> bool:
+    def meets_goal(self, rate: float) -> bool:
         """Run at a rate; whether it met the goal."""
         report = simulate(
             self.engine,
@@ -170,20 +166,18 @@ class _Search:
         met = self.goal.met(report)
         if met:
             self.best = report
-        if self.on_run is not None:
-            self.on_run(rate, met)
         return met
 
     def bracket(self, rate: float) -> tuple[float, float | None]:
-        """A rate that holds (0 if none) and one that does not (None if none)."""
-        held = self.holds(rate)
+        """A rate that meets the goal (0 if none) and one that does not (None if none)."""
+        met = self.meets_goal(rate)
         for stride in _strides():
-            beyond = rate * stride if held else rate / stride
+            beyond = rate * stride if met else rate / stride
             if beyond > HIGHEST_RATE:
                 return rate, None
             if beyond < LOWEST_RATE:
                 return 0.0, rate
-            if self.holds(beyond) != held:
+            if self.meets_goal(beyond) != met:
                 return min(rate, beyond), max(rate, beyond)
             rate = beyond
         raise AssertionError("strides never end")
@@ -194,34 +188,3 @@ class _Search:
         return Capacity(
             name, self.seed, rate, self.best, self.num_runs, self.num_steps, self.wall_s
         )
-
-
-def capacities(
-    engine: EngineSettings,
-    deployment: Deployment,
-    traffic: Traffic,
-    goal: CapacityGoal,
-    *,
-    seeds: Sequence[int] = (0,),
-    noise: float = 0.0,
-    start_rate: float = 1.0,
-    precision: float = PRECISION,
-    limit_s: float | None = None,
-) -> Iterator[Capacity]:
-    """Capacity for each seed; a search starts where those before it ended."""
-    rates: list[float] = []
-    for seed in seeds:
-        start = median(rates) if rates and median(rates) else start_rate
-        found = find_capacity(
-            engine,
-            deployment,
-            traffic,
-            goal,
-            seed=seed,
-            noise=noise,
-            start_rate=start,
-            precision=precision,
-            limit_s=limit_s,
-        )
-        rates.append(found.rate)
-        yield found

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from vllm_sarathi.simulator.engine import shortcuts
 from vllm_sarathi.simulator.engine.clock import VirtualClock
-from vllm_sarathi.simulator.engine.loop import Engine
+from vllm_sarathi.simulator.engine.loop import EngineLoop
 from vllm_sarathi.simulator.engine.requests import RequestSource, block_hasher
 from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
 from vllm_sarathi.simulator.engine.settings import EngineSettings
@@ -86,7 +86,7 @@ def _run(
         source = RequestSource(workload, block_hasher(engine))
         most = config.max_concurrent_batches
         stretch = Stretch(scheduler, pipeline, clock, recorder, most) if stretches else None
-        loop = Engine(scheduler, pipeline, source, recorder, clock, most, limit_s, stretch)
+        loop = EngineLoop(scheduler, pipeline, source, recorder, clock, most, limit_s, stretch)
         with clock.installed():
             completed = loop.run()
     return completed

@@ -10,10 +10,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.engine.clock import VirtualClock
 from vllm_sarathi.simulator.engine.stretch import Stretch
 from vllm_sarathi.simulator.machine.pipeline import Execution, Pipeline
-from vllm_sarathi.simulator.machine.step_cost import BatchShape
 
 # vLLM sleeps so long after a step that executed nothing while requests wait.
 EMPTY_STEP_S = 0.001
@@ -28,7 +28,7 @@ class SchedulerDeadlockError(RuntimeError):
 class Observer(Protocol):
     """Who is told what the engine does."""
 
-    def scheduled(self, now_s: float, output: Any, shape: BatchShape, run: Execution) -> None:
+    def scheduled(self, now_s: float, output: Any, run: Execution) -> None:
         """A batch was scheduled and sent off; ``now_s`` is when scheduling began."""
 
     def answered(self, now_s: float, outputs: Any) -> None:
@@ -50,8 +50,8 @@ class Source(Protocol):
 
 
 @dataclass(slots=True)
-class Engine:
-    """The loop: see arrivals, schedule, execute, update.
+class EngineLoop:
+    """See arrivals, schedule, execute, update.
 
     Args:
         scheduler: a vLLM scheduler.
@@ -157,14 +157,12 @@ class Engine:
                 chunk_context += num_tokens * (context + num_tokens / 2)
             if not request.is_prefill_chunk:
                 sampled.append(name)
-        shape = BatchShape(
-            output.total_num_scheduled_tokens, chunk_context, decode_context, len(sampled)
-        )
+        work = StepWork(output.total_num_scheduled_tokens, chunk_context, decode_context)
         overhead = self.pipeline.overhead
         num_requests = len(output.num_scheduled_tokens)
         self.clock.now_s += overhead.schedule_s + num_requests * overhead.schedule_request_s
-        run = self.pipeline.execute(self.clock.now_s, shape, frozenset(sampled))
-        self.observer.scheduled(began_s, output, shape, run)
+        run = self.pipeline.execute(self.clock.now_s, work, frozenset(sampled))
+        self.observer.scheduled(began_s, output, run)
         return output, run
 
     def _answer(self, output: Any, run: Execution) -> None:

@@ -10,9 +10,9 @@ and without.
 from collections import deque
 from typing import Any, Protocol
 
+from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.engine.clock import VirtualClock
 from vllm_sarathi.simulator.machine.pipeline import Execution, Pipeline
-from vllm_sarathi.simulator.machine.step_cost import BatchShape
 
 # Shorter stretches cost more to set up than they save.
 FEWEST_STEPS = 4
@@ -22,7 +22,7 @@ InFlight = deque[tuple[Any, Execution]]
 class StretchObserver(Protocol):
     """Who is told of steps in a stretch."""
 
-    def scheduled(self, now_s: float, output: Any, shape: BatchShape, run: Execution) -> None:
+    def scheduled(self, now_s: float, output: Any, run: Execution) -> None:
         """A batch was scheduled and sent off."""
 
     def answered_alike(self, names: list[str], times_s: list[float]) -> None:
@@ -111,12 +111,11 @@ class Stretch:
         times_s: list[float] = []
         while len(times_s) < most and clock.now_s < until_s:
             began_s = clock.now_s
-            shape = BatchShape(num, 0.0, context, num)
             if self.learner is not None:
                 self.learner.repeated(output, context)
             clock.now_s += schedule_s
-            run = self.pipeline.execute(clock.now_s, shape, sampled)
-            self.observer.scheduled(began_s, output, shape, run)
+            run = self.pipeline.execute(clock.now_s, StepWork(num, 0.0, context), sampled)
+            self.observer.scheduled(began_s, output, run)
             in_flight.append((output, run))
             answered, oldest = in_flight.popleft()
             clock.now_s = max(clock.now_s, oldest.ready_s)

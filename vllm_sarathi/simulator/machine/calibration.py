@@ -1,4 +1,4 @@
-"""A deployment out of recorded steps: a user's machine becomes a preset."""
+"""A deployment fitted to the steps that a live server recorded."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
+from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost
 
 FEWEST_STEPS = 50
@@ -25,10 +26,7 @@ Matrix = npt.NDArray[np.float64]
 class Step(NamedTuple):
     """One recorded step."""
 
-    num_tokens: int
-    chunk_context: float
-    decode_context: float
-    num_decodes: int
+    work: StepWork
     duration_s: float
 
 
@@ -86,16 +84,15 @@ def read_steps(path: str | Path) -> list[Step]:
             work, duration_s = fields["work"], fields["duration_s"]
             if duration_s is None:
                 continue
-            sizes = (work["num_tokens"], work["chunk_context"], work["decode_context"])
-            step = Step(*sizes, fields["num_decodes"], duration_s)
-            if not all(isfinite(number) for number in step):
+            sizes = StepWork(work["num_tokens"], work["chunk_context"], work["decode_context"])
+            if not all(isfinite(value) for value in (*sizes, duration_s)):
                 raise ValueError("numbers must be finite")
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"steps {str(path)!r} line {number} is not a step of the trace: {error!r}"
+                f"steps {str(path)!r} line {number} is not a step: {error!r}"
             ) from error
-        if step.duration_s > 0 and step.num_tokens > 0:
-            steps.append(step)
+        if duration_s > 0 and sizes.num_tokens > 0:
+            steps.append(Step(sizes, duration_s))
     return steps
 
 
@@ -110,25 +107,25 @@ def fit(steps: Sequence[Step]) -> Fit:
     """
     if len(steps) < FEWEST_STEPS:
         raise ValueError(f"{len(steps)} steps are too few to fit; record {FEWEST_STEPS} or more")
-    data = np.array(steps, float)
+    data = np.array([(*step.work, step.duration_s) for step in steps], float)
     cost = _fit_once(data)
     error = _relative_error(cost, data)
     low, high = np.quantile(error, TRIM)
     cost = _fit_once(data[(error >= low) & (error <= high)])
     error = _relative_error(cost, data)
     size = np.abs(error)
-    total_s = float(data[:, 4].sum())
+    total_s = float(data[:, 3].sum())
     return Fit(
         cost,
         len(steps),
         float(np.median(size)),
         float(np.quantile(size, 0.9)),
-        float((error * data[:, 4]).sum()) / total_s,
+        float((error * data[:, 3]).sum()) / total_s,
     )
 
 
 def _fit_once(data: Matrix) -> StepCost:
-    num_tokens, duration_s = data[:, 0], data[:, 4]
+    num_tokens, duration_s = data[:, 0], data[:, 3]
     knots = [k for k in KNOTS if k == 0 or k < num_tokens.max()]
     hinges = [np.maximum(0.0, num_tokens - knot) for knot in knots]
     columns = np.stack([np.ones(len(data)), *hinges, data[:, 1], data[:, 2]], axis=1)
@@ -156,4 +153,4 @@ def _fit_once(data: Matrix) -> StepCost:
 def _relative_error(cost: StepCost, data: Matrix) -> Matrix:
     tokens_s = np.array([cost.tokens_s(int(n)) for n in data[:, 0]])
     predicted_s = tokens_s + data[:, 1] * cost.chunk_context_s + data[:, 2] * cost.decode_context_s
-    return np.asarray(predicted_s / data[:, 4] - 1)
+    return np.asarray(predicted_s / data[:, 3] - 1)

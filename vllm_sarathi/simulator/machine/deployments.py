@@ -48,7 +48,7 @@ def stage_cost(gpu: Gpu, model: Model, num_layers: int, tensor_parallel: int) ->
     )
 
 
-def deployment(gpu: Gpu, model: Model, tensor_parallel: int = 1, num_stages: int = 1) -> Deployment:
+def on_gpus(gpu: Gpu, model: Model, tensor_parallel: int = 1, num_stages: int = 1) -> Deployment:
     """A model on GPUs, ``tensor_parallel`` for each of ``num_stages`` pipeline stages.
 
     Raises:
@@ -89,7 +89,7 @@ def deployment(gpu: Gpu, model: Model, tensor_parallel: int = 1, num_stages: int
 
 
 # name: GPU, model, tensor parallel size, pipeline stages
-PRESETS: dict[str, tuple[Gpu, Model, int, int]] = {
+DEPLOYMENTS: dict[str, tuple[Gpu, Model, int, int]] = {
     "a100-llama-3-8b": (A100, LLAMA_3_8B, 1, 1),
     "h100-llama-3-8b": (H100, LLAMA_3_8B, 1, 1),
     "a100-mistral-7b": (A100, MISTRAL_7B, 1, 1),
@@ -103,30 +103,32 @@ PRESETS: dict[str, tuple[Gpu, Model, int, int]] = {
 }
 
 
-def preset(name: str, num_stages: int | None = None) -> Deployment:
+def deployment(name: str, num_stages: int | None = None) -> Deployment:
     """A deployment by name, or from the file that ``calibrate`` wrote.
 
     Args:
-        name: one of ``PRESETS``, or the path of a JSON file.
-        num_stages: pipeline stages, over which the layers spread anew; None as the
-            preset has it.
+        name: one of ``DEPLOYMENTS``, or the path of a JSON file.
+        num_stages: pipeline stages, over which the layers are split; None keeps the
+            deployment's own number.
 
     Raises:
-        ValueError: no such preset or file, or the stages do not fit it.
+        ValueError: no such deployment or file, or the stages do not fit it.
     """
-    if name in PRESETS:
-        gpu, model, tensor_parallel, stages = PRESETS[name]
-        return deployment(gpu, model, tensor_parallel, num_stages or stages)
+    if name in DEPLOYMENTS:
+        gpu, model, tensor_parallel, stages = DEPLOYMENTS[name]
+        return on_gpus(gpu, model, tensor_parallel, num_stages or stages)
     path = Path(name)
     if not path.is_file():
-        raise ValueError(f"preset {name!r} is neither a file nor one of {', '.join(PRESETS)}")
+        raise ValueError(
+            f"deployment {name!r} is neither a file nor one of {', '.join(DEPLOYMENTS)}"
+        )
     try:
         found = Deployment.from_json(json.loads(path.read_text()))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"preset file {name!r} is not a deployment: {error!r}") from error
+        raise ValueError(f"file {name!r} is not a deployment: {error!r}") from error
     if num_stages not in (None, len(found.stages)):
         raise ValueError(
-            f"num_stages={num_stages} contradicts preset file {name!r}, which has "
+            f"num_stages={num_stages} contradicts deployment file {name!r}, which has "
             f"{len(found.stages)}"
         )
     return found

@@ -1,4 +1,4 @@
-"""GPUs and models, with the numbers that step costs are built from (``presets``).
+"""GPUs and models, with the numbers that step costs are built from (``deployments``).
 
 A stage's time is built from what was measured on one layer of a reference model:
 
@@ -56,7 +56,7 @@ class Gpu:
     """An accelerator.
 
     Args:
-        name: what presets call it.
+        name: what deployments call it.
         memory_bytes: of one device (datasheet).
         bandwidth: bytes per second that reads of the KV cache reach.
         attention_flops: FLOP/s that prefill attention reaches.

@@ -4,7 +4,8 @@ from collections import deque
 from dataclasses import dataclass
 from random import Random
 
-from vllm_sarathi.simulator.machine.step_cost import BatchShape, Deployment, Overhead
+from vllm_sarathi.policy.step_time import StepWork
+from vllm_sarathi.simulator.machine.step_cost import Deployment, Overhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +59,32 @@ class Pipeline:
         """CPU time around a step."""
         return self.deployment.overhead
 
-    def execute(self, sent_s: float, shape: BatchShape, sampled: frozenset[str]) -> Execution:
+    def execute(self, sent_s: float, work: StepWork, sampled: frozenset[str]) -> Execution:
         """Send a batch through the stages.
 
         Args:
             sent_s: when the engine sends it off.
-            shape: what decides its duration.
+            work: what decides its duration, with the tokens sampled.
             sampled: ids of the requests that get a token from it.
         """
         self._wait_for_tokens()
-        if not shape.num_tokens:
+        if not work.num_tokens:
             self._sampled_s.append(0.0)
             return Execution(0, sent_s, sampled)
         deployment = self.deployment
         self._prepared_s = max(sent_s, self._prepared_s) + deployment.overhead.prepare_s
         start_s = self._prepared_s
-        send_s = deployment.send_s + shape.num_tokens * deployment.send_token_s
+        send_s = deployment.send_s + work.num_tokens * deployment.send_token_s
         times = []
         for i, stage in enumerate(deployment.stages):
             start_s = max(start_s, self._free_s[i])
-            step_s = stage.step_s(shape) * self._factor()
+            step_s = stage.step_s(work, len(sampled)) * self._factor()
             end_s = self._free_s[i] = start_s + step_s
             self.busy_s[i] += step_s
             times.append((start_s, end_s))
             start_s = end_s + send_s
         self._sampled_s.append(end_s if sampled else 0.0)
-        return Execution(shape.num_tokens, end_s, sampled, tuple(times))
+        return Execution(work.num_tokens, end_s, sampled, tuple(times))
 
     def _wait_for_tokens(self) -> None:
         """Hold every stage but the last until the batch ``num_stages`` ago has sampled."""

@@ -8,23 +8,7 @@ from typing import Any
 
 import numpy as np
 
-
-@dataclass(frozen=True, slots=True)
-class BatchShape:
-    """What of a batch decides its duration.
-
-    Args:
-        num_tokens: tokens in the batch, prefill and decode.
-        chunk_context: over prefill chunks, sum of chunk x (context before + chunk / 2):
-            the query-key pairs of causal attention.
-        decode_context: over decodes, sum of the context each reads.
-        num_sampled: requests that get a token from this batch.
-    """
-
-    num_tokens: int
-    chunk_context: float
-    decode_context: int
-    num_sampled: int
+from vllm_sarathi.policy.step_time import StepWork
 
 
 @dataclass(frozen=True)
@@ -76,13 +60,13 @@ class StepCost:
             return self._table[num_tokens]
         return self._table[last] * num_tokens / last
 
-    def step_s(self, shape: BatchShape) -> float:
-        """Seconds that a batch takes. O(1)."""
+    def step_s(self, work: StepWork, num_sampled: int) -> float:
+        """Seconds that a batch takes in which so many requests get a token. O(1)."""
         return (
-            self.tokens_s(shape.num_tokens)
-            + shape.chunk_context * self.chunk_context_s
-            + shape.decode_context * self.decode_context_s
-            + shape.num_sampled * self.sampled_s
+            self.tokens_s(work.num_tokens)
+            + work.chunk_context * self.chunk_context_s
+            + work.decode_context * self.decode_context_s
+            + num_sampled * self.sampled_s
         )
 
 

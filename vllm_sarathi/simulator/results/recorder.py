@@ -9,7 +9,6 @@ from typing import Any
 from vllm_sarathi.latency import RequestTimes
 from vllm_sarathi.simulator.load.workload import Workload
 from vllm_sarathi.simulator.machine.pipeline import Execution
-from vllm_sarathi.simulator.machine.step_cost import BatchShape
 from vllm_sarathi.simulator.results.gaps import Gaps
 
 NAN = float("nan")
@@ -67,7 +66,7 @@ class Recorder:
         self.last_s = 0.0
         self.stage_span_s: tuple[float, float] | None = None
 
-    def scheduled(self, now_s: float, output: Any, shape: BatchShape, run: Execution) -> None:
+    def scheduled(self, now_s: float, output: Any, run: Execution) -> None:
         """Note a batch that was sent off."""
         if not run.num_tokens:
             return
