@@ -1,6 +1,7 @@
 """Serve a real model with stock vLLM and with SARATHI, and compare what a client sees.
 
-Both servers live side by side and take turns, so that whatever else the machine does meets both.
+Both servers run side by side and get the load alternately, so that whatever else the machine
+does affects both.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from vllm_sarathi.latency import percentile
 RESULTS = Path(__file__).parent / "results"
 COMMON = ("--dtype", "float32", "--max-model-len", "4096", "--no-enable-prefix-caching")
 SIDES = {"stock": (), "sarathi": ("--scheduler", "sarathi")}
-TURNS = (("stock", 0), ("sarathi", 0), ("sarathi", 1), ("stock", 1))  # with the load's seed
+ROUNDS = (("stock", 0), ("sarathi", 0), ("sarathi", 1), ("stock", 1))  # with the load's seed
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "INFO"}
 QUESTION = "In one sentence: why is the sky blue?"
 console = Console()
@@ -59,9 +60,9 @@ def run_with_progress(server: Server, model: str, load: MixedLoad) -> LoadResult
         return asyncio.run(run_load(server.url, model, load, lambda _: progress.advance(task)))
 
 
-def figures(*turns: LoadResult) -> dict[str, float | None]:
-    """The table's rows, over all turns of a server."""
-    times = [stream.times for turn in turns for stream in turn.streams]
+def figures(*results: LoadResult) -> dict[str, float | None]:
+    """The table's rows, over all results of a server."""
+    times = [stream.times for result in results for stream in result.streams]
     ttfts = [1e3 * t.ttft_s for t in times if t.ttft_s is not None]
     tbts = [1e3 * gap for t in times for gap in t.tbts_s]
     return {
@@ -70,8 +71,8 @@ def figures(*turns: LoadResult) -> dict[str, float | None]:
         "TBT p50, ms": percentile(tbts, 50),
         "TBT p99, ms": percentile(tbts, 99),
         "TBT max, ms": percentile(tbts, 100),
-        "output tokens/s": sum(turn.num_tokens for turn in turns)
-        / sum(turn.ended_s - turn.began_s for turn in turns),
+        "output tokens/s": sum(result.num_tokens for result in results)
+        / sum(result.ended_s - result.began_s for result in results),
     }
 
 
@@ -117,32 +118,32 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     load = MixedLoad(num_long=arguments.num_long)
     extra = {"stock": arguments.stock_args, "sarathi": arguments.sarathi_args}
-    turns: dict[str, list[LoadResult]] = {name: [] for name in SIDES}
+    results: dict[str, list[LoadResult]] = {name: [] for name in SIDES}
     with ExitStack() as stack:
         servers = {}
         for name, flags in SIDES.items():
             console.rule(name)
             flags = (*COMMON, *memory_share(len(SIDES)), *flags, *extra[name])
             servers[name] = start(stack, arguments.model, flags)
-        for name, seed in TURNS:
+        for name, seed in ROUNDS:
             console.rule(f"{name}, load {seed}")
             asked = replace(load, seed=seed)
-            turns[name].append(run_with_progress(servers[name], arguments.model, asked))
+            results[name].append(run_with_progress(servers[name], arguments.model, asked))
         metrics = servers["sarathi"].scrape("vllm_sarathi:")
-    found = {name: figures(*results) for name, results in turns.items()}
+    found = {name: figures(*of_server) for name, of_server in results.items()}
     console.print(comparison(found), scraped(metrics))
     arguments.output.mkdir(parents=True, exist_ok=True)
     raw = provenance(model=Path(arguments.model).name, environment=ENVIRONMENT) | {
         name: {
             "command": shlex.join(servers[name].command),
             "figures": found[name],
-            "turns": [result.as_json() for result in results],
+            "results": [result.as_json() for result in of_server],
         }
-        for name, results in turns.items()
+        for name, of_server in results.items()
     }
     raw["metrics"] = [without_common_labels(sample) for sample in metrics]
     (arguments.output / "demo.json").write_text(json.dumps(raw, indent=1))
-    draw({name: results[0] for name, results in turns.items()}, arguments.output / "demo.png")
+    draw({name: first for name, (first, *_) in results.items()}, arguments.output / "demo.png")
     console.print(f"Raw times and the picture of them are in {arguments.output}.")
 
 

@@ -1,9 +1,9 @@
 """An objective on a real server: ours with nothing tuned, beside stock vLLM tuned by hand.
 
 One server with stock vLLM's own default, one with each static token budget, one with our
-scheduler and the objective, and one that has an objective for the first token as well live
-side by side and take turns at the same mixed loads over HTTP, so that whatever else the
-machine does meets them all.
+scheduler and the objective, and one that has an objective for the first token as well run
+side by side and get the same mixed loads over HTTP one after the other, so that whatever else
+the machine does affects them all.
 """
 
 import argparse
@@ -41,21 +41,21 @@ def late_share(result: LoadResult, tbt_ms: float) -> float:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Markdown: medians over the seeds; tokens per second beside stock's best of that turn."""
+    """Markdown: medians over the seeds; tokens per second to stock's best with the same seed."""
     found: dict[str, list[dict[str, float]]] = {}
     for run in runs:
         found.setdefault(run["side"], []).append(run["figures"])
     medians = {
-        name: {figure: median(turn[figure] for turn in turns) for figure in turns[0]}
-        for name, turns in found.items()
+        name: {figure: median(run[figure] for run in of_server) for figure in of_server[0]}
+        for name, of_server in found.items()
     }
     stock = [name for name in found if name not in (OURS, BY_DEADLINE)]
     best = max(stock, key=lambda name: medians[name][SPEED])
     head = [*runs[0]["figures"], "tokens/s to best stock"]
     rows = ["| server | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-    for name, turns in found.items():
-        pairs = zip(turns, found[best], strict=True)
-        ratios = [turn[SPEED] / other[SPEED] for turn, other in pairs]
+    for name, of_server in found.items():
+        pairs = zip(of_server, found[best], strict=True)
+        ratios = [run[SPEED] / other[SPEED] for run, other in pairs]
         cells = [
             f"{value:.1%}" if figure == LATE else f"{value:.1f}"
             for figure, value in medians[name].items()

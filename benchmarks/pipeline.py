@@ -70,11 +70,11 @@ class Cell:
         ratio = float(self.load.removeprefix("P:D "))
         return Synthetic(Zipf(ratio), self.num_requests, at_once=True).at(1, 0)
 
-    def simulate(self, trace_steps: bool = False) -> Report:
+    def simulate(self, keep_steps: bool = False) -> Report:
         """Run it."""
         machine = deployment("a100-gpt-3-tp8-pp8", self.num_stages)
         machine = replace(machine, max_model_len=MAX_MODEL_LEN)
-        return simulate(self.settings(), machine, self.workload(), trace_steps=trace_steps)
+        return simulate(self.settings(), machine, self.workload(), keep_steps=keep_steps)
 
     def figures(self) -> dict[str, Any]:
         """Run it."""
@@ -125,7 +125,7 @@ def main() -> None:
         runs.add(todo[index].key, figures)
     runs.write_table(table(runs.by_case()))
     pictured = [Cell(engine, 8, "P:D 10", 600) for engine in ("2048", OURS)]
-    reports = [cell.simulate(trace_steps=True) for cell in pictured]
+    reports = [cell.simulate(keep_steps=True) for cell in pictured]
     draw_stages(reports, arguments.output.with_suffix(".png"), start_s=40.0, span_s=1.0)
 
 

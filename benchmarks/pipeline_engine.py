@@ -1,7 +1,7 @@
-"""A real pipeline: our scheduler and stock vLLM take turns at the same loads.
+"""A real pipeline: our scheduler and stock vLLM at the same loads.
 
 Both engines live through the whole run, and each load goes to one and then to the other,
-so that whatever else the machine does meets both. On CPUs each stage has its share of the
+so that whatever else the machine does affects both. On CPUs each stage has its share of the
 cores.
 
 Two bounds stand beside decode-heavy loads. One is a stage's share of the requests alone in
@@ -80,7 +80,7 @@ def start(stack: ExitStack, name: str, model: str, stages: int, **environment: s
 def pairs(
     sides: dict[str, LiveEngine], singles: list[LiveEngine], stages: int, num_pairs: int
 ) -> Iterator[dict[str, Any]]:
-    """Each load on both engines, in turns; the first round warms up and is not given."""
+    """Each load on both engines, alternately; the first round warms up and is not given."""
     for seed, load in track(list(product(range(num_pairs + 1), LOADS)), "pairs"):
         order = list(sides) if seed % 2 else list(sides)[::-1]
         found = {name: sides[name].run(load, seed) for name in order}

@@ -150,8 +150,8 @@ async def run_load(
         on_answer(stream)
 
     async def chats(index: int) -> None:
-        for turn in range(load.chats_per_stream):
-            await send(f"chat {index}.{turn}", 12, load.chat_tokens)
+        for number in range(load.chats_per_stream):
+            await send(f"chat {index}.{number}", 12, load.chat_tokens)
 
     async def long_prompt(index: int) -> None:
         await asyncio.sleep(load.first_long_s + index * load.long_every_s)

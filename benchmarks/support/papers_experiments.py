@@ -26,7 +26,7 @@ Figures = dict[str, Any]
 
 # Whole prompts: vLLM then wants a budget that holds the longest.
 UNCHUNKED = {"enable_chunked_prefill": False}
-PREFILL_FIRST = "papers_baselines.PrefillFirstScheduler"
+PREFILL_FIRST = "support.papers_baselines.PrefillFirstScheduler"
 ORCA = "Orca: unchunked, micro-batches of 27"
 MICRO_BATCH = 27  # SARATHI, section 5.3: requests of a micro-batch under TP8-PP8
 CHUNK, BATCH = 256, 18
@@ -49,7 +49,7 @@ def pipeline(num_requests: int, num_seeds: int) -> Figures:
     machine = replace(deployment("a100-gpt-3-tp8-pp8"), max_model_len=4096)
     engines = {
         ORCA: {
-            "scheduler": "papers_baselines.OrcaScheduler",
+            "scheduler": "support.papers_baselines.OrcaScheduler",
             "max_num_batched_tokens": 4096,
             "engine_args": UNCHUNKED,
         },

@@ -44,9 +44,9 @@ def batches(machine: Callable[..., Deployment]) -> Callable[..., list[str]]:
 
     def run(engine: EngineSettings, workload: Workload, **options: Any) -> list[str]:
         deployment = options.pop("deployment", None) or machine()
-        report = simulate(engine, deployment, workload, trace_steps=True, **options)
-        assert report.trace is not None
-        pairs = zip(report.trace.num_decode, report.trace.num_prefill, strict=True)
+        report = simulate(engine, deployment, workload, keep_steps=True, **options)
+        assert report.steps is not None
+        pairs = zip(report.steps.num_decode, report.steps.num_prefill, strict=True)
         return [f"D{decode} P{prefill}" for decode, prefill in pairs]
 
     return run

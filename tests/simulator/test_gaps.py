@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_sarathi.simulator.results.gaps import RESOLUTION, Gaps
+from vllm_sarathi.simulator.results.recorder import RESOLUTION, Gaps
 
 GAPS = st.lists(st.floats(1e-5, 100), min_size=1, max_size=200)
 

@@ -18,7 +18,7 @@ def test_the_oracle_predicts_every_step_tokens_sampled_and_all(
     deployment = replace(deployment, stages=(replace(deployment.stages[0], sampled_s=1e-4),))
     engine = EngineSettings("sarathi", {"tbt_slo_ms": 50, "step_log": str(trace)}, 8192)
     with exact_step_times(deployment, noise=0.0):
-        report = simulate(engine, deployment, mixed(), trace_steps=True)
+        report = simulate(engine, deployment, mixed(), keep_steps=True)
     predicted_s = [json.loads(line)["predicted_s"] for line in trace.read_text().splitlines()]
-    taken_s = [end_s - start_s for ((start_s, end_s),) in report.trace.stages]
+    taken_s = [end_s - start_s for ((start_s, end_s),) in report.steps.stages]
     assert predicted_s == pytest.approx(taken_s, rel=1e-3)

@@ -43,10 +43,10 @@ def test_the_objective_holds_through_a_100k_prompt(tbt_ms: float) -> None:
 
 
 def test_decodes_sit_batches_out_and_their_tokens_come_in_time(tmp_path: Path) -> None:
-    trace = tmp_path / "steps.jsonl"
+    step_log = tmp_path / "steps.jsonl"
     load = Synthetic(LENGTHS["code"], 300).at(20.0, seed=0)
-    report = run(ours(tbt_slo_ms=50, step_log=str(trace)), load, "h100-llama-3-8b")
-    steps = [json.loads(line) for line in trace.read_text().splitlines()]
+    report = run(ours(tbt_slo_ms=50, step_log=str(step_log)), load, "h100-llama-3-8b")
+    steps = [json.loads(line) for line in step_log.read_text().splitlines()]
     assert sum(step["num_decodes_paused"] > 0 for step in steps) > len(steps) / 10
     assert report.gaps.percentile(99) <= 0.050
 
@@ -55,10 +55,10 @@ def test_decodes_sit_batches_out_and_their_tokens_come_in_time(tmp_path: Path) -
 def test_after_200_steps_nine_in_ten_predictions_are_within_a_tenth(
     load: str, tmp_path: Path
 ) -> None:
-    trace = tmp_path / "steps.jsonl"
+    step_log = tmp_path / "steps.jsonl"
     workload = Synthetic(LENGTHS[load], 60).at(1.0, seed=0)
-    run(ours(tbt_slo_ms=50, step_log=str(trace)), workload)
-    steps = [json.loads(line) for line in trace.read_text().splitlines()][200:]
+    run(ours(tbt_slo_ms=50, step_log=str(step_log)), workload)
+    steps = [json.loads(line) for line in step_log.read_text().splitlines()][200:]
     errors = [
         abs(step["duration_s"] / step["predicted_s"] - 1) for step in steps if step["duration_s"]
     ]

@@ -45,7 +45,7 @@ def test_stretches_change_no_token_time(
     engine = EngineSettings(scheduler, async_scheduling=asynchronous, max_num_batched_tokens=512)
     deployment = machine(num_kv_tokens=num_kv_tokens, max_model_len=2048)
     fast, slow = (
-        simulate(engine, deployment, long_answers(rate), noise=0.02, trace_steps=True, stretches=on)
+        simulate(engine, deployment, long_answers(rate), noise=0.02, keep_steps=True, stretches=on)
         for on in (True, False)
     )
     assert count
@@ -56,7 +56,7 @@ def test_stretches_change_no_token_time(
     assert fast.gaps.cdf() == slow.gaps.cdf()
     assert fast.num_steps == slow.num_steps
     assert fast.num_preemptions == slow.num_preemptions
-    assert fast.trace.num_decode == slow.trace.num_decode
+    assert fast.steps.num_decode == slow.steps.num_decode
 
 
 class Own(Scheduler):

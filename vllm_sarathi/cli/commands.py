@@ -49,7 +49,7 @@ def _simulate(options: argparse.Namespace) -> int:
         noise=scenario.noise,
         seed=options.seed,
         limit_s=scenario.limit_s,
-        trace_steps=bool(options.plots),
+        keep_steps=bool(options.plots),
     )
     _say(options, tables.figures_table(report.summary()), report.summary())
     if options.plots:

@@ -12,8 +12,7 @@ from vllm_sarathi.latency import Objectives
 from vllm_sarathi.simulator.capacity import CapacityGoal
 from vllm_sarathi.simulator.engine.scheduler_factory import scheduler_class
 from vllm_sarathi.simulator.engine.settings import EngineSettings
-from vllm_sarathi.simulator.load.distributions import Fixed, Zipf
-from vllm_sarathi.simulator.load.lengths import LENGTHS
+from vllm_sarathi.simulator.load.lengths import LENGTHS, Fixed, Zipf
 from vllm_sarathi.simulator.load.trace import read_trace
 from vllm_sarathi.simulator.load.traffic import (
     Arrivals,

@@ -17,8 +17,15 @@ from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.capacity import Capacity, CapacityGoal, find_capacity
 from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
 from vllm_sarathi.simulator.engine.settings import EngineSettings
-from vllm_sarathi.simulator.load.distributions import Fixed, LengthDistribution, Quantiles, Zipf
-from vllm_sarathi.simulator.load.lengths import LENGTHS, Agentic, LongAmongShort
+from vllm_sarathi.simulator.load.lengths import (
+    LENGTHS,
+    Agentic,
+    Fixed,
+    LengthDistribution,
+    LongAmongShort,
+    Quantiles,
+    Zipf,
+)
 from vllm_sarathi.simulator.load.trace import read_trace
 from vllm_sarathi.simulator.load.traffic import Arrivals, Diurnal, Ramp, Replay, Synthetic
 from vllm_sarathi.simulator.load.workload import Lengths, QosClass, Workload

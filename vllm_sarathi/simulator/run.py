@@ -17,7 +17,7 @@ from vllm_sarathi.simulator.engine.stretch import Stretch
 from vllm_sarathi.simulator.load.workload import Workload
 from vllm_sarathi.simulator.machine.pipeline import Pipeline
 from vllm_sarathi.simulator.machine.step_cost import Deployment
-from vllm_sarathi.simulator.results.recorder import Recorder, StepTrace, StopRule
+from vllm_sarathi.simulator.results.recorder import Recorder, StepHistory, StopRule
 from vllm_sarathi.simulator.results.report import Report
 
 # Virtual time that a run may take beyond its last arrival: overload ends here.
@@ -33,7 +33,7 @@ def simulate(
     seed: int = 0,
     limit_s: float | None = None,
     stop_rule: StopRule | None = None,
-    trace_steps: bool = False,
+    keep_steps: bool = False,
     stretches: bool = True,
 ) -> Report:
     """Run a workload in virtual time through a real scheduler class.
@@ -50,7 +50,7 @@ def simulate(
         limit_s: virtual time at which the run ends at the latest; None: an hour
             after the last arrival.
         stop_rule: objectives whose miss ends the run early; None runs to the end.
-        trace_steps: keep every step, for pictures.
+        keep_steps: keep every step, for pictures.
         stretches: pass over stock vLLM's scheduler where steps are all alike.
 
     Raises:
@@ -59,7 +59,7 @@ def simulate(
     """
     started = perf_counter()
     workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens, engine.block_size)
-    recorder = Recorder(workload, stop_rule, StepTrace() if trace_steps else None)
+    recorder = Recorder(workload, stop_rule, StepHistory() if keep_steps else None)
     with quiet_vllm(), without_garbage_collection():
         pipeline = Pipeline(deployment, noise, seed, engine.v2_model_runner)
         completed = _run(engine, pipeline, recorder, limit_s, stretches)

@@ -127,7 +127,8 @@ def _shorten_allocation(manager: Any) -> None:
         manager.empty_kv_cache_blocks,
         group.block_size,
     )
-    held, cached, caching = group.req_to_blocks, group.num_cached_block, manager.enable_caching
+    blocks_of, num_cached = group.req_to_blocks, group.num_cached_block
+    caching = manager.enable_caching
     max_model_len = manager.max_model_len
 
     def allocate_slots(request: Any, num_new_tokens: int, *args: Any, **options: Any) -> Any:
@@ -137,10 +138,10 @@ def _shorten_allocation(manager: Any) -> None:
         name = request.request_id
         total = request.num_computed_tokens + num_new_tokens
         needed = total + options.get("num_lookahead_tokens", size)
-        blocks = held.get(name)
+        blocks = blocks_of.get(name)
         if blocks is None or min(needed, max_model_len) > len(blocks) * size:
             return allocate(request, num_new_tokens, *args, **options)
-        if caching and min(total, request.num_tokens) // size > cached.get(name, 0):
+        if caching and min(total, request.num_tokens) // size > num_cached.get(name, 0):
             return allocate(request, num_new_tokens, *args, **options)
         return nothing
 

@@ -15,7 +15,7 @@ PREFILL, DECODE, MIXED = "#d95f02", "#1b9e77", "#7570b3"
 
 
 def draw_run(report: Report, folder: Path) -> list[Path]:
-    """Draw a run that kept its steps (``trace_steps=True``); returns the files."""
+    """Draw a run that kept its steps (``keep_steps=True``); returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     return [
         draw_composition(report, folder / "composition.png"),
@@ -26,12 +26,12 @@ def draw_run(report: Report, folder: Path) -> list[Path]:
 
 def draw_composition(report: Report, path: Path) -> Path:
     """Prefill and decode tokens of the batches over time."""
-    if report.trace is None:
-        raise ValueError("report.trace=None: run with trace_steps=True to draw its steps")
+    if report.steps is None:
+        raise ValueError("report.steps=None: run with keep_steps=True to draw its steps")
     figure = Figure(figsize=(10, 3.5), layout="constrained")
     axes = figure.subplots()
-    times, decodes = np.array(report.trace.scheduled_s), np.array(report.trace.num_decode)
-    total = decodes + np.array(report.trace.num_prefill)
+    times, decodes = np.array(report.steps.scheduled_s), np.array(report.steps.num_decode)
+    total = decodes + np.array(report.steps.num_prefill)
     axes.fill_between(times, decodes, total, step="post", color=PREFILL, label="prefill")
     axes.fill_between(times, 0, decodes, step="post", color=DECODE, label="decode")
     axes.set(xlabel="time (s)", ylabel="tokens in the batch", title=report.label)
@@ -69,8 +69,8 @@ def draw_stages(
     figure = Figure(figsize=(12, 2.5 * len(reports)), layout="constrained")
     panels = figure.subplots(len(reports), 1, sharex=True, squeeze=False)[:, 0]
     for axes, report in zip(panels, reports, strict=True):
-        if report.trace is None:
-            raise ValueError("report.trace=None: run with trace_steps=True to draw its steps")
+        if report.steps is None:
+            raise ValueError("report.steps=None: run with keep_steps=True to draw its steps")
         begin_s = report.duration_s / 2 if start_s is None else start_s
         _draw_timeline(axes, report, begin_s)
         if span_s is not None:
@@ -80,14 +80,14 @@ def draw_stages(
 
 
 def _draw_timeline(axes: Axes, report: Report, begin_s: float) -> None:
-    assert report.trace is not None
-    trace, num_stages = report.trace, len(report.stage_busy_s)
-    first = int(np.searchsorted(np.array(trace.scheduled_s), begin_s))
+    assert report.steps is not None
+    steps, num_stages = report.steps, len(report.stage_busy_s)
+    first = int(np.searchsorted(np.array(steps.scheduled_s), begin_s))
     first = max(first - num_stages - 1, 0)  # those still in flight
-    for index in range(first, min(first + MAX_STEPS_SHOWN, len(trace.stages))):
-        has_decode, has_prefill = bool(trace.num_decode[index]), bool(trace.num_prefill[index])
+    for index in range(first, min(first + MAX_STEPS_SHOWN, len(steps.stages))):
+        has_decode, has_prefill = bool(steps.num_decode[index]), bool(steps.num_prefill[index])
         color = MIXED if has_decode and has_prefill else PREFILL if has_prefill else DECODE
-        for stage, (started_s, ended_s) in enumerate(trace.stages[index]):
+        for stage, (started_s, ended_s) in enumerate(steps.stages[index]):
             axes.barh(
                 num_stages - stage,
                 ended_s - started_s,

@@ -4,14 +4,56 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import exp, log
 from typing import Any
 
 from vllm_sarathi.latency import RequestTimes
 from vllm_sarathi.simulator.load.workload import Workload
 from vllm_sarathi.simulator.machine.pipeline import Execution
-from vllm_sarathi.simulator.results.gaps import Gaps
 
 NAN = float("nan")
+# Two gaps that differ by less than this share of themselves count as equal.
+RESOLUTION = 0.0005
+_BIN = log(1 + RESOLUTION)
+
+
+class Gaps:
+    """Times between tokens, counted in logarithmic bins.
+
+    Memory does not grow with their number; percentiles are exact to ``RESOLUTION``.
+    """
+
+    def __init__(self) -> None:
+        self.num = 0
+        self.max_s: float | None = None
+        self._counts: Counter[int] = Counter()
+
+    def add(self, gap_s: float, num: int = 1) -> None:
+        """Count a gap so many times."""
+        self.num += num
+        if self.max_s is None or gap_s > self.max_s:
+            self.max_s = gap_s
+        self._counts[round(log(gap_s) / _BIN) if gap_s > 0 else -(1 << 30)] += num
+
+    def percentile(self, percent: float) -> float | None:
+        """The gap that so many percent do not exceed; None without gaps."""
+        wanted, seen = self.num * percent / 100, 0
+        for index, count in sorted(self._counts.items()):
+            seen += count
+            if seen >= wanted:
+                return self._middle(index)
+        return self.max_s
+
+    def cdf(self) -> list[tuple[float, float]]:
+        """(gap, share of gaps no longer than it), rising."""
+        seen, points = 0, []
+        for index, count in sorted(self._counts.items()):
+            seen += count
+            points.append((self._middle(index), seen / self.num))
+        return points
+
+    def _middle(self, index: int) -> float:
+        return min(exp(index * _BIN), self.max_s or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +70,7 @@ class StopRule:
 
 
 @dataclass(slots=True)
-class StepTrace:
+class StepHistory:
     """Every step of a run, as parallel arrays; for pictures."""
 
     scheduled_s: "array[float]" = field(default_factory=lambda: array("d"))
@@ -43,15 +85,15 @@ class Recorder:
     Args:
         workload: what is being run.
         stop_rule: when to stop early; None never.
-        trace: where to keep every step; None forgets them.
+        steps: where to keep every step; None keeps none.
     """
 
     def __init__(
-        self, workload: Workload, stop_rule: StopRule | None, trace: StepTrace | None
+        self, workload: Workload, stop_rule: StopRule | None, steps: StepHistory | None
     ) -> None:
         num = len(workload)
         self.workload = workload
-        self.trace = trace
+        self.steps = steps
         self.gaps = Gaps()
         self.num_steps = self.num_tokens = self.num_output_tokens = self.num_preemptions = 0
         self.delay_s, self.ttft_s, self.e2e_s, self.tpot_s, self.max_gap_s, self.fluidity = (
@@ -78,12 +120,12 @@ class Recorder:
             self._note_start(int(new.req_id), now_s)
         first_s = self.stage_span_s[0] if self.stage_span_s else run.stages[0][0]
         self.stage_span_s = (first_s, run.stages[-1][1])
-        if self.trace is not None:
+        if self.steps is not None:
             num_decode = sum(1 for n in output.num_scheduled_tokens.values() if n == 1)
-            self.trace.scheduled_s.append(now_s)
-            self.trace.num_decode.append(num_decode)
-            self.trace.num_prefill.append(run.num_tokens - num_decode)
-            self.trace.stages.append(run.stages)
+            self.steps.scheduled_s.append(now_s)
+            self.steps.num_decode.append(num_decode)
+            self.steps.num_prefill.append(run.num_tokens - num_decode)
+            self.steps.stages.append(run.stages)
 
     def _note_start(self, index: int, now_s: float) -> None:
         if self.delay_s[index] == self.delay_s[index]:

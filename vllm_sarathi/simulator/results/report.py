@@ -7,8 +7,7 @@ import numpy as np
 
 from vllm_sarathi.latency import Objectives, goodput, percentile
 from vllm_sarathi.simulator.load.workload import NO_OBJECTIVES, Floats, Workload
-from vllm_sarathi.simulator.results.gaps import Gaps
-from vllm_sarathi.simulator.results.recorder import Recorder, StepTrace
+from vllm_sarathi.simulator.results.recorder import Gaps, Recorder, StepHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Report:
         wall_s: real time of the whole run.
         gaps: all times between tokens.
         per_request: latency of each request.
-        trace: every step, if asked for.
+        steps: every step, where the run kept them.
     """
 
     label: str
@@ -58,7 +57,7 @@ class Report:
     wall_s: float
     gaps: Gaps
     per_request: PerRequest
-    trace: StepTrace | None = None
+    steps: StepHistory | None = None
 
     @classmethod
     def of(
@@ -94,7 +93,7 @@ class Report:
             wall_s=wall_s,
             gaps=recorder.gaps,
             per_request=per_request,
-            trace=recorder.trace,
+            steps=recorder.steps,
         )
 
     def percentile(self, metric: str, percent: float) -> float | None:
