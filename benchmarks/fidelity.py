@@ -67,7 +67,8 @@ def measure(model: str, loads: list[Workload]) -> tuple[list[list[RequestTimes]]
     with serve(model, (*FLAGS, "--sarathi-step-log", str(recorded))) as server:
         # Compiles and caches warm up on the first load, played fast.
         asyncio.run(replay(server.url, model, loads[0].at_times(loads[0].arrival_s / 50), 99))
-        num_warm, found, steps = len(read_steps(recorded)), [], []
+        num_warm, found = len(read_steps(recorded)), []
+        steps: list[Step] = []
         for seed, load in enumerate(loads):
             print(f"load {seed}: {len(load)} requests in {load.arrival_s[-1]:.0f} s", flush=True)
             found.append(asyncio.run(replay(server.url, model, load, seed)))
@@ -97,7 +98,7 @@ def front_end_s(times: list[RequestTimes], report: Report) -> float:
         for t, s in zip(times, report.per_request.ttft_s, strict=True)
         if t.ttft_s is not None
     ]
-    return max(0.0, median(differences))
+    return max(0.0, float(median(differences)))
 
 
 TEXT = """# The simulator beside a real server

@@ -15,6 +15,10 @@ from vllm.v1.core.sched.scheduler import Scheduler
 class PrefillFirstScheduler(Scheduler):
     """Whole prompts alone while any can be admitted, else decodes alone."""
 
+    running: list[Any]
+    waiting: Any
+    max_num_active_reqs: int
+
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Prefills alone if any can be admitted; else what runs already."""
         if self.waiting and len(self.running) < self.max_num_running_reqs:
@@ -51,6 +55,8 @@ class OrcaScheduler(Scheduler):
     """
 
     micro_batch = 27
+    running: list[Any]
+    max_num_active_reqs: int
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Show vLLM one micro-batch of the requests that are not in flight."""

@@ -1,6 +1,7 @@
 """What the papers measured, run in virtual time. Every scheduler is a real vLLM class."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +48,7 @@ def bubble_s(report: Report) -> float:
 def pipeline(num_requests: int, num_seeds: int) -> Figures:
     """SARATHI, section 5.3: GPT-3 on 64 A100, TP8-PP8, Zipf 1K to 4K, P:D = 10."""
     machine = replace(deployment("a100-gpt-3-tp8-pp8"), max_model_len=4096)
-    engines = {
+    engines: dict[str, dict[str, Any]] = {
         ORCA: {
             "scheduler": "support.papers_baselines.OrcaScheduler",
             "max_num_batched_tokens": 4096,
@@ -86,10 +87,11 @@ def pd_optimum() -> Figures:
         num_output = max(1, round(length / (1 + ratio)))
         load = Synthetic(Fixed(length - num_output, num_output), 40 * BATCH, at_once=True)
         rates = []
-        for fields in (
+        rivals: tuple[dict[str, Any], ...] = (
             {"scheduler": PREFILL_FIRST, "max_num_batched_tokens": length},
-            {**sarathi(preset="decode-maximal", chunk_size=CHUNK - BATCH + 1)},
-        ):
+            sarathi(preset="decode-maximal", chunk_size=CHUNK - BATCH + 1),
+        )
+        for fields in rivals:
             engine = EngineSettings(**fields, max_num_seqs=BATCH, async_scheduling=False)
             rates.append(simulate(engine, machine, load.at(1, 0)).tokens_per_s or 0.0)
         gains[str(ratio)] = rates[1] / rates[0]
@@ -99,7 +101,7 @@ def pd_optimum() -> Figures:
 def serving_capacity(num_requests: int, num_seeds: int) -> Figures:
     """Sarathi-Serve, section 5.1: Mistral-7B on one A100, P99 TBT 100 ms."""
     machine, goal = deployment("a100-mistral-7b"), CapacityGoal(tbt_s=0.1)
-    engines = {
+    engines: dict[str, dict[str, Any]] = {
         "prefill-first (vLLM then)": {
             "scheduler": PREFILL_FIRST,
             "max_num_batched_tokens": 16384,
@@ -123,4 +125,8 @@ def serving_capacity(num_requests: int, num_seeds: int) -> Figures:
     return found
 
 
-EXPERIMENTS = {"pipeline": pipeline, "pd": pd_optimum, "capacity": serving_capacity}
+EXPERIMENTS: dict[str, Callable[..., Figures]] = {
+    "pipeline": pipeline,
+    "pd": pd_optimum,
+    "capacity": serving_capacity,
+}

@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vllm_sarathi.latency import percentile
 from vllm_sarathi.simulator import (
     LENGTHS,
     EngineSettings,
@@ -34,12 +34,19 @@ def run(engine: EngineSettings, workload: Workload, name: str = A100, stages: in
     return report
 
 
+def figure(report: Report, metric: str, percent: float) -> float:
+    """A percentile that is defined."""
+    value = report.percentile(metric, percent)
+    assert value is not None
+    return value
+
+
 @pytest.mark.parametrize("tbt_ms", [50, 100])
 def test_the_objective_holds_through_a_100k_prompt(tbt_ms: float) -> None:
     load = Synthetic(LENGTHS["long-among-short"], 60).at(0.5, seed=0)
     assert load.lengths.num_prompt.max() == 100_000
     report = run(ours(tbt_slo_ms=tbt_ms), load, "h100-llama-3-8b")
-    assert report.gaps.percentile(99) <= tbt_ms / 1e3
+    assert figure(report, "tbt_s", 99) <= tbt_ms / 1e3
 
 
 def test_decodes_sit_batches_out_and_their_tokens_come_in_time(tmp_path: Path) -> None:
@@ -48,7 +55,7 @@ def test_decodes_sit_batches_out_and_their_tokens_come_in_time(tmp_path: Path) -
     report = run(ours(tbt_slo_ms=50, step_log=str(step_log)), load, "h100-llama-3-8b")
     steps = [json.loads(line) for line in step_log.read_text().splitlines()]
     assert sum(step["num_decodes_paused"] > 0 for step in steps) > len(steps) / 10
-    assert report.gaps.percentile(99) <= 0.050
+    assert figure(report, "tbt_s", 99) <= 0.050
 
 
 @pytest.mark.parametrize("load", ["sharegpt", "arxiv"])
@@ -63,7 +70,7 @@ def test_after_200_steps_nine_in_ten_predictions_are_within_a_tenth(
         abs(step["duration_s"] / step["predicted_s"] - 1) for step in steps if step["duration_s"]
     ]
     assert len(errors) > 1000
-    assert percentile(errors, 90) < 0.10
+    assert np.quantile(errors, 0.9) < 0.10
 
 
 LOADS = {
@@ -80,7 +87,7 @@ def test_without_an_objective_it_is_as_fast_as_stock_vllm(load: str) -> None:
     theirs = run(EngineSettings(max_num_batched_tokens=2048), workload)
     mine = run(ours(2048, tbt_slo_ms=None), workload)
     assert mine.duration_s <= 1.01 * theirs.duration_s
-    assert mine.percentile("ttft_s", 50) <= 1.02 * theirs.percentile("ttft_s", 50)
+    assert figure(mine, "ttft_s", 50) <= 1.02 * figure(theirs, "ttft_s", 50)
     assert mine.num_preemptions <= theirs.num_preemptions
 
 
@@ -88,8 +95,8 @@ def test_early_tokens_pay_for_a_long_gap_but_not_for_one_beyond_the_stall() -> N
     load = Synthetic(LENGTHS["arxiv"], 60).at(1.0, seed=0)
     strict = run(ours(tbt_slo_ms=50), load)
     loose = run(ours(tbt_slo_ms=50, max_stall_ms=150), load)
-    assert loose.gaps.percentile(99) <= 0.150
-    assert loose.percentile("ttft_s", 90) < strict.percentile("ttft_s", 90)
+    assert figure(loose, "tbt_s", 99) <= 0.150
+    assert figure(loose, "ttft_s", 90) < figure(strict, "ttft_s", 90)
 
 
 def test_a_pipeline_idles_far_less_than_under_stock_vllm() -> None:

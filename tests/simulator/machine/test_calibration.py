@@ -1,13 +1,14 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vllm_sarathi.simulator import StepWork, deployment
+from vllm_sarathi.simulator import StepCost, StepWork, deployment
 from vllm_sarathi.simulator.machine.calibration import Step, fit, read_steps
 
 
-def steps(cost, num, noise, seed=0):
+def steps(cost: StepCost, num: int, noise: float, seed: int = 0) -> list[Step]:
     random = np.random.default_rng(seed)
     made = []
     for _ in range(num):
@@ -21,7 +22,7 @@ def steps(cost, num, noise, seed=0):
     return made
 
 
-def test_a_fit_recovers_the_cost_that_made_the_steps():
+def test_a_fit_recovers_the_cost_that_made_the_steps() -> None:
     cost = deployment("a100-llama-3-8b").stages[0]
     found = fit(steps(cost, 2000, noise=0.02))
     assert found.error_p90 < 0.15
@@ -29,7 +30,7 @@ def test_a_fit_recovers_the_cost_that_made_the_steps():
     assert found.cost.decode_context_s == pytest.approx(cost.decode_context_s, rel=0.1)
 
 
-def test_a_pause_does_not_move_the_fit():
+def test_a_pause_does_not_move_the_fit() -> None:
     cost = deployment("a100-llama-3-8b").stages[0]
     made = steps(cost, 1000, noise=0.0)
     clean = fit(made)
@@ -37,12 +38,12 @@ def test_a_pause_does_not_move_the_fit():
     assert paused.cost.tokens_s(100) == pytest.approx(clean.cost.tokens_s(100), rel=0.02)
 
 
-def test_too_few_steps_are_refused():
+def test_too_few_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="3 steps are too few"):
         fit([Step(StepWork(1), 0.01)] * 3)
 
 
-def test_recorded_steps_are_read_back(tmp_path):
+def test_recorded_steps_are_read_back(tmp_path: Path) -> None:
     line = {"work": {"num_tokens": 5, "chunk_context": 1.5, "decode_context": 7}}
     path = tmp_path / "steps.jsonl"
     lines = [{**line, "duration_s": 0.5}, {**line, "duration_s": None}]
@@ -62,7 +63,7 @@ WORK = '{"work": {"num_tokens": %s, "chunk_context": 0, "decode_context": 0}, '
         WORK % "5" + '"duration_s": 1e400}',
     ],
 )
-def test_a_line_that_is_no_step_is_named(tmp_path, line):
+def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "steps.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(ValueError, match=r"steps.jsonl' line 1"):

@@ -1,20 +1,25 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.simulator import (
+    Deployment,
     EngineSettings,
     Fixed,
     LengthDistribution,
     Quantiles,
     Synthetic,
+    Workload,
     simulate,
 )
-from vllm_sarathi.simulator.engine import stretch as stretch_module
+from vllm_sarathi.simulator.engine.stretch import Stretch
 
 TIMES = ("ttft_s", "e2e_s", "tpot_s", "max_gap_s", "scheduling_delay_s")
 
 
-def long_answers(rate):
+def long_answers(rate: float) -> Workload:
     lengths = LengthDistribution(
         "long", Quantiles(((0, 10), (1, 900))), Quantiles(((0, 50), (1, 500))), 2048
     )
@@ -22,16 +27,16 @@ def long_answers(rate):
 
 
 @pytest.fixture
-def count(monkeypatch):
+def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many stretches were run."""
-    counted = []
-    advance = stretch_module.Stretch._advance
+    counted: list[int] = []
+    advance = Stretch._advance
 
-    def noted(self, requests, num_steps):
+    def noted(self: Stretch, requests: list[Any], num_steps: int) -> None:
         counted.append(num_steps)
         advance(self, requests, num_steps)
 
-    monkeypatch.setattr(stretch_module.Stretch, "_advance", noted)
+    monkeypatch.setattr(Stretch, "_advance", noted)
     return counted
 
 
@@ -40,8 +45,13 @@ def count(monkeypatch):
 @pytest.mark.parametrize("num_kv_tokens", [3_000, 100_000])
 @pytest.mark.parametrize("rate", [2.0, 40.0])
 def test_stretches_change_no_token_time(
-    machine, count, scheduler, asynchronous, num_kv_tokens, rate
-):
+    machine: Callable[..., Deployment],
+    count: list[int],
+    scheduler: str,
+    asynchronous: bool,
+    num_kv_tokens: int,
+    rate: float,
+) -> None:
     engine = EngineSettings(scheduler, async_scheduling=asynchronous, max_num_batched_tokens=512)
     deployment = machine(num_kv_tokens=num_kv_tokens, max_model_len=2048)
     fast, slow = (
@@ -56,6 +66,8 @@ def test_stretches_change_no_token_time(
     assert fast.gaps.cdf() == slow.gaps.cdf()
     assert fast.num_steps == slow.num_steps
     assert fast.num_preemptions == slow.num_preemptions
+    assert fast.steps is not None
+    assert slow.steps is not None
     assert fast.steps.num_decode == slow.steps.num_decode
 
 
@@ -64,7 +76,9 @@ class Own(Scheduler):
 
 
 @pytest.mark.parametrize(("scheduler", "is_asked"), [("stock", False), (f"{__name__}.Own", True)])
-def test_a_class_of_ones_own_is_asked_at_every_step(machine, count, scheduler, is_asked):
+def test_a_class_of_ones_own_is_asked_at_every_step(
+    machine: Callable[..., Deployment], count: list[int], scheduler: str, is_asked: bool
+) -> None:
     engine = EngineSettings(scheduler, async_scheduling=False)
     report = simulate(engine, machine(), Synthetic(Fixed(10, 100), 3, at_once=True).at(1, 0))
     assert report.completed

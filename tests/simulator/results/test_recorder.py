@@ -9,7 +9,9 @@ GAPS = st.lists(st.floats(1e-5, 100), min_size=1, max_size=200)
 
 
 @given(GAPS, st.floats(0, 100))
-def test_percentiles_are_those_of_the_gaps_to_the_resolution(values, percent):
+def test_percentiles_are_those_of_the_gaps_to_the_resolution(
+    values: list[float], percent: float
+) -> None:
     gaps = Gaps()
     for value in values:
         gaps.add(value)
@@ -17,11 +19,11 @@ def test_percentiles_are_those_of_the_gaps_to_the_resolution(values, percent):
     assert gaps.percentile(percent) == pytest.approx(exact, rel=RESOLUTION)
 
 
-def test_no_gaps_have_no_percentile():
+def test_no_gaps_have_no_percentile() -> None:
     assert Gaps().percentile(50) is None
 
 
-def test_memory_does_not_grow_with_the_number_of_gaps():
+def test_memory_does_not_grow_with_the_number_of_gaps() -> None:
     gaps = Gaps()
     gaps.add(0.02, 10_000_000)
     gaps.add(0.05, 1)

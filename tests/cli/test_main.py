@@ -1,0 +1,113 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import output
+from vllm_sarathi.cli.main import main
+from vllm_sarathi.simulator import DEPLOYMENTS, LENGTHS
+
+
+def test_help_imports_no_vllm() -> None:
+    program = (
+        "import sys; from vllm_sarathi.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'vllm', 'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("module", ["numpy", "scipy", "tqdm", "matplotlib"])
+def test_a_missing_extra_is_named(module: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys; sys.modules['{module}'] = None; from vllm_sarathi.cli.main import main\n"
+        f"sys.exit(main(['simulate', 'stock', '--plots', '{tmp_path}']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"needs {module}: pip install 'vllm-sarathi[simulator]'" in done.stderr
+
+
+def test_help_lists_every_deployment_and_workload(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["simulate", "--help"])
+    said = capsys.readouterr().out.replace("\n", "").replace(" ", "")
+    assert not [name for name in (*DEPLOYMENTS, *LENGTHS) if name not in said]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["simulate", "no.Class"], "'no.Class'"),
+        (["simulate", "stock:0"], "budget '0'"),
+        (["simulate", "stock,chunk_size=3"], "'chunk_size'"),
+        (["compare", "stock", "sarathi,nonsense=1"], "'nonsense'"),
+        (["simulate", "stock", "--workload", "novel"], "--workload 'novel'"),
+        (["simulate", "stock", "--workload", "fixed:1"], "fixed:PROMPT,OUTPUT"),
+        (["simulate", "stock", "--deployment", "b100"], "'b100'"),
+        (["simulate", "stock", "--stages", "5"], "num_stages=5"),
+        (["simulate", "stock", "--trace", "nowhere.csv"], "nowhere.csv"),
+        (["simulate", "stock", "--workload", "fixed:40000,1"], "max_model_len=32768"),
+        (["simulate", "stock", "--cv", "-1"], "cv=-1"),
+        (["simulate", "stock", "--cv", "inf"], "cv=inf"),
+        (["simulate", "stock", "--workload", "zipf:-1"], "zipf:PD"),
+        (["simulate", "stock", "--workload", "zipf:nan"], "zipf:PD"),
+        (["simulate", "stock,max_num_seqs=foo"], "max_num_seqs='foo' must be 1 or more"),
+        (["simulate", "stock,async_scheduling=maybe"], "async_scheduling='maybe' must be true or"),
+        (["simulate", "stock,policy=lifo"], "policy='lifo' must be fcfs or priority"),
+        (["simulate", "stock:²"], "budget '²'"),
+        (
+            ["simulate", "stock", "--trace", "t.csv", "--cv", "0"],
+            "--cv has no effect beside --trace",
+        ),
+        (["simulate", "stock", "--trace", "t.csv", "--at-once"], "--at-once has no effect"),
+        (["simulate", "stock", "--trace", "t.csv", "--shape", "ramp"], "--shape has no effect"),
+        (["simulate", "stock", "--trace", "t.csv", "--workload", "code"], "--workload has no"),
+        (
+            ["simulate", "stock", "--at-once", "--rate", "3"],
+            "--rate has no effect beside --at-once",
+        ),
+        (["simulate", "stock", "--trace-time-unit-s", "2"], "no effect without --trace"),
+        (["simulate", "stock", "--json", "/nowhere/x"], "--json '/nowhere/x' must be a file in"),
+        (["simulate", "stock", "--plots", __file__], "must be a folder"),
+        (["calibrate", "x", "-o/", "--kv-tokens=1", "--max-model-len=1"], "--output '/' must be"),
+        (["capacity", "stock", "--goodput", "0.9"], "--goodput needs"),
+    ],
+)
+def test_bad_arguments_are_named_and_exit_with_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    code, _, err = output(capsys, *arguments)
+    assert code == 2
+    assert named in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--rate", "0", "a number above 0"),
+        ("--rate", "abc", "a number above 0"),
+        ("--requests", "1.5", "a whole number, 1 or more"),
+        ("--seeds", "-1", "a whole number, 1 or more"),
+        ("--seed", "-1", "a whole number, 0 or more"),
+        ("--noise", "inf", "a share from 0 to 1"),
+        ("--noise", "-1", "a share from 0 to 1"),
+    ],
+)
+def test_numbers_out_of_range_are_named_and_exit_with_2(
+    capsys: pytest.CaptureFixture[str], option: list[str], value: str, allowed: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "stock", f"{option}={value}"])
+    assert f"argument {option}: '{value}' must be {allowed}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["capacity", "stock"], ["tune"]])
+def test_a_search_for_a_rate_has_none_of_its_requests_at_once(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--at-once"])
+    assert "--at-once" in capsys.readouterr().err
