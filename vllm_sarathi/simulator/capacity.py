@@ -63,7 +63,6 @@ class Capacity:
         rate: requests per second; 0 if even the lowest rate fails.
         report: the run at that rate; None at 0.
         num_runs: runs it took.
-        num_steps: steps of all of them.
         wall_s: real time of all of them.
     """
 
@@ -72,7 +71,6 @@ class Capacity:
     rate: float
     report: Report | None = field(repr=False)
     num_runs: int
-    num_steps: int
     wall_s: float
 
     def summary(self) -> dict[str, Any]:
@@ -146,7 +144,6 @@ class _Search:
     limit_s: float | None
     best: Report | None = None
     num_runs: int = 0
-    num_steps: int = 0
     wall_s: float = 0.0
 
     def meets_goal(self, rate: float) -> bool:
@@ -161,7 +158,6 @@ class _Search:
             stop_rule=self.goal.stop_rule,
         )
         self.num_runs += 1
-        self.num_steps += report.num_steps
         self.wall_s += report.wall_s
         met = self.goal.met(report)
         if met:
@@ -185,6 +181,4 @@ class _Search:
     def result(self, rate: float) -> Capacity:
         """What was found."""
         name = self.engine.name
-        return Capacity(
-            name, self.seed, rate, self.best, self.num_runs, self.num_steps, self.wall_s
-        )
+        return Capacity(name, self.seed, rate, self.best, self.num_runs, self.wall_s)
