@@ -8,7 +8,6 @@ scheduling delays too, and serves prompts by deadline. Results are written after
 
 import argparse
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +15,7 @@ from statistics import fmean, geometric_mean
 from typing import Any
 
 from rich.progress import track
-from support.oracle import exact_step_times
+from support.oracle import oracle
 from support.runs import Figures, Runs, add_arguments
 
 from vllm_sarathi.simulator import (
@@ -91,7 +90,10 @@ class Search:
         ours = {"tbt_slo_ms": self.tbt_ms}
         if self.engine == BY_DEADLINE:
             ours["ttft_slo_ms"] = round(CapacityGoal().scheduling_delay_s * 1e3)
-        return EngineSettings("sarathi", ours, max_num_batched_tokens=8192, label=self.engine)
+        limits: dict[str, Any] = {"max_num_batched_tokens": 8192, "label": self.engine}
+        if self.engine == ORACLE:
+            return oracle(deployment(self.deployment), STEP_NOISE, ours, **limits)
+        return EngineSettings("sarathi", ours, **limits)
 
     def starting_from(self, found: dict[str, dict[str, Any]]) -> "Search":
         """The same, begun at the capacity of the seed before where that is known."""
@@ -100,18 +102,15 @@ class Search:
 
     def run(self) -> dict[str, Any]:
         """Search."""
-        machine = deployment(self.deployment)
-        is_oracle = self.engine == ORACLE
-        with exact_step_times(machine, STEP_NOISE) if is_oracle else nullcontext():
-            found = find_capacity(
-                self.settings(),
-                machine,
-                self.traffic,
-                CapacityGoal(tbt_s=self.tbt_ms / 1e3),
-                seed=self.seed,
-                noise=STEP_NOISE,
-                start_rate=self.start_rate,
-            )
+        found = find_capacity(
+            self.settings(),
+            deployment(self.deployment),
+            self.traffic,
+            CapacityGoal(tbt_s=self.tbt_ms / 1e3),
+            seed=self.seed,
+            noise=STEP_NOISE,
+            start_rate=self.start_rate,
+        )
         return found.summary()
 
 

@@ -18,6 +18,7 @@ from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.deadlines import PromptDeadlines
 from vllm_sarathi.policy.policy import Policy
+from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.scheduler.deadline_queue import DeadlineQueue
 from vllm_sarathi.scheduler.delegation import applied
 from vllm_sarathi.scheduler.observer import StepObserver
@@ -76,12 +77,15 @@ class SarathiMixin:
         )
         logger.info("SARATHI scheduling: %s", settings.sources())
 
-    def make_policy(self, settings: SarathiConfig, least_chunk: int) -> Policy:
+    def make_policy(
+        self, settings: SarathiConfig, least_chunk: int, step_time: StepTimeModel | None = None
+    ) -> Policy:
         """What decides; a subclass may bring another one.
 
         Args:
             settings: the settings.
             least_chunk: prefill tokens below which the model makes no progress.
+            step_time: predicts step times; None learns them.
         """
         scheduler: Any = self
         return presets.policy(
@@ -89,6 +93,7 @@ class SarathiMixin:
             min_prefill_tokens=max(MIN_PREFILL_TOKENS, least_chunk),
             num_stages=scheduler.parallel_config.pipeline_parallel_size,
             keeps_paused_decodes=keeps_paused_decodes(scheduler),
+            step_time=step_time,
         )
 
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":

@@ -63,7 +63,8 @@ def gpu_engine(
     chosen = scheduler_class(settings)
     limits = json.dumps([max_model_len, _engine_args(settings)])
     config = _engine_config(limits)
-    config.additional_config = {"sarathi": dict(settings.sarathi)}
+    # What the engine arguments say beside it is a scheduler's of the user's own.
+    config.additional_config = {**config.additional_config, "sarathi": dict(settings.sarathi)}
     # Set afterwards: the platform that simulates would refuse what a GPU allows.
     config.scheduler_config.async_scheduling = settings.async_scheduling
     config.parallel_config.pipeline_parallel_size = num_stages
