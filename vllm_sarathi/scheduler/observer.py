@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ class StepObserver:
         self._ttft_s = ttft_s
         self._timer = StepTimer[ScheduledStep](num_stages)
         self._step_log = StepLog(step_log) if step_log else None
-        self._last: tuple[StepPlan, Snapshot] | None = None
         self._pause = DecodePause()
         self._is_as_planned = False
 
@@ -80,7 +79,6 @@ class StepObserver:
             output: vLLM's ``SchedulerOutput``.
             admitted: requests that the step moved from waiting to running.
         """
-        self._last = plan, snapshot
         if self.playback:
             self.playback.forget(output.finished_req_ids)
             self.playback.forget(output.preempted_req_ids or ())
@@ -95,18 +93,6 @@ class StepObserver:
             self._timer.paused()
         if self._recorder:
             self._recorder.count_schedule(step, chunks, output.finished_req_ids)
-
-    def repeated(self, output: Any, decode_context_tokens: int) -> None:
-        """Note a batch of the same decodes as the last one, for who knows that it is.
-
-        Args:
-            output: vLLM's ``SchedulerOutput`` of the last one.
-            decode_context_tokens: sum of their context lengths by now.
-        """
-        assert self._last is not None
-        plan, snapshot = self._last
-        plan = replace(plan, decode_context_tokens=decode_context_tokens)
-        self.scheduled(plan, snapshot, output, [])
 
     def finished(
         self, output: Any, drained: bool, answers: Mapping[int, Any] | None = None
