@@ -3,10 +3,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from vllm.v1.request import RequestStatus
 
 from tests.support.engineless import Engine
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
-from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.policy.step import StepPlan, StepView
 from vllm_sarathi.scheduler.mixin import SarathiMixin
 
@@ -104,14 +104,6 @@ def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
     assert sample(engine, "decode_pauses_total") == 2
 
 
-def test_tokens_are_late_by_the_gap_that_their_own_decodes_had() -> None:
-    wait = DecodePause().after(3, 0.030).after(3, 0.030)
-    assert wait == DecodePause(3, 0.060)
-    assert [wait.num_late(5, gap_s, 0.1) for gap_s in (0.03, 0.05, 0.2)] == [0, 3, 5]
-    assert wait.num_late(2, 0.05, 0.1) == 2
-    assert wait.after(0, 0.010) == DecodePause()
-
-
 def test_a_clock_that_stands_still_does_not_keep_decodes_waiting(clock: Clock) -> None:
     engine = mixed({"tbt_slo_ms": 40}, clock)
     engine.scheduler.batch_policy = replace(engine.scheduler.batch_policy, pauses_decodes=True)
@@ -160,3 +152,17 @@ def test_a_trace_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> No
     path = str(tmp_path / "missing" / "trace.jsonl")
     with pytest.raises(ValueError, match=r"step_log=.*cannot be written"):
         Engine(SarathiScheduler, {"step_log": path})
+
+
+def test_requests_that_end_or_are_aborted_are_forgotten() -> None:
+    engine = Engine(SarathiScheduler, {"tbt_slo_ms": 50, "max_stall_ms": 200})
+    engine.add("ends", 20, max_tokens=3)
+    engine.add("aborted", 20, max_tokens=30)
+    for _ in range(5):
+        engine.step()
+    playback = engine.scheduler.batch_policy.playback
+    assert set(playback._due_s) == {"aborted"}
+    engine.scheduler.finish_requests("aborted", RequestStatus.FINISHED_ABORTED)
+    engine.add("next", 20, max_tokens=1)
+    engine.run()
+    assert playback._due_s == {}

@@ -11,7 +11,6 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tests.support.engineless import model_folder
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler, plugin
-from vllm_sarathi.scheduler.vllm_versions import check_vllm_version
 
 SHAPE = ["--model", "", "--skip-tokenizer-init", "--max-model-len", "8192"]
 
@@ -199,17 +198,6 @@ def test_with_plugins_switched_off_the_flag_is_absent(monkeypatch: pytest.Monkey
             [sys.executable, "-c", code_with], capture_output=True, text=True, check=True
         )
         assert done.stdout.splitlines()[-1] == expected
-
-
-@pytest.mark.parametrize("version", ["0.26.0", "0.32.0+cpu", "0.33.1.dev5"])
-def test_a_supported_version_passes(version: str) -> None:
-    check_vllm_version(version)
-
-
-@pytest.mark.parametrize("version", ["0.25.1", "0.34.0", "1.0.0"])
-def test_an_unsupported_version_is_named_with_those_supported(version: str) -> None:
-    with pytest.raises(RuntimeError, match=rf"supports vllm .*0\.26.*vllm {version}"):
-        check_vllm_version(version)
 
 
 def test_asking_for_the_scheduler_on_an_unsupported_version_says_so(
