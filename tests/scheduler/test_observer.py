@@ -1,8 +1,10 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from vllm.v1.request import RequestStatus
 
 from tests.support.engineless import Engine
@@ -34,7 +36,7 @@ def run(engine: Engine, clock: Clock) -> None:
 
 
 def sample(engine: Engine, name: str) -> float:
-    registry = engine.scheduler._recorder.registry
+    registry: CollectorRegistry = engine.scheduler._recorder.registry
     model = engine.scheduler.vllm_config.model_config.served_model_name
     value = registry.get_sample_value(f"vllm_sarathi:{name}", {"engine": "0", "model_name": model})
     assert value is not None, name
@@ -86,7 +88,7 @@ def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
     engine.add("decode", 20, max_tokens=200, arrival_time=clock.now_s)
     timed(engine, clock, 0.010)
     policy, observer = engine.scheduler.batch_policy, engine.scheduler.step_observer
-    plan = policy.builder.plan
+    plan: Callable[[StepView], StepPlan] = policy.builder.plan
     engine.add("long", 900, max_tokens=20, arrival_time=clock.now_s)
     timed(engine, clock, 0.015)
     waits = iter((True, True, False, False))

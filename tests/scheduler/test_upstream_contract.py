@@ -303,7 +303,9 @@ def test_requests_are_counted_as_running_and_waiting() -> None:
 @pytest.mark.parametrize(
     ("policy", "queue"), [("fcfs", FCFSRequestQueue), ("priority", PriorityRequestQueue)]
 )
-def test_a_waiting_queue_shows_its_first_request_and_keeps_it(policy: str, queue: type) -> None:
+def test_a_waiting_queue_shows_its_first_request_and_keeps_it(
+    policy: str, queue: type[RequestQueue]
+) -> None:
     engine = Engine(Scheduler, scheduling_policy=policy)
     first = engine.add("first", 20)
     engine.add("second", 20, priority=1)

@@ -71,8 +71,9 @@ class _Walk:
             n.func.id for n in inner if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
         }
         if calls & BY_NAME:
-            words = {n.value for n in inner if isinstance(n, ast.Constant) and _is_name(n.value)}
-            self.found |= words - self.own
+            words = {n.value for n in inner if isinstance(n, ast.Constant)}
+            names = {word for word in words if isinstance(word, str) and NAME.fullmatch(word)}
+            self.found |= names - self.own
         self.found -= BUILTIN
 
     def _bind(self, node: ast.AST) -> None:
@@ -159,7 +160,3 @@ def _own_names(node: ast.ClassDef) -> Iterator[str]:
 
 def _is_any(annotation: ast.expr | None) -> bool:
     return annotation is not None and ANY.fullmatch(ast.unparse(annotation)) is not None
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and NAME.fullmatch(value) is not None
