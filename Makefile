@@ -1,10 +1,17 @@
-# Both commands of the README set everything up first; a second run takes that as done.
-.PHONY: help setup demo test lint
+# Every target sets everything up first; a second run takes that as done.
+.PHONY: help setup demo test check lint
+
+PYTEST = .venv/bin/python -m pytest
+# Engines use every core, so only tests without one run side by side.
+WITHOUT_ENGINES = $(PYTEST) -m "not engine" --numprocesses=logical --maxprocesses=4 --dist=worksteal
+COVERAGE = $(if $(CI),--cov --cov-append --cov-report=term:skip-covered)
 
 help:
-	@echo "make demo   serve a real model with stock vLLM and with SARATHI, and compare"
-	@echo "make test   run the tests"
-	@echo "make lint   ruff and mypy"
+	@echo "make setup   set up .venv with vLLM's CPU build, and a small model"
+	@echo "make demo    serve a real model with stock vLLM and with SARATHI, and compare"
+	@echo "make check   lint, types and the tests that start no engine: the inner loop"
+	@echo "make test    all tests; CI=true measures coverage as well"
+	@echo "make lint    ruff and mypy"
 
 setup:
 	@.ci/setup
@@ -13,7 +20,12 @@ demo: setup
 	.venv/bin/python benchmarks/demo.py
 
 test: setup
-	.venv/bin/python -m pytest --cov --cov-report=term:skip-covered
+	rm -f .coverage
+	$(WITHOUT_ENGINES) $(COVERAGE)
+	$(PYTEST) -m engine $(COVERAGE)
+
+check: lint
+	$(WITHOUT_ENGINES)
 
 lint: setup
 	.venv/bin/ruff check

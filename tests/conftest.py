@@ -28,7 +28,10 @@ def model() -> str:
 @pytest.fixture(scope="session")
 def patched_vllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to put first on the path: vLLM as installed, with the patches of this project."""
-    (installed,) = find_spec("vllm").submodule_search_locations
+    spec = find_spec("vllm")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    (installed,) = spec.submodule_search_locations
     root = tmp_path_factory.mktemp("patched")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(installed, root / "vllm", ignore=ignored, copy_function=os.symlink)

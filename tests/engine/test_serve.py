@@ -1,10 +1,7 @@
 """`vllm serve --scheduler sarathi`, as a user runs it."""
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -89,21 +86,3 @@ def test_a_prompt_longer_than_the_model_is_refused_and_the_server_lives(
     assert refused.status_code == 400
     assert "2048" in refused.text
     assert complete(server, model, max_tokens=3).status_code == 200
-
-
-def vllm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = str(Path(sys.executable).with_name("vllm"))
-    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
-
-
-def test_the_flags_are_in_the_help() -> None:
-    said = vllm("serve", "--help=Sarathi").stdout
-    assert "--scheduler" in said
-    assert "--sarathi-token-budget" in said
-
-
-def test_a_typo_fails_before_anything_loads(model: str) -> None:
-    done = vllm("serve", model, "--scheduler", "typo")
-    assert done.returncode == 2
-    assert "sarathi" in done.stderr
-    assert "default" in done.stderr

@@ -2,6 +2,7 @@
 
 import sys
 from operator import attrgetter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from vllm_sarathi.policy.token_budget import FixedTokenBudget
 
 
 def view(
-    decodes: int = 0, running: str = "", waiting: str = "", max_new: int = 100, **fields: int
+    decodes: int = 0, running: str = "", waiting: str = "", max_new: int = 100, **fields: Any
 ) -> StepView:
     """``view(3, "500 20", "90@7")``: three decodes, two running prefills, one waiting, due at 7."""
 
@@ -42,7 +43,7 @@ def show(plan: StepPlan) -> str:
     return " ".join(decodes + [f"P{chunk.num_tokens}" for chunk in plan.chunks])
 
 
-def stall_free(budget: int, **fields: int) -> StallFree:
+def stall_free(budget: int, **fields: Any) -> StallFree:
     return StallFree(FixedTokenBudget(budget), **fields)
 
 

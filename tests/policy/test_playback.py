@@ -4,8 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.engineless import Engine
-from vllm_sarathi import SarathiScheduler
 from vllm_sarathi.latency import RequestTimes
 from vllm_sarathi.policy.deadlines import Playback
 
@@ -51,19 +49,3 @@ def test_a_late_token_restarts_the_schedule() -> None:
     assert playback.slack_s(10.0) == pytest.approx(0.0)
     playback.played("r", 1, 10.01)
     assert playback.slack_s(10.01) == pytest.approx(TBT_S - 0.01)
-
-
-def test_requests_that_end_or_are_aborted_are_forgotten() -> None:
-    from vllm.v1.request import RequestStatus
-
-    engine = Engine(SarathiScheduler, {"tbt_slo_ms": 50, "max_stall_ms": 200})
-    engine.add("ends", 20, max_tokens=3)
-    engine.add("aborted", 20, max_tokens=30)
-    for _ in range(5):
-        engine.step()
-    playback = engine.scheduler.batch_policy.playback
-    assert set(playback._due_s) == {"aborted"}
-    engine.scheduler.finish_requests("aborted", RequestStatus.FINISHED_ABORTED)
-    engine.add("next", 20, max_tokens=1)
-    engine.run()
-    assert playback._due_s == {}

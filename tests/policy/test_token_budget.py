@@ -1,6 +1,7 @@
 from dataclasses import replace
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ def view(decodes: int, *prompts: int, context: int = 0, computed: int = 0) -> St
     return StepView(2048, decodes, decodes, context, prefills)
 
 
-def looking(seen: StepView, **fields: float) -> StepView:
+def looking(seen: StepView, **fields: Any) -> StepView:
     return replace(seen, outlook=replace(seen.outlook, **fields))
 
 
@@ -88,7 +89,7 @@ class BestAt512(Known):
         return tokens_s + 1e-7 * work.decode_context
 
 
-def best_at_512(**fields: object) -> SloTokenBudget:
+def best_at_512(**fields: Any) -> SloTokenBudget:
     model = BestAt512(100, 8192, ErrorQuantile(0.99, value=1.0))
     return replace(SloTokenBudget(model, 0.050), **fields)
 

@@ -118,7 +118,12 @@ def test_equal_prompts_keep_their_order_while_the_mean_length_changes() -> None:
 
 def test_a_request_put_back_is_not_looked_up_again() -> None:
     looked_up: list[Waiting] = []
-    waiting = DeadlineQueue(PromptDeadlines(1.0), lambda r: looked_up.append(r) or r.num_tokens)
+
+    def num_tokens(request: Waiting) -> int:
+        looked_up.append(request)
+        return request.num_tokens
+
+    waiting = DeadlineQueue(PromptDeadlines(1.0), num_tokens)
     request = Waiting(0.0, 5)
     waiting.add_request(request)
     for _ in range(3):

@@ -107,7 +107,7 @@ def test_a_cached_prefix_is_context_to_the_first_chunk(monkeypatch: pytest.Monke
         output = engine.schedule()
         computed = {r.request_id: r.num_computed_tokens for r in engine.scheduler.running}
         pairs = sum(n * (computed[name] - n / 2) for name, n in output.num_scheduled_tokens.items())
-        duration_s = 0.008 + 9e-5 * output.total_num_scheduled_tokens + 4e-9 * pairs
+        duration_s: float = 0.008 + 9e-5 * output.total_num_scheduled_tokens + 4e-9 * pairs
         now[0] += duration_s
         engine._answer(output, engine._run(output))
         return duration_s

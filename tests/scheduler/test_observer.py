@@ -1,12 +1,14 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from vllm.v1.request import RequestStatus
 
 from tests.support.engineless import Engine
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
-from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.policy.step import StepPlan, StepView
 from vllm_sarathi.scheduler.mixin import SarathiMixin
 
@@ -34,7 +36,7 @@ def run(engine: Engine, clock: Clock) -> None:
 
 
 def sample(engine: Engine, name: str) -> float:
-    registry = engine.scheduler._recorder.registry
+    registry: CollectorRegistry = engine.scheduler._recorder.registry
     model = engine.scheduler.vllm_config.model_config.served_model_name
     value = registry.get_sample_value(f"vllm_sarathi:{name}", {"engine": "0", "model_name": model})
     assert value is not None, name
@@ -86,7 +88,7 @@ def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
     engine.add("decode", 20, max_tokens=200, arrival_time=clock.now_s)
     timed(engine, clock, 0.010)
     policy, observer = engine.scheduler.batch_policy, engine.scheduler.step_observer
-    plan = policy.builder.plan
+    plan: Callable[[StepView], StepPlan] = policy.builder.plan
     engine.add("long", 900, max_tokens=20, arrival_time=clock.now_s)
     timed(engine, clock, 0.015)
     waits = iter((True, True, False, False))
@@ -102,14 +104,6 @@ def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
         timed(engine, clock, 0.015)
     assert sample(engine, "tbt_objective_misses_total") == 1
     assert sample(engine, "decode_pauses_total") == 2
-
-
-def test_tokens_are_late_by_the_gap_that_their_own_decodes_had() -> None:
-    wait = DecodePause().after(3, 0.030).after(3, 0.030)
-    assert wait == DecodePause(3, 0.060)
-    assert [wait.num_late(5, gap_s, 0.1) for gap_s in (0.03, 0.05, 0.2)] == [0, 3, 5]
-    assert wait.num_late(2, 0.05, 0.1) == 2
-    assert wait.after(0, 0.010) == DecodePause()
 
 
 def test_a_clock_that_stands_still_does_not_keep_decodes_waiting(clock: Clock) -> None:
@@ -160,3 +154,17 @@ def test_a_trace_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> No
     path = str(tmp_path / "missing" / "trace.jsonl")
     with pytest.raises(ValueError, match=r"step_log=.*cannot be written"):
         Engine(SarathiScheduler, {"step_log": path})
+
+
+def test_requests_that_end_or_are_aborted_are_forgotten() -> None:
+    engine = Engine(SarathiScheduler, {"tbt_slo_ms": 50, "max_stall_ms": 200})
+    engine.add("ends", 20, max_tokens=3)
+    engine.add("aborted", 20, max_tokens=30)
+    for _ in range(5):
+        engine.step()
+    playback = engine.scheduler.batch_policy.playback
+    assert set(playback._due_s) == {"aborted"}
+    engine.scheduler.finish_requests("aborted", RequestStatus.FINISHED_ABORTED)
+    engine.add("next", 20, max_tokens=1)
+    engine.run()
+    assert playback._due_s == {}

@@ -8,12 +8,14 @@ import json
 import zlib
 from collections import deque
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import torch
+from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import get_hash_fn_by_name
@@ -46,6 +48,14 @@ def model_folder() -> str:
     return str(folder)
 
 
+@cache
+def _engine_config(arguments: str) -> VllmConfig:
+    """vLLM's configuration for arguments in JSON; kept, for it takes as long as a short run."""
+    return EngineArgs(
+        model=model_folder(), skip_tokenizer_init=True, **json.loads(arguments)
+    ).create_engine_config()
+
+
 class Engine:
     """A scheduler and the loop around it.
 
@@ -62,7 +72,7 @@ class Engine:
         self,
         scheduler_class: type,
         settings: dict[str, Any] | None = None,
-        num_blocks: int = 10_000,
+        num_blocks: int = 2_000,
         in_flight: int | None = None,
         more_groups: Sequence[KVCacheGroupSpec] = (),
         **engine_args: Any,
@@ -75,9 +85,7 @@ class Engine:
             "block_size": BLOCK_SIZE,
             **engine_args,
         }
-        config = EngineArgs(
-            model=model_folder(), skip_tokenizer_init=True, **arguments
-        ).create_engine_config()
+        config = deepcopy(_engine_config(json.dumps(arguments)))
         config.additional_config = {"sarathi": settings or {}}
         config.cache_config.num_gpu_blocks = num_blocks
         config.scheduler_config.async_scheduling = issubclass(scheduler_class, AsyncScheduler)
@@ -140,7 +148,7 @@ class Engine:
         return output
 
     def step(self) -> Any:
-        """One turn of the engine's loop: fill the pipe, answer the oldest batch."""
+        """One step of the engine's loop: fill the pipe, answer the oldest batch."""
         output = None
         while len(self.queue) < self.in_flight and self.scheduler.has_requests():
             output = self.schedule()

@@ -1,17 +1,19 @@
 """The ways in, up to the engine's finished configuration."""
 
 import argparse
+import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from vllm.entrypoints.cli.main import main
+from vllm.plugins import load_plugins_by_group
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tests.support.engineless import model_folder
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler, plugin
-from vllm_sarathi.scheduler.vllm_versions import check_vllm_version
 
 SHAPE = ["--model", "", "--skip-tokenizer-init", "--max-model-len", "8192"]
 
@@ -169,47 +171,63 @@ def test_registering_twice_wraps_once() -> None:
     assert not hasattr(wrapped.__wrapped__, "__wrapped__")
 
 
-def test_an_engine_without_our_scheduler_shows_none_of_our_metrics(
+FRESH_PROCESS = """
+import os, sys
+import prometheus_client
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+said = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser()).format_help()
+AsyncEngineArgs(
+    model=sys.argv[1], skip_tokenizer_init=True, max_model_len=8192
+).create_engine_config()
+shared = "VLLM_SARATHI_METRICS_DIR" in os.environ
+print("--scheduler " in said, shared, "sarathi" in str(prometheus_client.generate_latest()))
+"""
+
+
+def test_where_nothing_imports_it_vllm_has_our_flag_and_none_of_our_metrics_unasked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("VLLM_SARATHI_METRICS_DIR", raising=False)
-    code = (
-        "import vllm.engine.arg_utils as a, prometheus_client as p, os\n"
-        f"a.EngineArgs(model={model_folder()!r}, skip_tokenizer_init=True, max_model_len=8192)"
-        ".create_engine_config()\n"
-        "print('VLLM_SARATHI_METRICS_DIR' in os.environ, 'sarathi' in str(p.generate_latest()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False False"
+    for name in ("VLLM_SARATHI_METRICS_DIR", "VLLM_PLUGINS"):
+        monkeypatch.delenv(name, raising=False)
+    command = [sys.executable, "-c", FRESH_PROCESS, model_folder()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True False False"
 
 
-def test_with_plugins_switched_off_the_flag_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = (
-        "from vllm.engine.arg_utils import EngineArgs\n"
-        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
-        "print('--scheduler ' in EngineArgs.add_cli_args(FlexibleArgumentParser()).format_help())"
-    )
-    for plugins, expected in (("", "False"), (None, "True")):
-        if plugins is None:
-            monkeypatch.delenv("VLLM_PLUGINS")
-        else:
-            monkeypatch.setenv("VLLM_PLUGINS", plugins)
-        code_with = code.replace("EngineArgs.add", "__import__('vllm').AsyncEngineArgs.add")
-        done = subprocess.run(
-            [sys.executable, "-c", code_with], capture_output=True, text=True, check=True
-        )
-        assert done.stdout.splitlines()[-1] == expected
+def test_with_plugins_switched_off_vllm_does_not_load_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = "vllm.general_plugins"
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    assert load_plugins_by_group(group)["sarathi"] is plugin.register
+    monkeypatch.setenv("VLLM_PLUGINS", "")
+    assert "sarathi" not in load_plugins_by_group(group)
 
 
-@pytest.mark.parametrize("version", ["0.26.0", "0.32.0+cpu", "0.33.1.dev5"])
-def test_a_supported_version_passes(version: str) -> None:
-    check_vllm_version(version)
+def vllm_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    """Run vLLM's program in this process; what it exits with."""
+    monkeypatch.setattr(sys, "argv", ["vllm", *arguments])
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
 
 
-@pytest.mark.parametrize("version", ["0.25.1", "0.34.0", "1.0.0"])
-def test_an_unsupported_version_is_named_with_those_supported(version: str) -> None:
-    with pytest.raises(RuntimeError, match=rf"supports vllm .*0\.26.*vllm {version}"):
-        check_vllm_version(version)
+def test_the_flags_are_in_the_help_of_vllm_serve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vllm_command(monkeypatch, "serve", "--help=Sarathi") in (0, None)
+    said = capsys.readouterr().out
+    assert "--scheduler" in said
+    assert "--sarathi-token-budget" in said
+
+
+def test_vllm_serve_refuses_a_typo_before_anything_loads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vllm_command(monkeypatch, "serve", "no-model", "--scheduler", "typo") == 2
+    said = capsys.readouterr().err
+    assert "sarathi" in said
+    assert "default" in said
 
 
 def test_asking_for_the_scheduler_on_an_unsupported_version_says_so(
