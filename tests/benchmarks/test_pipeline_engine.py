@@ -9,7 +9,7 @@ CORES = "VLLM_CPU_OMP_THREADS_BIND"
 
 @pytest.fixture(autouse=True)
 def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_engine.os, "sched_getaffinity", lambda _: {0, 1, 2, 5})
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 5})
     monkeypatch.setattr(pipeline_engine, "version", lambda _: "0.32.0+cpu")
     monkeypatch.delenv(CORES, raising=False)
 

@@ -47,6 +47,7 @@ class StepObserver:
         self._ttft_s = ttft_s
         self._timer = StepTimer[ScheduledStep](num_stages)
         self._step_log = StepLog(step_log) if step_log else None
+        self.last: tuple[StepPlan, Snapshot] | None = None
         self._pause = DecodePause()
         self._is_as_planned = False
 
@@ -79,6 +80,7 @@ class StepObserver:
             output: vLLM's ``SchedulerOutput``.
             admitted: requests that the step moved from waiting to running.
         """
+        self.last = plan, snapshot
         if self.playback:
             self.playback.forget(output.finished_req_ids)
             self.playback.forget(output.preempted_req_ids or ())

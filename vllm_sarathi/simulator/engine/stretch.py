@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from vllm_sarathi.policy.step_time import StepWork
+from vllm_sarathi.scheduler.observer import StepObserver
 from vllm_sarathi.simulator.engine.clock import VirtualClock
 from vllm_sarathi.simulator.machine.pipeline import Execution, Pipeline
 
@@ -36,37 +37,18 @@ class StretchObserver(Protocol):
         """Whether to end the run here."""
 
 
-class Follower:
-    """Tells our scheduler's observer of steps that the scheduler is not asked for.
-
-    It listens to what the observer is told, for such a step repeats the last plan.
+def repeat(observer: StepObserver, output: Any, decode_context_tokens: int) -> None:
+    """Tell our scheduler's observer of one more batch of the same decodes.
 
     Args:
-        observer: ``step_observer`` of a scheduler of ours.
+        observer: of our scheduler, which was not asked for this batch.
+        output: vLLM's ``SchedulerOutput`` of the last one.
+        decode_context_tokens: sum of their context lengths by now.
     """
-
-    def __init__(self, observer: Any) -> None:
-        self.observer = observer
-        self._tell = observer.scheduled
-        self._last: tuple[Any, Any] | None = None
-        observer.scheduled = self._listen
-
-    def _listen(self, plan: Any, snapshot: Any, output: Any, admitted: list[Any]) -> None:
-        self._last = plan, snapshot
-        self._tell(plan, snapshot, output, admitted)
-
-    def repeat(self, output: Any, decode_context_tokens: int) -> None:
-        """Tell of one more batch of the same decodes.
-
-        Args:
-            output: vLLM's ``SchedulerOutput`` of the last batch.
-            decode_context_tokens: sum of their context lengths by now.
-        """
-        assert self._last is not None
-        plan, snapshot = self._last
-        self._listen(
-            replace(plan, decode_context_tokens=decode_context_tokens), snapshot, output, []
-        )
+    assert observer.last is not None
+    plan, snapshot = observer.last
+    plan = replace(plan, decode_context_tokens=decode_context_tokens)
+    observer.scheduled(plan, snapshot, output, [])
 
 
 class Stretch:
@@ -91,11 +73,10 @@ class Stretch:
         self.scheduler, self.pipeline = scheduler, pipeline
         self.clock, self.observer = clock, observer
         self.num_in_flight = max_in_flight - 1
-        observer_of_ours = getattr(scheduler, "step_observer", None)
-        self.follower = None if observer_of_ours is None else Follower(observer_of_ours)
+        self.learner: StepObserver | None = getattr(scheduler, "step_observer", None)
         one_stage = len(pipeline.deployment.stages) == 1
         # Where early tokens earn slack, each answer changes the next step.
-        ignores_tokens = observer_of_ours is None or observer_of_ours.playback is None
+        ignores_tokens = self.learner is None or self.learner.playback is None
         self.possible = one_stage and max_in_flight <= 2 and ignores_tokens and _is_known(scheduler)
 
     def run(self, in_flight: InFlight, output: Any, until_s: float) -> bool:
@@ -147,16 +128,16 @@ class Stretch:
         times_s: list[float] = []
         while len(times_s) < most and clock.now_s < until_s:
             began_s = clock.now_s
-            if self.follower is not None:
-                self.follower.repeat(output, context)
+            if self.learner is not None:
+                repeat(self.learner, output, context)
             clock.now_s += schedule_s
             run = self.pipeline.execute(clock.now_s, StepWork(num, 0.0, context), sampled)
             self.observer.scheduled(began_s, output, run)
             in_flight.append((output, run))
             answered, oldest = in_flight.popleft()
             clock.now_s = max(clock.now_s, oldest.ready_s)
-            if self.follower is not None:
-                self.follower.observer.finished(answered, drained=False)
+            if self.learner is not None:
+                self.learner.finished(answered, drained=False)
             clock.now_s += update_s
             times_s.append(clock.now_s)
             context += num
