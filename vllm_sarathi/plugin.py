@@ -133,15 +133,18 @@ def _with_flag_values(from_cli_args: Any) -> Any:
             getattr(args, "scheduler_cls", None),
             getattr(args, "additional_config", None) or {},
         )
-        if is_ours(chosen["scheduler_cls"]):
+        # In place: the app is built from these arguments, and where there are several API
+        # servers they get them from here and read them before plugins are loaded.
+        vars(args).update(chosen)
+        if is_ours(args.scheduler_cls):
             _add_middleware(args)
-        return from_cli_args(cls, argparse.Namespace(**{**vars(args), **chosen}))
+        return from_cli_args(cls, args)
 
     return wrapper
 
 
 def _add_middleware(args: argparse.Namespace) -> None:
-    """Add ours to ``--middleware`` of the server, which builds its app from these arguments."""
+    """Add ours to the server's ``--middleware``."""
     middleware = getattr(args, "middleware", None)
     if middleware is not None and _MIDDLEWARE not in middleware:
         args.middleware = [*middleware, _MIDDLEWARE]

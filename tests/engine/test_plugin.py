@@ -81,6 +81,18 @@ def test_the_scheduler_brings_its_middleware_along_once_after_the_users(
     assert parser.get_default("middleware") == []
 
 
+def test_api_servers_that_get_the_parsed_arguments_need_no_plugin_to_read_them() -> None:
+    plugin.register()
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    flags = ["--scheduler", "sarathi", "--sarathi-qos-classes", '{"gold": {"tpot_slo_ms": 25}}']
+    args = parser.parse_args(["--model", model_folder(), *flags])
+    AsyncEngineArgs.from_cli_args(args)
+    unwrapped: Any = AsyncEngineArgs.from_cli_args.__wrapped__  # as in a process just started
+    received = unwrapped(AsyncEngineArgs, args)
+    assert received.scheduler_cls == "sarathi"
+    assert received.additional_config == {"sarathi": {"qos_classes": {"gold": {"tpot_slo_ms": 25}}}}
+
+
 @pytest.mark.parametrize("name", ["sarathi", "vllm_sarathi.SarathiScheduler"])
 def test_vllms_own_flag_takes_the_alias_and_the_dotted_path(name: str) -> None:
     config = configuration("--scheduler-cls", name)
