@@ -49,3 +49,10 @@ def test_goodput_counts_offered_requests() -> None:
 def test_an_objective_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="tbt_s=0"):
         Objectives(tbt_s=0)
+
+
+def test_tpot_caps_the_mean_gap_and_leaves_single_gaps_free() -> None:
+    times = RequestTimes(0.0, [0.5, 0.6, 0.9])
+    assert times.meets(Objectives(tpot_s=0.21))
+    assert not times.meets(Objectives(tpot_s=0.19))
+    assert RequestTimes(0.0, [0.5]).meets(Objectives(tpot_s=0.01))

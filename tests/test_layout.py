@@ -15,21 +15,24 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
     "_version": set(),
-    "config": set(),
+    "qos_classes": set(),
+    "config": {"qos_classes"},
     "latency": set(),
-    "policy": {"config", "latency"},
-    "metrics": {"policy", "config", "latency"},
-    "scheduler": {"policy", "metrics", "config"},
-    "plugin": {"scheduler", "metrics", "config"},
+    "objectives": {"config", "latency", "qos_classes"},
+    "policy": {"config", "latency", "objectives"},
+    "metrics": {"policy", "config", "latency", "objectives"},
+    "scheduler": {"policy", "metrics", "config", "objectives"},
+    "front_end": {"config", "objectives"},
+    "plugin": {"scheduler", "front_end", "metrics", "config"},
     "llm": {"plugin", "config"},
     "__init__": {"_version", "config", "scheduler", "llm"},
     # The simulator charges for the work that the policy predicts: one StepWork for both.
     "simulator": {"scheduler", "policy", "config", "latency"},
     "cli": {"simulator", "config", "latency"},
 }
-TOUCH_VLLM = ("scheduler", "simulator/engine", "plugin", "llm")
+TOUCH_VLLM = ("scheduler", "front_end/request_checks", "simulator/engine", "plugin", "llm")
 LOGGER_ONLY = ("metrics",)
-DECIDE = ("policy", "config", "latency")
+DECIDE = ("policy", "config", "latency", "objectives", "qos_classes")
 
 
 def room_of(module: str) -> str:

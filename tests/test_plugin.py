@@ -60,6 +60,41 @@ def test_settings_that_are_no_json_object_are_refused_by_the_parser(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "ours"),
+    [
+        (("--scheduler", "sarathi"), 1),
+        (("--scheduler-cls", "vllm_sarathi.AsyncSarathiScheduler"), 1),
+        (("--scheduler", "default"), 0),
+        ((), 0),
+    ],
+)
+def test_the_scheduler_brings_its_middleware_along_once_after_the_users(
+    flags: tuple[str, ...], ours: int
+) -> None:
+    plugin.register()
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    parser.add_argument("--middleware", action="append", default=[])
+    args = parser.parse_args(["--model", model_folder(), "--middleware", "user.Own", *flags])
+    for _ in range(2):  # the launcher and each API server read the same arguments
+        AsyncEngineArgs.from_cli_args(args)
+    path = "vllm_sarathi.front_end.middleware.ObjectivesMiddleware"
+    assert args.middleware == ["user.Own", *[path] * ours]
+    assert parser.get_default("middleware") == []
+
+
+def test_api_servers_that_get_the_parsed_arguments_need_no_plugin_to_read_them() -> None:
+    plugin.register()
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    flags = ["--scheduler", "sarathi", "--sarathi-qos-classes", '{"gold": {"tpot_slo_ms": 25}}']
+    args = parser.parse_args(["--model", model_folder(), *flags])
+    AsyncEngineArgs.from_cli_args(args)
+    unwrapped: Any = AsyncEngineArgs.from_cli_args.__wrapped__  # as in a process just started
+    received = unwrapped(AsyncEngineArgs, args)
+    assert received.scheduler_cls == "sarathi"
+    assert received.additional_config == {"sarathi": {"qos_classes": {"gold": {"tpot_slo_ms": 25}}}}
+
+
 @pytest.mark.parametrize("name", ["sarathi", "vllm_sarathi.SarathiScheduler"])
 def test_vllms_own_flag_takes_the_alias_and_the_dotted_path(name: str) -> None:
     config = configuration("--scheduler-cls", name)

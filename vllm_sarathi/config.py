@@ -5,17 +5,25 @@ Longer than other files, so that every rule on a setting stands beside it.
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vllm_sarathi.qos_classes import MAX_CLASSES, ClassName, PositiveMs, QosClass
+
 PositiveTokens = Annotated[int, Field(ge=1)]
-PositiveMs = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SloField = Literal["ttft_slo_ms", "tpot_slo_ms", "tbt_slo_ms", "e2e_slo_ms"]
+ClientField = Literal["qos", SloField, "importance"]
+
+SETTINGS_KEY = "sarathi"
+SLO_FIELDS: tuple[str, ...] = get_args(SloField)
+CLIENT_FIELDS: tuple[str, ...] = ("qos", *SLO_FIELDS, "importance")
 
 DEFAULT_CHUNK_SIZE = 256
 DEFAULT_TOKEN_BUDGET = 512
 DEFAULT_TILE_SIZE = 128
 
+_COLLECTIONS = ("qos_classes", "client_objectives", "min_client_slo_ms")
 _GOES_WITH = {
     "chunk_size": ("decode-maximal",),
     "token_budget": ("stall-free",),
@@ -62,13 +70,33 @@ class SarathiConfig(BaseModel):
     )
     max_stall_ms: PositiveMs | None = Field(
         None,
-        description="Longest gap between tokens of requests that are ahead of one token per "
-        "tbt_slo_ms; null: tbt_slo_ms, however far ahead.",
+        description="Longest gap between tokens of requests that are ahead of their pace; null: "
+        "10 times the objective where that is a TPOT, tbt_slo_ms where it is one.",
     )
     ttft_slo_ms: PositiveMs | None = Field(
         None,
         description="Objective for the first token of a prompt of mean length; others are due "
         "earlier or later as they are shorter or longer. Prompts are served by deadline.",
+    )
+    tpot_slo_ms: PositiveMs | None = Field(
+        None,
+        description="Objective for the mean time per output token after the first: early tokens "
+        "earn slack for later ones.",
+    )
+    e2e_slo_ms: PositiveMs | None = Field(None, description="Objective for the last token.")
+    qos_classes: dict[ClassName, QosClass] = Field(
+        {},
+        max_length=MAX_CLASSES,
+        description="Classes that requests may name as qos, each with ttft_slo_ms, tpot_slo_ms, "
+        'tbt_slo_ms, e2e_slo_ms and importance; "interactive" and "batch" are ready.',
+    )
+    client_objectives: list[ClientField] = Field(
+        ["qos", "ttft_slo_ms", "tpot_slo_ms", "tbt_slo_ms", "e2e_slo_ms"],
+        description="What requests may set: qos, ttft_slo_ms, tpot_slo_ms, tbt_slo_ms, "
+        "e2e_slo_ms, importance (this one not unless listed).",
+    )
+    min_client_slo_ms: dict[SloField, PositiveMs] = Field(
+        {}, description="Tightest ttft_slo_ms, tpot_slo_ms, ... that a request may set."
     )
     step_log: str | None = Field(None, description="File that gets a JSON line for each step.")
     balance_micro_batches: bool | None = Field(
@@ -90,6 +118,15 @@ class SarathiConfig(BaseModel):
             return cls.model_validate(dict(settings))
         except ValidationError as error:
             raise ValueError(describe(error)) from None
+
+    @classmethod
+    def of_engine(cls, vllm_config: Any) -> Self:
+        """Build the settings that a finished ``VllmConfig`` carries.
+
+        Raises:
+            ValueError: as ``from_mapping``.
+        """
+        return cls.from_mapping(vllm_config.additional_config.get(SETTINGS_KEY, {}))
 
     @staticmethod
     def require_mapping(settings: Any) -> Mapping[str, Any]:
@@ -127,16 +164,19 @@ class SarathiConfig(BaseModel):
     def _check_max_stall(self) -> None:
         if self.max_stall_ms is None:
             return
-        if not isinstance(self.tbt_slo_ms, float | int):
+        paces = {"tbt_slo_ms": self.tbt_slo_ms, "tpot_slo_ms": self.tpot_slo_ms}
+        numbers = {name: pace for name, pace in paces.items() if isinstance(pace, float)}
+        if not numbers and not self.qos_classes:
             raise ValueError(
                 f"max_stall_ms={self.max_stall_ms} has no meaning with tbt_slo_ms="
-                f"{self.tbt_slo_ms!r}; it goes with a number"
+                f"{self.tbt_slo_ms!r}; it goes with a number, with tpot_slo_ms or with qos_classes"
             )
-        if self.max_stall_ms < self.tbt_slo_ms:
-            raise ValueError(
-                f"max_stall_ms={self.max_stall_ms} is below tbt_slo_ms={self.tbt_slo_ms}; "
-                "at least that is allowed"
-            )
+        for name, pace in numbers.items():
+            if self.max_stall_ms < pace:
+                raise ValueError(
+                    f"max_stall_ms={self.max_stall_ms} is below {name}={pace}; "
+                    "at least that is allowed"
+                )
 
     def sources(self) -> str:
         """Each setting with its value, and whether it was set or is the default."""
@@ -210,11 +250,20 @@ class SarathiConfig(BaseModel):
             )
 
 
+def is_ours(scheduler_cls: str | type | None) -> bool:
+    """Whether a ``scheduler_cls`` argument names one of this package's schedulers."""
+    if isinstance(scheduler_cls, str):
+        return scheduler_cls == "sarathi" or scheduler_cls.startswith("vllm_sarathi.")
+    return scheduler_cls is not None and scheduler_cls.__module__.startswith("vllm_sarathi.")
+
+
 def describe(error: ValidationError) -> str:
     """One line for each fault, naming the setting, the value and what is allowed."""
     lines = []
     for fault in error.errors():
-        name = str(fault["loc"][0]) if fault["loc"] else ""
+        # Other settings may be one of several types, which pydantic adds to the path.
+        depth = None if fault["loc"][:1] and fault["loc"][0] in _COLLECTIONS else 1
+        name = ".".join(str(part) for part in fault["loc"][:depth])
         given = f" {name}={fault['input']!r}" if name else ""
         lines.append(f"sarathi setting{given}: {fault['msg'].removeprefix('Value error, ')}")
     return "; ".join(dict.fromkeys(lines))

@@ -19,9 +19,10 @@ class Objectives:
     ttft_s: float | None = None
     tbt_s: float | None = None
     e2e_s: float | None = None
+    tpot_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
+        for name in ("ttft_s", "tpot_s", "tbt_s", "e2e_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"objective {name}={value!r} must be above 0, or None")
@@ -94,9 +95,13 @@ class RequestTimes:
         return num_met / due if due else None
 
     def meets(self, objectives: Objectives) -> bool:
-        """Whether the request finished and met every objective; TBT caps each gap."""
+        """Whether the request finished and met every objective.
+
+        TBT caps each gap, TPOT their mean.
+        """
         limits = (
             (self.ttft_s, objectives.ttft_s),
+            (self.tpot_s, objectives.tpot_s),
             (max(self.tbts_s, default=None), objectives.tbt_s),
             (self.e2e_s, objectives.e2e_s),
         )

@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.config import SETTINGS_KEY, SarathiConfig, is_ours
 from vllm_sarathi.scheduler.vllm_versions import check_vllm_version
 
 SCHEDULERS = ("default", "sarathi")
-SETTINGS_KEY = "sarathi"
 _SYNC_CLASS = "vllm_sarathi.SarathiScheduler"
 _ASYNC_CLASS = "vllm_sarathi.AsyncSarathiScheduler"
+_MIDDLEWARE = "vllm_sarathi.front_end.middleware.ObjectivesMiddleware"
 
 
 @functools.cache
@@ -68,13 +68,6 @@ def with_scheduler(
     if is_ours(scheduler_cls):
         SarathiConfig.from_mapping(config.get(SETTINGS_KEY, {}))
     return {"scheduler_cls": scheduler_cls, "additional_config": config}
-
-
-def is_ours(scheduler_cls: str | type | None) -> bool:
-    """Whether a ``scheduler_cls`` argument names one of this package's schedulers."""
-    if isinstance(scheduler_cls, str):
-        return scheduler_cls == "sarathi" or scheduler_cls.startswith("vllm_sarathi.")
-    return scheduler_cls is not None and scheduler_cls.__module__.startswith("vllm_sarathi.")
 
 
 def _is_sync(scheduler_cls: str | type) -> bool:
@@ -134,18 +127,27 @@ def _with_flag_values(from_cli_args: Any) -> Any:
         for name in SarathiConfig.model_fields:
             if hasattr(args, f"sarathi_{name}"):
                 settings[name] = getattr(args, f"sarathi_{name}")
-        args = argparse.Namespace(**vars(args))
-        vars(args).update(
-            with_scheduler(
-                getattr(args, "scheduler", None),
-                settings,
-                getattr(args, "scheduler_cls", None),
-                getattr(args, "additional_config", None) or {},
-            )
+        chosen = with_scheduler(
+            getattr(args, "scheduler", None),
+            settings,
+            getattr(args, "scheduler_cls", None),
+            getattr(args, "additional_config", None) or {},
         )
+        # In place: the app is built from these arguments, and where there are several API
+        # servers they get them from here and read them before plugins are loaded.
+        vars(args).update(chosen)
+        if is_ours(args.scheduler_cls):
+            _add_middleware(args)
         return from_cli_args(cls, args)
 
     return wrapper
+
+
+def _add_middleware(args: argparse.Namespace) -> None:
+    """Add ours to the server's ``--middleware``."""
+    middleware = getattr(args, "middleware", None)
+    if middleware is not None and _MIDDLEWARE not in middleware:
+        args.middleware = [*middleware, _MIDDLEWARE]
 
 
 def _with_alias(create_engine_config: Any) -> Any:
@@ -170,16 +172,18 @@ def _with_alias(create_engine_config: Any) -> Any:
 
 
 def _activate(config: Any) -> None:
-    """Settle what only the finished configuration tells: the class, the limits, metrics."""
+    """Settle what only the finished configuration tells: the class, the limits, the front end."""
+    from vllm_sarathi.front_end import request_checks
     from vllm_sarathi.metrics.exporter import share_with_engines
 
     scheduler = config.scheduler_config
     if scheduler.scheduler_cls == "sarathi":
         scheduler.scheduler_cls = _ASYNC_CLASS if scheduler.async_scheduling else _SYNC_CLASS
     scheduler.get_scheduler_cls()  # a class that does not exist is told before anything loads
-    SarathiConfig.from_mapping(config.additional_config.get(SETTINGS_KEY, {})).check_limits(
+    SarathiConfig.of_engine(config).check_limits(
         max_num_batched_tokens=scheduler.max_num_batched_tokens,
         enable_chunked_prefill=scheduler.enable_chunked_prefill,
         is_encoder_decoder=config.model_config.is_encoder_decoder,
     )
     share_with_engines()
+    request_checks.install()

@@ -86,3 +86,69 @@ def test_a_prompt_longer_than_the_model_is_refused_and_the_server_lives(
     assert refused.status_code == 400
     assert "2048" in refused.text
     assert complete(server, model, max_tokens=3).status_code == 200
+
+
+ENDPOINTS = {
+    "chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
+    "completions": {"prompt": "Hi", "max_tokens": 2},
+    "responses": {"input": "Hi", "max_output_tokens": 2},
+}
+TTFT_HEADER = "x-llm-d-slo-ttft-ms"
+
+
+def post(
+    server: Server, model: str, endpoint: str, xargs: dict[str, Any] | None = None, **given: Any
+) -> httpx.Response:
+    """Ask for two tokens; ``headers`` and ``stream`` as keywords."""
+    headers = given.pop("headers", {})
+    body = {"model": model, **ENDPOINTS[endpoint], **given}
+    if xargs is not None:
+        body["vllm_xargs"] = xargs
+    return httpx.post(f"{server.url}/v1/{endpoint}", json=body, headers=headers, timeout=120)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_objectives_in_body_and_headers_are_taken(
+    server: Server, model: str, endpoint: str, stream: bool
+) -> None:
+    said = {"qos": "interactive", "tpot_slo_ms": 80, "e2e_slo_ms": 9000.5, "session_id": "a"}
+    headers = {TTFT_HEADER: "1500", "x-slo-tpot-ms": "60"}
+    answer = post(server, model, endpoint, said, headers=headers, stream=stream)
+    assert answer.status_code == 200, answer.text
+    assert ("data: " in answer.text) is stream
+    assert '"error": {' not in answer.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    ("xargs", "headers", "field", "words"),
+    [
+        ({"ttft_slo_ms": -5}, {}, "ttft_slo_ms", ("ttft_slo_ms=-5", "at most 86400000")),
+        ({"tpot_slo_ms": True}, {}, "tpot_slo_ms", ("tpot_slo_ms=1", "above 1")),
+        ({"qos": "gold"}, {}, "qos", ("qos='gold'", "interactive, batch")),
+        ({"ttft_slo": 500}, {}, "ttft_slo", ("ttft_slo=500", "known are qos")),
+        ({"importance": 5}, {}, "importance", ("importance=5", "client_objectives")),
+        (None, {TTFT_HEADER: "fast"}, "ttft_slo_ms", ("ttft_slo_ms='fast'", "above 1")),
+        ({"qos": "batch"}, {TTFT_HEADER: "nan"}, "ttft_slo_ms", ("ttft_slo_ms=nan",)),
+    ],
+)
+def test_a_wrong_objective_is_refused_by_name_before_an_answer_begins(
+    server: Server, model: str, endpoint: str, stream: bool,
+    xargs: dict[str, Any] | None, headers: dict[str, str], field: str, words: tuple[str, ...],
+) -> None:  # fmt: skip
+    refused = post(server, model, endpoint, xargs, headers=headers, stream=stream)
+    assert refused.status_code == 400, refused.text
+    error = refused.json()["error"]
+    assert (error["type"], error["code"], error["param"]) == ("BadRequestError", 400, field)
+    assert all(word in error["message"] for word in words), error["message"]
+
+
+def test_the_body_wins_over_a_header_and_both_over_a_broken_older_one(
+    server: Server, model: str
+) -> None:
+    headers = {TTFT_HEADER: "fast"}
+    assert post(server, model, "completions", {"ttft_slo_ms": 50}, headers=headers).is_success
+    headers = {TTFT_HEADER: "50", "x-slo-ttft-ms": "fast"}
+    assert post(server, model, "completions", headers=headers).is_success

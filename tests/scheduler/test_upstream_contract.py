@@ -15,6 +15,11 @@ from typing import Any
 import pytest
 from vllm import envs
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.request_queue import (
@@ -25,6 +30,7 @@ from vllm.v1.core.sched.request_queue import (
 )
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutput
+from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import RequestStatus
 
@@ -403,3 +409,19 @@ def test_engine_arguments_have_the_methods_that_the_plugin_wraps() -> None:
 def test_the_cache_of_the_environment_can_be_switched() -> None:
     switches: list[Callable[[], None]] = [envs.disable_envs_cache, envs.enable_envs_cache]
     assert all(not inspect.signature(switch).parameters for switch in switches)
+
+
+def test_the_front_end_has_what_checks_of_requests_wrap() -> None:
+    names = list(inspect.signature(InputProcessor.process_inputs).parameters)
+    assert names[:4] == ["self", "request_id", "prompt", "params"]
+    assert "extra_args" in inspect.signature(SamplingParams.from_optional).parameters
+    error = VLLMValidationError("why", parameter="field", value="given")
+    assert (error.parameter, error.value) == ("field", "given")
+
+
+def test_every_generating_endpoint_makes_its_parameters_where_they_are_checked() -> None:
+    for request in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
+        assert "vllm_xargs" in request.model_fields
+        source = inspect.getsource(request.to_sampling_params)
+        assert "SamplingParams.from_optional(" in source
+        assert "self.vllm_xargs" in source
