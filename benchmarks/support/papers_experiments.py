@@ -28,6 +28,7 @@ Figures = dict[str, Any]
 # Whole prompts: vLLM then wants a budget that holds the longest.
 UNCHUNKED = {"enable_chunked_prefill": False}
 PREFILL_FIRST = "support.papers_baselines.PrefillFirstScheduler"
+ORCA_SCHEDULER = "support.papers_baselines.OrcaScheduler"
 ORCA = "Orca: unchunked, micro-batches of 27"
 MICRO_BATCH = 27  # SARATHI, section 5.3: requests of a micro-batch under TP8-PP8
 CHUNK, BATCH = 256, 18
@@ -50,7 +51,7 @@ def pipeline(num_requests: int, num_seeds: int) -> Figures:
     machine = replace(deployment("a100-gpt-3-tp8-pp8"), max_model_len=4096)
     engines: dict[str, dict[str, Any]] = {
         ORCA: {
-            "scheduler": "support.papers_baselines.OrcaScheduler",
+            "scheduler": ORCA_SCHEDULER,
             "max_num_batched_tokens": 4096,
             "engine_args": UNCHUNKED,
         },

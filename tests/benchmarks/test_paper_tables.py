@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.papers_experiments import ORCA_SCHEDULER, PREFILL_FIRST
 from support.papers_text import render
+
+from vllm_sarathi.simulator import EngineSettings
+from vllm_sarathi.simulator.engine.scheduler_factory import scheduler_class
 
 FIGURES = Path(__file__).parents[2] / "benchmarks" / "results" / "paper_tables.json"
 
@@ -34,3 +38,9 @@ def test_each_section_names_its_own_parameters(figures: dict[str, Any]) -> None:
     text = render(figures)
     assert "num requests 1000, `python --only pipeline`, commit enilepip." in text
     assert "num requests 300, `python --only capacity`, commit yticapac." in text
+
+
+@pytest.mark.parametrize("path", [PREFILL_FIRST, ORCA_SCHEDULER])
+def test_the_papers_baselines_are_found_by_their_paths(path: str) -> None:
+    found = scheduler_class(EngineSettings(path, async_scheduling=False))
+    assert f"{found.__module__}.{found.__name__}" == path
