@@ -29,6 +29,7 @@ _GOES_WITH = {
     "token_budget": ("stall-free",),
     "tbt_slo_ms": ("slo", "observe"),
     "max_stall_ms": ("slo", "observe"),
+    "order": ("slo", "stall-free"),
     "tile_size": ("slo", "stall-free", "decode-maximal"),
     "max_prefills_per_batch": ("slo", "stall-free", "decode-maximal"),
     "balance_micro_batches": ("slo", "stall-free", "decode-maximal"),
@@ -75,8 +76,7 @@ class SarathiConfig(BaseModel):
     )
     ttft_slo_ms: PositiveMs | None = Field(
         None,
-        description="Objective for the first token of a prompt of mean length; others are due "
-        "earlier or later as they are shorter or longer. Prompts are served by deadline.",
+        description="Objective for the first token. Who can no longer meet it steps aside.",
     )
     tpot_slo_ms: PositiveMs | None = Field(
         None,
@@ -97,6 +97,12 @@ class SarathiConfig(BaseModel):
     )
     min_client_slo_ms: dict[SloField, PositiveMs] = Field(
         {}, description="Tightest ttft_slo_ms, tpot_slo_ms, ... that a request may set."
+    )
+    order: Literal["fcfs", "edf", "srpf", "hybrid"] | None = Field(
+        None,
+        description="Order in which prompts are served: first come, earliest deadline, shortest "
+        'remaining prefill, or deadline and remaining prefill as load has it. null: "hybrid" under '
+        '"slo", else "fcfs".',
     )
     step_log: str | None = Field(None, description="File that gets a JSON line for each step.")
     balance_micro_batches: bool | None = Field(

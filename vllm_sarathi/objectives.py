@@ -67,9 +67,11 @@ class ObjectivesReader:
     Attributes:
         default: objectives of a request that says nothing.
         classes: names of the classes that a request may name.
+        is_auto: whether gaps of a request that has nothing to keep follow decode-only steps.
     """
 
     def __init__(self, settings: SarathiConfig) -> None:
+        self.is_auto = settings.tbt_slo_ms == "auto"
         self._max_stall_ms = settings.max_stall_ms
         self._allowed = frozenset(settings.client_objectives)
         self._floor_ms: dict[str, float] = {

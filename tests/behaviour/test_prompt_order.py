@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.request_queue import PriorityRequestQueue
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from tests.support.engineless import Engine
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 
 FCFS = {"preset": "stall-free", "token_budget": 256}
-BY_DEADLINE = {**FCFS, "ttft_slo_ms": 1000}
+BY_RANK = {**FCFS, "order": "hybrid"}
 OURS = [SarathiScheduler, AsyncSarathiScheduler]
 
 
@@ -27,13 +26,13 @@ def behind_a_long_prompt(
         engine.step()
     engine.batches.clear()
     for i, num_prompt in enumerate(lengths):
-        engine.add(f"chat{i}", num_prompt, max_tokens=2, arrival_time=0.1)
+        engine.add(f"chat{i}", num_prompt, max_tokens=2, arrival_time=0.0)
     return engine
 
 
 @pytest.mark.parametrize("ours", OURS)
 def test_a_short_prompt_does_not_wait_for_a_long_one_that_runs(ours: type) -> None:
-    engine = behind_a_long_prompt(BY_DEADLINE, 100, ours=ours)
+    engine = behind_a_long_prompt(BY_RANK, 100, ours=ours)
     engine.schedule()
     assert engine.batches == ["D3 P153 P100"]
 
@@ -45,13 +44,13 @@ def test_without_an_objective_for_the_first_token_it_waits_as_in_vllm() -> None:
 
 
 def test_a_batch_is_shared_evenly_where_vllms_order_would_leave_the_first_due_nothing() -> None:
-    engine = behind_a_long_prompt(BY_DEADLINE, 200)
+    engine = behind_a_long_prompt(BY_RANK, 200)
     engine.step()
     assert engine.batches == ["D3 P127 P126"]
 
 
 def test_a_long_prompt_sits_a_batch_out_that_shorter_ones_fill() -> None:
-    engine = behind_a_long_prompt(BY_DEADLINE, 200, 200)
+    engine = behind_a_long_prompt(BY_RANK, 200, 200)
     engine.step()
     engine.step()
     assert engine.batches == ["D3 P200 P53", "D4 P147 P105"]
@@ -59,11 +58,11 @@ def test_a_long_prompt_sits_a_batch_out_that_shorter_ones_fill() -> None:
 
 
 def test_a_prompt_nearly_done_is_finished_first() -> None:
-    engine = behind_a_long_prompt(BY_DEADLINE)
+    engine = behind_a_long_prompt(BY_RANK)
     while engine.scheduler.requests["long"].num_computed_tokens < 2700:
         engine.step()
     engine.batches.clear()
-    engine.add("chat", 600, arrival_time=0.1)
+    engine.add("chat", 600, arrival_time=0.0)
     engine.step()
     assert engine.batches == ["D3 P217 P36"]
 
@@ -83,7 +82,7 @@ def levers(scheduler: Any) -> tuple[Any, ...]:
 def test_vllms_settings_and_lists_are_whole_afterwards(
     monkeypatch: pytest.MonkeyPatch, fails: bool, lengths: tuple[int, ...]
 ) -> None:
-    engine = behind_a_long_prompt(BY_DEADLINE, *lengths)
+    engine = behind_a_long_prompt(BY_RANK, *lengths)
     scheduler = engine.scheduler
     running, before = list(scheduler.running), levers(scheduler)
     if fails:
@@ -97,7 +96,7 @@ def test_vllms_settings_and_lists_are_whole_afterwards(
 
 
 def test_a_lower_limit_on_long_prefills_stays() -> None:
-    engine = behind_a_long_prompt(BY_DEADLINE, 200)
+    engine = behind_a_long_prompt(BY_RANK, 200)
     engine.scheduler.scheduler_config.long_prefill_token_threshold = 50
     engine.schedule()
     assert engine.batches == ["D3 P50 P50"]
@@ -106,14 +105,14 @@ def test_a_lower_limit_on_long_prefills_stays() -> None:
 def test_nobody_makes_way_for_a_request_that_vllm_cannot_admit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = behind_a_long_prompt(BY_DEADLINE, 600)
+    engine = behind_a_long_prompt(BY_RANK, 600)
     admits = type(engine.scheduler)._handle_blocked_waiting_request
     monkeypatch.setattr(
         engine.scheduler,
         "_handle_blocked_waiting_request",
         lambda request: request.request_id != "chat0" and admits(engine.scheduler, request),
     )
-    engine.add("next", 20, arrival_time=0.1)
+    engine.add("next", 20, arrival_time=0.0)
     for _ in range(4):
         engine.step()
     assert engine.batches == ["D3 P20", "D4 P252", "D4 P252", "D4 P252"]
@@ -137,17 +136,19 @@ def test_a_running_prompt_keeps_the_kv_blocks_that_it_needs_to_go_on() -> None:
 
 
 def test_priorities_rule_over_deadlines() -> None:
-    scheduler = Engine(SarathiScheduler, BY_DEADLINE, scheduling_policy="priority").scheduler
-    assert isinstance(scheduler.waiting, PriorityRequestQueue)
+    engine = Engine(SarathiScheduler, BY_RANK, scheduling_policy="priority")
+    for name, num_prompt, priority in (("c", 20, 2), ("b", 90, 1), ("a", 20, 1), ("first", 900, 0)):
+        engine.add(name, num_prompt, priority=priority, arrival_time=0.0)
+    assert [r.request_id for r in engine.scheduler.waiting] == ["first", "a", "b", "c"]
 
 
 def test_what_the_prefix_cache_holds_does_not_make_a_prompt_long() -> None:
-    engine = Engine(SarathiScheduler, BY_DEADLINE, enable_prefix_caching=True).with_decodes()
+    engine = Engine(SarathiScheduler, BY_RANK, enable_prefix_caching=True).with_decodes()
     engine.add("warm", prompt=[5] * 1600, max_tokens=1)
     while "warm" in engine.scheduler.requests:
         engine.step()
     engine.add("new", 800, arrival_time=0.0)
-    engine.add("cached", prompt=[5] * 1620, arrival_time=0.1)
+    engine.add("cached", prompt=[5] * 1620, arrival_time=0.0)
     assert [r.request_id for r in engine.scheduler.waiting] == ["cached", "new"]
 
 
@@ -161,7 +162,7 @@ arrivals = st.lists(
 def test_every_request_gets_the_tokens_that_stock_gives_it(
     load: list[tuple[int, int, int]], is_async: bool, num_blocks: int, budget: int
 ) -> None:
-    ours = {"preset": "stall-free", "token_budget": budget, "ttft_slo_ms": 500}
+    ours = {"preset": "stall-free", "token_budget": budget, "order": "hybrid"}
     stock, sarathi = OURS_OF[is_async]
     outputs = [
         arriving(Engine(kind, mine, num_blocks=num_blocks), load)

@@ -22,7 +22,7 @@ def view(
     def requests(lengths: str, prefix: str) -> tuple[RequestView, ...]:
         parts = (text.partition("@") for text in lengths.split())
         return tuple(
-            RequestView(f"{prefix}{i}", int(num), due_s=float(due or 0))
+            RequestView(f"{prefix}{i}", int(num), rank=(0, 0, 0, float(due or 0)))
             for i, (num, _, due) in enumerate(parts)
         )
 
@@ -133,7 +133,7 @@ def test_the_plan_says_what_bounded_it() -> None:
     assert DecodeMaximal(256).plan(view(4, "9999")).limit is BatchLimit.CHUNK_SIZE
 
 
-by_due = attrgetter("due_s")
+by_rank = attrgetter("rank")
 lengths = st.lists(st.integers(1, 3000), max_size=4)
 
 
@@ -195,10 +195,12 @@ def test_in_the_order_of_deadlines_batches_are_full_and_nobody_pays_for_a_later_
     running: list[tuple[int, int]], waiting: list[tuple[int, int]], budget: int
 ) -> None:
     prefills = sorted(
-        (RequestView(f"r{i}", n, 0, due) for i, (n, due) in enumerate(running)), key=by_due
+        (RequestView(f"r{i}", n, rank=(0, 0, 0, due)) for i, (n, due) in enumerate(running)),
+        key=by_rank,
     )
     queue = sorted(
-        (RequestView(f"w{i}", n, 0, due) for i, (n, due) in enumerate(waiting)), key=by_due
+        (RequestView(f"w{i}", n, rank=(0, 0, 0, due)) for i, (n, due) in enumerate(waiting)),
+        key=by_rank,
     )
     seen = StepView(2048, 3, 3, 0, tuple(prefills), Backlog(tuple(queue), len(queue), 100))
     plan = stall_free(budget).plan(seen)
@@ -208,10 +210,7 @@ def test_in_the_order_of_deadlines_batches_are_full_and_nobody_pays_for_a_later_
     assert all(0 < chunks[name] <= plan.max_chunk for name in chunks)
     for request in (*prefills, *queue):
         for later in (*prefills, *queue):
-            if (
-                later.due_s > request.due_s
-                and chunks.get(request.request_id, 0) < request.num_tokens
-            ):
+            if later.rank > request.rank and chunks.get(request.request_id, 0) < request.num_tokens:
                 assert chunks.get(later.request_id, 0) <= chunks.get(request.request_id, 0)
 
 

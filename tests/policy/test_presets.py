@@ -15,7 +15,7 @@ from vllm_sarathi.policy.presets import policy
         ({"tbt_slo_ms": 50}, 2, True, False),
         ({"tbt_slo_ms": 50, "tile_size": None}, 1, True, False),
         ({"tbt_slo_ms": 50, "max_prefills_per_batch": 1}, 1, True, False),
-        ({"tbt_slo_ms": None}, 1, True, False),
+        ({"tbt_slo_ms": None}, 1, True, True),  # where a request states one
         ({"preset": "stall-free"}, 1, True, False),
     ],
 )

@@ -1,6 +1,6 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import pytest
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_sarathi.policy.batch_builder import StallFree
-from vllm_sarathi.policy.state import RequestView
-from vllm_sarathi.policy.step import Backlog, BatchLimit, StepView
+from vllm_sarathi.policy.state import Due, RequestView
+from vllm_sarathi.policy.step import Backlog, BatchLimit, BatchSize, StepView
 from vllm_sarathi.policy.step_time import BATCH_SIZES, ErrorQuantile, StepTimeModel, StepWork
 from vllm_sarathi.policy.token_budget import SloTokenBudget, candidates
 
@@ -38,6 +38,29 @@ def view(decodes: int, *prompts: int, context: int = 0, computed: int = 0) -> St
     return StepView(2048, decodes, decodes, context, prefills)
 
 
+@dataclass(frozen=True)
+class Promised:
+    """A budget for decodes that were all promised the same gap; None: derived from their steps."""
+
+    budget: SloTokenBudget
+    tbt_s: float | None
+
+    def view(self, seen: StepView) -> StepView:
+        if self.tbt_s is None:
+            return replace(seen, due=Due(has_auto=True))
+        return replace(seen, due=Due(self.tbt_s - seen.outlook.paused_s, self.tbt_s))
+
+    def objective_s(self, seen: StepView) -> float:
+        return self.budget.objective_s(self.view(seen))
+
+    def __call__(self, seen: StepView) -> BatchSize:
+        return self.budget(self.view(seen))
+
+
+def slo(model: StepTimeModel, tbt_s: float | None, **fields: Any) -> Promised:
+    return Promised(SloTokenBudget(model, **fields), tbt_s)
+
+
 def looking(seen: StepView, **fields: Any) -> StepView:
     return replace(seen, outlook=replace(seen.outlook, **fields))
 
@@ -47,7 +70,7 @@ def pausing(seen: StepView) -> StepView:
 
 
 def chosen(tbt_s: float | None, seen: StepView, by_rate: bool = True) -> tuple[int, BatchLimit]:
-    return SloTokenBudget(known(), tbt_s, by_rate=by_rate)(seen)[:2]
+    return slo(known(), tbt_s, by_rate=by_rate)(seen)[:2]
 
 
 def test_the_batch_is_as_large_as_the_objective_allows() -> None:
@@ -66,7 +89,7 @@ def test_prefill_is_spread_evenly_over_the_batches_that_it_takes_anyway() -> Non
         def predict(self, work: StepWork) -> float:
             return 0.010 + 1e-4 * max(work.num_tokens, 512)
 
-    budget = SloTokenBudget(FlatBelow512(largest_seen=8192), 0.093)
+    budget = slo(FlatBelow512(largest_seen=8192), 0.093)
     assert budget(view(10, 820))[0] in range(420, 600)
     assert budget(view(10, 720)) == (730, BatchLimit.MAXIMUM, False)
 
@@ -77,8 +100,8 @@ def test_a_size_that_was_never_tried_gets_the_benefit_of_the_doubt() -> None:
             return 4e-5 * work.num_tokens * (1.05 if work.num_tokens > 256 else 1.0)
 
     seen = view(10, 9000)
-    assert SloTokenBudget(CheapBelow257(largest_seen=256), 0.06)(seen).num_tokens > 256
-    assert SloTokenBudget(CheapBelow257(largest_seen=2048), 0.06)(seen).num_tokens == 256
+    assert slo(CheapBelow257(largest_seen=256), 0.06)(seen).num_tokens > 256
+    assert slo(CheapBelow257(largest_seen=2048), 0.06)(seen).num_tokens == 256
 
 
 class BestAt512(Known):
@@ -89,9 +112,8 @@ class BestAt512(Known):
         return tokens_s + 1e-7 * work.decode_context
 
 
-def best_at_512(**fields: Any) -> SloTokenBudget:
-    model = BestAt512(100, 8192, ErrorQuantile(0.99, value=1.0))
-    return replace(SloTokenBudget(model, 0.050), **fields)
+def best_at_512(tbt_s: float = 0.050, model: StepTimeModel | None = None) -> Promised:
+    return slo(model or BestAt512(100, 8192, ErrorQuantile(0.99, value=1.0)), tbt_s)
 
 
 PAUSING = pausing(view(10, 9000, context=50_000))  # contexts take 5 ms
@@ -128,7 +150,7 @@ def test_the_less_contexts_take_the_fewer_batches_decodes_sit_out() -> None:
 def test_no_coefficients_that_a_fit_may_have_make_a_decision_fail() -> None:
     for weights in ([0.0] * 5, [0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0, 0.0]):
         model = StepTimeModel(100, 8192, _weights=weights, _corrections={16: (2.0, 9)})
-        assert 0 <= SloTokenBudget(model, 0.05)(PAUSING).num_tokens <= 2048
+        assert 0 <= slo(model, 0.05)(PAUSING).num_tokens <= 2048
 
 
 @pytest.mark.parametrize(
@@ -143,7 +165,7 @@ def test_no_coefficients_that_a_fit_may_have_make_a_decision_fail() -> None:
     ids=["hidden", "little prefill", "tight", "no objective", "cold"],
 )
 def test_decodes_do_not_wait_where_nothing_is_won_or_known(
-    budget: SloTokenBudget, seen: StepView
+    budget: Promised, seen: StepView
 ) -> None:
     assert not budget(seen).pauses_decodes
 
@@ -186,7 +208,7 @@ def test_long_decode_contexts_leave_less_room() -> None:
 
 
 def test_an_impossible_objective_keeps_prefill_alive() -> None:
-    plan = StallFree(SloTokenBudget(known(), 0.0001)).plan(view(10, 9000))
+    plan = StallFree(slo(known(), 0.0001)).plan(view(10, 9000))
     assert (plan.num_prefill_tokens, plan.limit) == (16, BatchLimit.OBJECTIVE)
 
 
@@ -195,32 +217,41 @@ def test_a_huge_objective_uses_the_whole_budget() -> None:
 
 
 def test_a_pipeline_shares_the_objective_among_its_stages() -> None:
-    whole = SloTokenBudget(known(), 0.1)(view(10, 9000))[0]
-    staged = SloTokenBudget(known(), 0.1, num_stages=4)(view(10, 9000))[0]
+    whole = slo(known(), 0.1)(view(10, 9000))[0]
+    staged = slo(known(), 0.1, num_stages=4)(view(10, 9000))[0]
     assert staged < whole
 
 
-def test_slack_lengthens_a_gap_up_to_the_longest_stall() -> None:
-    budget = SloTokenBudget(known(), 0.05, max_stall_s=0.08)
-    assert budget.objective_s(view(10)) == 0.05
-    assert budget.objective_s(looking(view(10), slack_s=0.02)) == pytest.approx(0.07)
-    assert budget.objective_s(looking(view(10), slack_s=9.0)) == 0.08
-    strict = SloTokenBudget(known(), 0.05)
-    assert strict.objective_s(looking(view(10), slack_s=9.0)) == 0.05
+def test_a_step_ends_in_time_for_the_earliest_token_but_a_late_one_leaves_half_the_pace() -> None:
+    budget = SloTokenBudget(known())
+    for in_s, objective_s in ((0.2, 0.2), (0.05, 0.05), (0.03, 0.03), (0.01, 0.025), (-9, 0.025)):
+        seen = replace(view(10), due=Due(in_s, pace_s=0.05))
+        assert budget.objective_s(seen) == pytest.approx(objective_s)
+
+
+def test_where_nothing_was_promised_there_is_no_bound() -> None:
+    assert SloTokenBudget(known()).objective_s(view(10)) == inf
+
+
+def test_of_promises_and_derived_gaps_the_tighter_one_holds() -> None:
+    budget = SloTokenBudget(known())
+    for in_s, objective_s in ((0.05, 0.05), (0.5, 0.070)):
+        seen = replace(view(10), due=Due(in_s, 0.05, has_auto=True))
+        assert budget.objective_s(seen) == pytest.approx(objective_s)
 
 
 def test_auto_is_five_decode_only_steps() -> None:
-    assert SloTokenBudget(known(), None).objective_s(view(10)) == pytest.approx(0.070)
+    assert slo(known(), None).objective_s(view(10)) == pytest.approx(0.070)
 
 
 def test_a_cold_model_starts_small_and_grows_no_faster_than_twofold() -> None:
-    budget = SloTokenBudget(StepTimeModel(), 0.1)
+    budget = slo(StepTimeModel(), 0.1)
     seen, largest = view(10, 9000), 0
     for _ in range(12):
         tokens = budget(seen).num_tokens
         assert tokens <= max(10 + 64, 10 + 2 * largest)
         largest = max(largest, tokens)
-        budget.model.observe(StepWork(tokens), 0.010 + tokens * 4e-5)
+        budget.budget.model.observe(StepWork(tokens), 0.010 + tokens * 4e-5)
     assert largest > 1000
 
 
@@ -257,8 +288,8 @@ def test_candidates_hold_all_decodes_and_the_pairs_of_query_and_key_are_exact(
         assert work.chunk_context == pytest.approx(pairs)
 
 
-def budget_of_pipeline(num_stages: int) -> SloTokenBudget:
-    return SloTokenBudget(known(), float("inf"), num_stages=num_stages, balances=num_stages > 1)
+def budget_of_pipeline(num_stages: int) -> Promised:
+    return slo(known(), inf, num_stages=num_stages, balances=num_stages > 1)
 
 
 def pipelined(num_stages: int, seen: StepView) -> int:
@@ -273,13 +304,13 @@ def test_a_lone_prompt_is_cut_so_that_it_fills_the_pipeline() -> None:
 
 
 def test_an_objective_binds_a_pipeline_while_anyone_decodes_in_it() -> None:
-    budget = SloTokenBudget(known(), 0.05, num_stages=2, balances=True)
+    budget = slo(known(), 0.05, num_stages=2, balances=True)
     free = replace(view(0, 2000), num_decodes_elsewhere=0)
     assert budget(free)[0] > budget(replace(free, num_decodes_elsewhere=3))[0]
 
 
 def test_an_objective_binds_uneven_micro_batches_as_well() -> None:
-    budget = SloTokenBudget(known(), 0.05, num_stages=2, balances=False)
+    budget = slo(known(), 0.05, num_stages=2, balances=False)
     free = replace(view(0, 2000), num_decodes_elsewhere=0)
     assert budget(free)[0] > budget(replace(free, num_decodes_elsewhere=3))[0]
 

@@ -162,9 +162,9 @@ def test_requests_that_end_or_are_aborted_are_forgotten() -> None:
     engine.add("aborted", 20, max_tokens=30)
     for _ in range(5):
         engine.step()
-    playback = engine.scheduler.batch_policy.playback
-    assert set(playback._due_s) == {"aborted"}
+    begun = engine.scheduler.step_observer.promises.answers.begun
+    assert set(begun) == {"aborted"}
     engine.scheduler.finish_requests("aborted", RequestStatus.FINISHED_ABORTED)
     engine.add("next", 20, max_tokens=1)
     engine.run()
-    assert playback._due_s == {}
+    assert begun == {}

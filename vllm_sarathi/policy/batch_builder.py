@@ -150,13 +150,9 @@ def fill_batch(
         decode_context_tokens=view.decode_context_tokens,
         chunks=tuple(chunks),
         max_new_prefills=seats if left > 0 or num_new else 0,
-        limit=limit if left <= 0 else _why_not_more(view),
+        limit=limit if left <= 0 else view.backlog.held_back_by or BatchLimit.PREFILL_LEFT,
         max_chunk=max_chunk,
     )
-
-
-def _why_not_more(view: StepView) -> BatchLimit:
-    return BatchLimit.KV_BLOCKS if view.backlog.is_kv_bound else BatchLimit.PREFILL_LEFT
 
 
 def _served(

@@ -1,95 +1,183 @@
-"""In which order prompts are served, where there is an objective for the first token."""
+"""When tokens are due.
 
-from collections.abc import Iterable, Mapping
+A request has objectives; from them follows the deadline of its next token. Order, budget,
+pauses, admission and who steps aside follow from deadlines (Niyama/QoServe, arXiv 2503.22562,
+section 3.1; Etalon, arXiv 2407.07000, section 4).
+"""
+
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import lru_cache
 from math import inf
-from typing import Any
 
-_MEMORY_REQUESTS = 1000
+from vllm_sarathi.objectives import RequestObjectives
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a request was promised, in seconds; infinite is nothing.
+
+    Attributes:
+        ttft_s: arrival to first token.
+        tpot_s: mean time of each later token: early tokens earn slack for later ones.
+        stall_s: every gap between tokens, however early those before it came.
+        e2e_s: arrival to last token.
+        importance: who steps aside last; higher matters more.
+        is_auto: whether gaps follow the objective that is derived from decode-only steps.
+    """
+
+    ttft_s: float = inf
+    tpot_s: float = inf
+    stall_s: float = inf
+    e2e_s: float = inf
+    importance: int = 0
+    is_auto: bool = False
+
+    @classmethod
+    @lru_cache(maxsize=4096)
+    def of(cls, objectives: RequestObjectives) -> "Promise":
+        """The promise that objectives come to.
+
+        A gap objective that may be exceeded up to ``max_stall_s`` is a mean one: one token
+        per gap, early ones earning slack.
+        """
+        tpot_s, tbt_s = _or_inf(objectives.tpot_s), _or_inf(objectives.tbt_s)
+        stall_s = _or_inf(objectives.max_stall_s)
+        if tbt_s < stall_s < inf:
+            tpot_s, tbt_s = min(tpot_s, tbt_s), inf
+        return cls(
+            ttft_s=_or_inf(objectives.ttft_s),
+            tpot_s=tpot_s,
+            stall_s=min(stall_s, tbt_s),
+            e2e_s=_or_inf(objectives.e2e_s),
+            importance=objectives.importance,
+            is_auto=objectives.auto_tbt,
+        )
+
+    @property
+    def pace_s(self) -> float:
+        """Longest that steps may take on average while it decodes, in seconds."""
+        return min(self.tpot_s, self.stall_s)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every token is due so long after the one before: nothing is to be kept."""
+        return self.ttft_s == self.tpot_s == self.e2e_s == inf
+
+    def first_due_s(self, arrival_s: float, decode_s: float) -> float:
+        """When the first token is due.
+
+        Args:
+            arrival_s: when the request came.
+            decode_s: what its later tokens will take, expected: time left out of ``e2e_s``.
+        """
+        return arrival_s + min(self.ttft_s, self.e2e_s - decode_s)
+
+    def next_due_s(self, first_s: float, last_s: float, num_later: int) -> float:
+        """When the next token is due.
+
+        Args:
+            first_s: when the first token came.
+            last_s: when the last one came.
+            num_later: tokens after the first, the next one included.
+        """
+        return min(first_s + num_later * self.tpot_s, last_s + self.stall_s)
+
+
+def _or_inf(seconds: float | None) -> float:
+    return inf if seconds is None else seconds
 
 
 @dataclass(slots=True)
-class PromptDeadlines:
-    """When the first token of a prompt is due.
-
-    A prompt of mean length is due one objective after it came, one twice as long two.
-    So short prompts overtake long ones, but only for so long: nobody waits for ever.
-    It is the hybrid priority of Niyama (arXiv 2503.22562, section 3), its weight of a
-    prefill token being the objective over the mean length.
+class Answer:
+    """An answer that has begun.
 
     Attributes:
-        ttft_s: objective for the time to first token, in seconds.
-        mean_tokens: prefill tokens of a prompt, on average.
+        promise: what its request was promised.
+        first_s: when its first token came, or before that is due.
+        last_s: when its last one came.
+        num_tokens: tokens so far.
+        is_lost: whether the promise is broken for good: all that is left of it is that no
+            gap is longer than a stall.
     """
 
-    ttft_s: float
-    mean_tokens: float = 0.0
-    _num_seen: int = 0
+    promise: Promise
+    first_s: float
+    last_s: float = inf
+    num_tokens: int = 0
+    is_lost: bool = False
 
-    def observe(self, num_tokens: int) -> None:
-        """Note the prefill tokens of a request that came."""
-        self._num_seen = min(self._num_seen + 1, _MEMORY_REQUESTS)
-        self.mean_tokens += (num_tokens - self.mean_tokens) / self._num_seen
+    @property
+    def pace_s(self) -> float:
+        """Longest that steps may take on average, in seconds."""
+        return self.promise.stall_s if self.is_lost else self.promise.pace_s
 
-    def due_s(self, arrival_s: float, num_tokens: int, has_begun: bool = False) -> float:
-        """When a request is due, on the clock of its arrival, in seconds.
+    def next_due_s(self, num_in_flight: int, begin_s: float) -> float:
+        """When the token after those in flight is due; they come when the step begins."""
+        if not self.num_tokens:
+            return begin_s + self.pace_s
+        last_s = max(begin_s, self.last_s) if num_in_flight else self.last_s
+        if self.is_lost:
+            return last_s + self.promise.stall_s
+        return self.promise.next_due_s(self.first_s, last_s, self.num_tokens + num_in_flight)
 
-        Args:
-            arrival_s: when it came.
-            num_tokens: prefill tokens left.
-            has_begun: whether tokens of it are out already, so that a gap grows: now.
-        """
-        if has_begun:
-            return -inf
-        return arrival_s + self.ttft_s * num_tokens / max(self.mean_tokens, 1.0)
+    def came(self, num_tokens: int, now_s: float) -> None:
+        """Note tokens that came."""
+        promise = self.promise
+        if not self.num_tokens:
+            self.is_lost = now_s > self.first_s
+            self.first_s = now_s
+        self.num_tokens += num_tokens
+        self.last_s = now_s
+        if promise.tpot_s < inf:
+            due_s = self.first_s + (self.num_tokens - 1) * promise.tpot_s
+            self.is_lost |= now_s > due_s + promise.stall_s
+
+
+_MEMORY_ANSWERS = 500
+"""Answers that the mean output length remembers."""
 
 
 @dataclass(slots=True)
-class Playback:
-    """When each request's next token is due.
-
-    A token is due one objective after the one before it was due, or, if that one was
-    late, after it came.
+class Answers:
+    """All answers that have begun and not ended, and how long answers are.
 
     Attributes:
-        tbt_s: objective for the time between tokens, in seconds.
+        begun: by request.
     """
 
-    tbt_s: float
-    _due_s: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, Answer] = field(default_factory=dict)
+    _num_tokens: float = 0.0
+    _num_ended: float = 0.0
+    _longest: int = 0
 
-    def played(self, request_id: str, num_tokens: int, now_s: float) -> None:
-        """Note that a request got tokens."""
-        due_s = max(self._due_s.get(request_id, now_s), now_s)
-        self._due_s[request_id] = due_s + num_tokens * self.tbt_s
+    @property
+    def mean_output(self) -> float:
+        """Output tokens of an answer, on average.
 
-    def follow(self, answers: Mapping[int, Any], now_s: float) -> None:
-        """Note what a step brought.
-
-        Args:
-            answers: vLLM's ``EngineCoreOutputs`` of each client.
-            now_s: when it came.
+        All tokens over the answers that ended: an average over those alone would count
+        short answers only while the long ones still run. No answer is taken to be longer on
+        average than the longest so far.
         """
-        for answer in chain.from_iterable(group.outputs for group in answers.values()):
-            if answer.finish_reason is None:
-                self.played(answer.request_id, len(answer.new_token_ids), now_s)
-            else:
-                self.forget((answer.request_id,))
+        return min(self._num_tokens / max(self._num_ended, 1.0), self._longest)
 
-    def forget(self, request_ids: Iterable[str]) -> None:
-        """Drop requests that have ended."""
-        for request_id in request_ids:
-            self._due_s.pop(request_id, None)
+    def expect(self, request_id: str, promise: Promise, first_due_s: float) -> None:
+        """Note that a first token is on its way, due at ``first_due_s``."""
+        self.begun[request_id] = Answer(promise, first_due_s)
 
-    def slack_s(self, begin_s: float) -> float:
-        """How much longer than the objective a step may take without a token being late.
+    def came(self, request_id: str, num_tokens: int, now_s: float, is_last: bool) -> None:
+        """Note tokens of a request that came."""
+        answer = self.begun.get(request_id)
+        if answer is None:
+            return
+        answer.came(num_tokens, now_s)
+        self._num_tokens += num_tokens
+        self._longest = max(self._longest, answer.num_tokens)
+        if is_last:
+            keep = 1 - 1 / _MEMORY_ANSWERS
+            self._num_ended = self._num_ended * keep + 1
+            self._num_tokens *= keep
+            del self.begun[request_id]
 
-        Args:
-            begin_s: when the step begins.
-
-        Returns:
-            0 or more, in seconds; infinite if no request decodes.
-        """
-        first_due_s = min(self._due_s.values(), default=inf)
-        return max(first_due_s - begin_s - self.tbt_s, 0.0)
+    def forget(self, request_id: str) -> None:
+        """Drop a request that has ended."""
+        self.begun.pop(request_id, None)

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
+from vllm_sarathi.policy.admission import backlog
 from vllm_sarathi.policy.batch_builder import BatchBuilder
-from vllm_sarathi.policy.deadlines import Playback
-from vllm_sarathi.policy.kv_reserve import backlog
 from vllm_sarathi.policy.micro_batch import Cohorts
 from vllm_sarathi.policy.running_order import arranged
 from vllm_sarathi.policy.state import Decode, SchedulerState
@@ -24,7 +23,6 @@ class Policy:
         step_time: learns from every step.
         builder: composes the next batch; None leaves every batch to vLLM.
         budget: the budget that follows an objective, under the preset "slo".
-        playback: token deadlines, where slack may be used.
         cohorts: spreads decodes over micro-batches; None puts all into each batch.
         pauses_decodes: whether decodes may sit batches out within their objective.
     """
@@ -32,7 +30,6 @@ class Policy:
     step_time: StepTimeModel
     builder: BatchBuilder | None = None
     budget: SloTokenBudget | None = None
-    playback: Playback | None = None
     cohorts: Cohorts | None = None
     pauses_decodes: bool = False
 
@@ -49,7 +46,7 @@ class Policy:
             )
         plan = self.builder.plan(view)
         paused = tuple(decode.request for decode in decodes) if plan.pauses_decodes else postponed
-        admits_freely = not plan.chunks and not view.backlog.is_kv_bound
+        admits_freely = not plan.chunks and view.backlog.held_back_by is None
         plan = replace(
             plan,
             absent=paused,
@@ -80,8 +77,9 @@ class Policy:
             num_decode_tokens=sum(decode.num_tokens for decode in decodes),
             decode_context_tokens=sum(decode.num_computed_tokens for decode in decodes),
             prefills=state.prefills,
-            backlog=backlog(state),
+            backlog=backlog(state, self.step_time),
             num_decodes_elsewhere=state.num_decodes - len(decodes),
+            due=state.due,
             may_pause=may_pause,
             outlook=state.outlook,
         )

@@ -1,10 +1,7 @@
 """From settings to the policy that they name."""
 
-from math import inf
-
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS, DecodeMaximal, StallFree
-from vllm_sarathi.policy.deadlines import Playback
 from vllm_sarathi.policy.micro_batch import Cohorts
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.step_time import StepTimeModel
@@ -31,7 +28,7 @@ def policy(
     model = step_time or StepTimeModel()
     if config.preset == "observe":
         budget = _slo_budget(config, model, num_stages, balances=False)
-        return Policy(model, None, budget, _playback(budget))
+        return Policy(model, None, budget)
     balances = num_stages > 1 and config.balance_micro_batches is not False
     cohorts = Cohorts(num_stages) if balances else None
     if config.preset == "decode-maximal":
@@ -48,7 +45,6 @@ def policy(
         model,
         builder,
         budget,
-        _playback(budget),
         cohorts,
         pauses_decodes=budget is not None
         and keeps_paused_decodes
@@ -62,16 +58,4 @@ def _slo_budget(
     config: SarathiConfig, model: StepTimeModel, num_stages: int, balances: bool
 ) -> SloTokenBudget | None:
     """The budget that follows the objective; None where there is nothing to follow."""
-    if config.tbt_slo_ms is None and not balances:
-        return None
-    tbt_s = None if config.tbt_slo_ms == "auto" else (config.tbt_slo_ms or inf) / 1e3
-    max_stall_s = config.max_stall_ms / 1e3 if config.max_stall_ms else None
-    by_rate = config.tile_size is not None
-    return SloTokenBudget(model, tbt_s, max_stall_s, num_stages, balances, by_rate)
-
-
-def _playback(budget: SloTokenBudget | None) -> Playback | None:
-    """Deadlines of tokens, where early ones earn slack."""
-    if budget is None or budget.tbt_s is None or budget.max_stall_s is None:
-        return None
-    return Playback(budget.tbt_s)
+    return SloTokenBudget(model, num_stages, balances, by_rate=config.tile_size is not None)

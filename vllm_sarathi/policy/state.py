@@ -6,7 +6,17 @@ reasoned about without an engine.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
+
+Rank = tuple[int, int, int, float]
+"""Where a request stands in the order of service: the lower comes first."""
+
+FIRST_COME: Rank = (0, 0, 0, 0.0)
+"""The rank of all where vLLM's order stands."""
+
+LAST: Rank = (1 << 31, 0, 0, 0.0)
+"""The rank of those for whom nobody makes way."""
 
 
 class RequestView(NamedTuple):
@@ -16,13 +26,13 @@ class RequestView(NamedTuple):
         request_id: vLLM's id of the request.
         num_tokens: prefill tokens left, at least 1, without those in the prefix cache.
         num_computed_tokens: tokens before them, the context of the next chunk.
-        due_s: when its first token is due, in seconds; only the order counts.
+        rank: where it stands in the order of service.
     """
 
     request_id: str
     num_tokens: int
     num_computed_tokens: int = 0
-    due_s: float = 0.0
+    rank: Rank = FIRST_COME
 
 
 class Decode(NamedTuple):
@@ -44,19 +54,50 @@ class Outlook:
     """What the steps before mean for the next one.
 
     Attributes:
+        begin_s: when it can begin, on the monotonic clock.
         period_s: predicted time of the longest micro-batch in flight, in seconds;
             0 if none is, or none can be.
-        slack_s: how much longer than the objective a gap may be now, in seconds.
         is_as_planned: whether prefill came as planned in the step before: only then does
             a request make way for others, for vLLM may pass some over.
         paused_s: how long the decodes that paused last will have, by the time the next
             step begins, in seconds.
     """
 
+    begin_s: float = 0.0
     period_s: float = 0.0
-    slack_s: float = 0.0
     is_as_planned: bool = False
     paused_s: float = 0.0
+
+
+class Due(NamedTuple):
+    """What was promised to the decodes of a step.
+
+    Attributes:
+        in_s: time until the earliest next token is due from when the step can begin, in
+            seconds; infinite where none is.
+        pace_s: the tightest pace of those whose promise can still be kept, in seconds.
+        has_auto: whether a gap follows the objective derived from decode-only steps.
+    """
+
+    in_s: float = inf
+    pace_s: float = inf
+    has_auto: bool = False
+
+
+class Company(NamedTuple):
+    """What those that run together will share, for who asks whether one more may join.
+
+    Attributes:
+        num_running: requests that run.
+        context_tokens: sum of the contexts that they read, on average of their life.
+        mean_output: output tokens of a request, on average.
+        pace_s: the tightest pace among them and the first that waits, in seconds.
+    """
+
+    num_running: int
+    context_tokens: float
+    mean_output: float
+    pace_s: float
 
 
 class KvRoom(NamedTuple):
@@ -86,6 +127,9 @@ class KvRoom(NamedTuple):
         return num_blocks * self.block_size - num_requests * self.num_lookahead_tokens
 
 
+NOTHING_DUE = Due()
+
+
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
     """The requests that vLLM could run in the next step, as read from its queues.
@@ -100,7 +144,9 @@ class SchedulerState:
         waiting: the requests that vLLM would admit next, in the order of service; may be
             cut short.
         num_waiting: all requests that wait, at least ``len(waiting)``.
-        is_by_deadline: whether the order of service is that of deadlines.
+        is_by_rank: whether prefills are served by rank, those that run too.
+        due: what was promised to the decodes.
+        company: what those that run will share; None where nothing was promised.
         is_in_order: whether vLLM's list has the order of service, decodes before prefills.
         has_priorities: whether vLLM preempts by priority, not from the end of its list.
         has_adapters: whether vLLM counts adapters over the requests that it sees.
@@ -115,7 +161,9 @@ class SchedulerState:
     prefills: tuple[RequestView, ...] = ()
     waiting: tuple[RequestView, ...] = ()
     num_waiting: int = 0
-    is_by_deadline: bool = False
+    is_by_rank: bool = False
+    due: Due = NOTHING_DUE
+    company: Company | None = None
     is_in_order: bool = True
     has_priorities: bool = False
     has_adapters: bool = False

@@ -11,7 +11,7 @@ from heapq import merge
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from vllm_sarathi.policy.state import Outlook, RequestView
+from vllm_sarathi.policy.state import NOTHING_DUE, Due, Outlook, RequestView
 
 _NO_OUTLOOK = Outlook()
 
@@ -23,6 +23,29 @@ class Chunk(NamedTuple):
     num_tokens: int
 
 
+class BatchLimit(Enum):
+    """What kept a step from being larger."""
+
+    PREFILL_LEFT = "prefill_left"
+    """Nothing more was there to schedule."""
+    CHUNK_SIZE = "chunk_size"
+    """The fixed chunk of decode-maximal batching."""
+    TOKEN_BUDGET = "token_budget"
+    """The fixed token budget."""
+    OBJECTIVE = "objective"
+    """The objective for the time between tokens."""
+    TILE = "tile"
+    """Whole tiles: some more tokens would cost more time than they are worth."""
+    MICRO_BATCH = "micro_batch"
+    """Even micro-batches: a longer one would leave bubbles in the pipeline."""
+    KV_BLOCKS = "kv_blocks"
+    """Free KV blocks are kept for the growth of running requests."""
+    PROMISES = "promises"
+    """One more request would make those that run miss their objectives."""
+    MAXIMUM = "maximum"
+    """vLLM's ``max_num_batched_tokens``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """Prefill that waits: a few requests in view, and what those beyond are taken for.
@@ -32,14 +55,14 @@ class Backlog:
         num_waiting: all requests that wait, at least ``len(shown)``.
         max_new: how many of them may be admitted at most.
         max_new_tokens: prefill tokens of theirs for which KV blocks are free.
-        is_kv_bound: none may be admitted, for free KV blocks are kept for running requests.
+        held_back_by: why none may be admitted though seats are free, if so.
     """
 
     shown: tuple[RequestView, ...] = ()
     num_waiting: int = 0
     max_new: int = 0
     max_new_tokens: int = sys.maxsize
-    is_kv_bound: bool = False
+    held_back_by: BatchLimit | None = None
 
     @property
     def admissible(self) -> tuple[RequestView, ...]:
@@ -89,6 +112,7 @@ class StepView:
             back, they ride in a later micro-batch, or they pause.
         prefills: running requests with prefill left, in the order of service.
         backlog: prefill that waits.
+        due: what was promised to the decodes.
         may_pause: whether decodes may sit this step out, for nothing but their objective.
         outlook: what the steps before mean for this one.
     """
@@ -100,13 +124,14 @@ class StepView:
     prefills: tuple[RequestView, ...] = ()
     backlog: Backlog = Backlog()
     num_decodes_elsewhere: int = 0
+    due: Due = NOTHING_DUE
     may_pause: bool = False
     outlook: Outlook = _NO_OUTLOOK
 
     @property
     def prompts(self) -> Iterator[RequestView]:
         """Requests with prefill left in the order of service; of equals, those that run first."""
-        return merge(self.prefills, self.backlog.admissible, key=attrgetter("due_s"))
+        return merge(self.prefills, self.backlog.admissible, key=attrgetter("rank"))
 
     @property
     def num_prefill_tokens(self) -> int:
@@ -124,27 +149,6 @@ class StepView:
             decode_context_tokens=0,
             num_decodes_elsewhere=elsewhere,
         )
-
-
-class BatchLimit(Enum):
-    """What kept a step from being larger."""
-
-    PREFILL_LEFT = "prefill_left"
-    """Nothing more was there to schedule."""
-    CHUNK_SIZE = "chunk_size"
-    """The fixed chunk of decode-maximal batching."""
-    TOKEN_BUDGET = "token_budget"
-    """The fixed token budget."""
-    OBJECTIVE = "objective"
-    """The objective for the time between tokens."""
-    TILE = "tile"
-    """Whole tiles: some more tokens would cost more time than they are worth."""
-    MICRO_BATCH = "micro_batch"
-    """Even micro-batches: a longer one would leave bubbles in the pipeline."""
-    KV_BLOCKS = "kv_blocks"
-    """Free KV blocks are kept for the growth of running requests."""
-    MAXIMUM = "maximum"
-    """vLLM's ``max_num_batched_tokens``."""
 
 
 class BatchSize(NamedTuple):

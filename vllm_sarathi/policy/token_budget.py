@@ -24,6 +24,10 @@ _PAUSE_SAVING = 0.005
 _UNTRIED_DISCOUNT = 0.9
 """How much cheaper than predicted a batch size may be that was never tried."""
 
+_LEAST_GAP = 0.5
+"""Share of the pace that a step has at least, though a decode is late: prefill goes on while
+late decodes catch up at twice their pace."""
+
 _FIRST_BATCH = 64
 """Prefill tokens that a batch may hold before any step was seen."""
 
@@ -72,7 +76,7 @@ class SloTokenBudget:
     On one stage that is the batch with most tokens per second, not the largest
     that fits: that one may lie just past a tile cliff. Where several batches fit
     between two tokens, the decodes pause for all but the last: reading their contexts
-    each time would take time that prefill can use. Without decodes nobody waits, and
+    each time would take time that prefill can use. Where no decode has an objective,
     the whole budget is used.
 
     Unlike the paper (Sarathi-Serve, arXiv 2403.02310, section 4.2), decodes so wait for
@@ -82,36 +86,36 @@ class SloTokenBudget:
 
     Attributes:
         model: predicts step times; the scheduler teaches it.
-        tbt_s: objective for every gap between tokens, in seconds, infinite for
-            none; None derives it from the predicted decode-only step.
-        max_stall_s: longest gap where tokens came early, in seconds; None allows
-            none beyond the objective.
         num_stages: pipeline stages. A request's gap spans a step of each.
         balances: whether micro-batches of the stages share the work evenly.
         by_rate: prefer tokens per second to the largest batch; balanced ones do anyway.
     """
 
     model: StepTimeModel
-    tbt_s: float | None
-    max_stall_s: float | None = None
     num_stages: int = 1
     balances: bool = False
     by_rate: bool = True
 
     def objective_s(self, view: StepView) -> float:
-        """Longest that a gap between two tokens of a request may be, in seconds."""
-        if self.tbt_s is not None:
-            most_s = self.tbt_s if self.max_stall_s is None else self.max_stall_s
-            return min(self.tbt_s + view.outlook.slack_s, most_s)
-        decodes = StepWork(view.num_decode_tokens, 0.0, view.decode_context_tokens)
-        return AUTO_TBT_FACTOR * self.model.predict(decodes) * self.num_stages
+        """Longest that the gap which this step ends may be, in seconds; infinite for no bound.
+
+        It ends in time for the earliest token that is due. A late one does not shrink it
+        further than a share of the pace, for nothing is gained by batches of a few tokens.
+        """
+        due = view.due
+        objective_s = max(view.outlook.paused_s + due.in_s, _LEAST_GAP * due.pace_s)
+        if due.has_auto:
+            decodes = StepWork(view.num_decode_tokens, 0.0, view.decode_context_tokens)
+            auto_s = AUTO_TBT_FACTOR * self.model.predict(decodes) * self.num_stages
+            objective_s = min(objective_s, auto_s)
+        return objective_s
 
     def __call__(self, view: StepView) -> BatchSize:
         """Choose the batch size for these requests."""
         anyone_decodes = bool(view.num_decodes or view.num_decodes_elsewhere)
-        if not anyone_decodes and not self.balances:
-            return BatchSize(view.max_num_scheduled_tokens, BatchLimit.MAXIMUM)
         limit_s = self._step_limit_s(view) if anyone_decodes else inf
+        if limit_s == inf and not self.balances:
+            return BatchSize(view.max_num_scheduled_tokens, BatchLimit.MAXIMUM)
         paused_s = view.outlook.paused_s / self.model.safety.value
         in_time, limit = self._in_time(view, limit_s, paused_s)
         if not in_time:

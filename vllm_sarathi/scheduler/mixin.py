@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import vllm
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.config import SarathiConfig
@@ -16,13 +15,13 @@ from vllm_sarathi.metrics.exporter import EngineMetricsWriter
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
-from vllm_sarathi.policy.deadlines import PromptDeadlines
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.step_time import StepTimeModel
-from vllm_sarathi.scheduler.deadline_queue import DeadlineQueue
 from vllm_sarathi.scheduler.delegation import applied
 from vllm_sarathi.scheduler.observer import StepObserver
-from vllm_sarathi.scheduler.snapshot import take_snapshot, waiting_view
+from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
+from vllm_sarathi.scheduler.promises import Promises
+from vllm_sarathi.scheduler.snapshot import take_snapshot
 from vllm_sarathi.scheduler.vllm_versions import (
     check_vllm_version,
     keeps_items_whole,
@@ -52,9 +51,7 @@ class SarathiMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         scheduler: Any = self
-        settings = SarathiConfig.from_mapping(
-            scheduler.vllm_config.additional_config.get("sarathi", {})
-        )
+        settings = SarathiConfig.of_engine(scheduler.vllm_config)
         least_chunk = min_chunk(scheduler)
         settings.check_limits(
             max_num_batched_tokens=scheduler.max_num_scheduled_tokens,
@@ -66,10 +63,11 @@ class SarathiMixin:
             logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
         num_stages = scheduler.parallel_config.pipeline_parallel_size
         self.batch_policy = self.make_policy(settings, least_chunk)
-        self._deadlines = _deadlines(scheduler, settings)
+        self._promises = _promises(scheduler, settings)
         self._recorder, self._metrics_writer = _metrics(scheduler, settings)
         self.step_observer = StepObserver(
             self.batch_policy,
+            self._promises,
             self._recorder,
             num_stages,
             settings.ttft_slo_ms / 1e3 if settings.ttft_slo_ms else None,
@@ -103,8 +101,8 @@ class SarathiMixin:
         outlook = observer.outlook
         if any((*args[:1], kwargs.get("throttle_prefills"))):
             outlook = replace(outlook, is_as_planned=False)
-        deadlines = self._deadlines if outlook.is_as_planned else None
-        snapshot = take_snapshot(self, outlook, deadlines)
+        self._promises.expire()
+        snapshot = take_snapshot(self, outlook, self._promises)
         plan = self.batch_policy.plan(snapshot.state)
         with applied(self, plan, snapshot):
             delegated_s = perf_counter()
@@ -141,24 +139,12 @@ class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):
     """For ``async_scheduling=True``."""
 
 
-def _deadlines(scheduler: Any, settings: SarathiConfig) -> PromptDeadlines | None:
-    """Order waiting prompts by deadline where there is an objective for them.
-
-    Priorities rule over it. With adapters, running prompts are not overtaken, for vLLM may
-    pass over those that wait.
-
-    Returns:
-        The order in which running prompts are served too; None keeps vLLM's.
-    """
-    if settings.ttft_slo_ms is None or settings.preset == "observe":
-        return None
-    if scheduler.policy != SchedulingPolicy.FCFS:
-        return None
-    deadlines = PromptDeadlines(settings.ttft_slo_ms / 1e3)
-    scheduler.waiting = DeadlineQueue(
-        deadlines, lambda request: waiting_view(scheduler, request).num_tokens
-    )
-    return None if scheduler.lora_config else deadlines
+def _promises(scheduler: Any, settings: SarathiConfig) -> Promises:
+    """What requests are promised; their waiting queue follows, where that is ours to order."""
+    promises = Promises.of(scheduler, settings)
+    if promises.order is not None:
+        scheduler.waiting = OrderedQueue(promises.order, promises.place)
+    return promises
 
 
 def _metrics(

@@ -12,8 +12,9 @@ from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.policy.micro_batch import evenness
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import Outlook
-from vllm_sarathi.policy.step import StepPlan
+from vllm_sarathi.policy.step import BatchLimit, StepPlan
 from vllm_sarathi.policy.step_time import StepWork
+from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.snapshot import Snapshot
 from vllm_sarathi.scheduler.step_timer import StepTimer
 
@@ -23,6 +24,7 @@ class StepObserver:
 
     Args:
         policy: its step-time model learns from each result.
+        promises: what requests were promised; they are told of every token.
         recorder: counts, or None.
         num_stages: pipeline stages.
         ttft_s: objective for the time to first token, in seconds, or None.
@@ -35,13 +37,14 @@ class StepObserver:
     def __init__(
         self,
         policy: Policy,
+        promises: Promises,
         recorder: StepRecorder | None,
         num_stages: int = 1,
         ttft_s: float | None = None,
         step_log: Path | None = None,
     ) -> None:
         self._policy = policy
-        self.playback = policy.playback
+        self.promises = promises
         self._recorder = recorder
         self._num_stages = num_stages
         self._ttft_s = ttft_s
@@ -57,17 +60,12 @@ class StepObserver:
         flying = list(self._timer.in_flight)
         if self._num_stages > 1:
             period_s = max((step.predicted_s for step in flying), default=0.0)
-            return Outlook(period_s, self._slack_s(time.monotonic()), self._is_as_planned)
+            return Outlook(time.monotonic(), period_s, self._is_as_planned)
         begin_s, pause, safety = time.monotonic(), self._pause, self._policy.step_time.safety.value
         for step in flying:
             begin_s += step.predicted_s
             pause = pause.after(step.num_decodes_paused, step.predicted_s * safety)
-        slack_s = self._slack_s(begin_s - pause.paused_s)
-        return Outlook(0.0, slack_s, self._is_as_planned, pause.paused_s)
-
-    def _slack_s(self, decoded_s: float) -> float:
-        """How much longer than the objective a gap may be that began then, in seconds."""
-        return self.playback.slack_s(decoded_s) if self.playback else 0.0
+        return Outlook(begin_s, 0.0, self._is_as_planned, pause.paused_s)
 
     def scheduled(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
@@ -81,12 +79,10 @@ class StepObserver:
             admitted: requests that the step moved from waiting to running.
         """
         self.last = plan, snapshot
-        if self.playback:
-            self.playback.forget(output.finished_req_ids)
-            self.playback.forget(output.preempted_req_ids or ())
         tokens = output.num_scheduled_tokens
         chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
         step = self._describe(plan, output, chunks) if tokens else None
+        self.promises.scheduled(output, chunks)
         num_prefill = step.num_prefill_tokens if step else 0
         self._is_as_planned = num_prefill >= plan.num_prefill_tokens > 0
         if step:
@@ -106,8 +102,8 @@ class StepObserver:
             drained: whether no request is left.
             answers: vLLM's ``EngineCoreOutputs`` of each client.
         """
-        if self.playback and answers:
-            self.playback.follow(answers, time.monotonic())
+        if answers:
+            self.promises.came(answers)
         together_s = [step.predicted_s for step in self._timer.in_flight]
         result = self._timer.finished(output, drained)
         if result is None:
@@ -118,6 +114,8 @@ class StepObserver:
         late = self._num_late_first_tokens(step)
         if duration_s is not None:
             self._policy.step_time.observe(step.work, duration_s)
+            is_full = step.limit != BatchLimit.PREFILL_LEFT.value
+            self.promises.finished(step.num_prefill_tokens, duration_s, is_full)
         if self._recorder:
             late_tokens, safety = 0, self._policy.step_time.safety.value
             if step.objective_s and duration_s is not None:

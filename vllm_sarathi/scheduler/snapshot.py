@@ -4,21 +4,27 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from math import inf
 from operator import attrgetter
 from typing import Any
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 
-from vllm_sarathi.policy.deadlines import PromptDeadlines
-from vllm_sarathi.policy.state import Decode, KvRoom, Outlook, RequestView, SchedulerState
-from vllm_sarathi.scheduler.deadline_queue import DeadlineQueue
+from vllm_sarathi.policy.state import (
+    LAST,
+    Decode,
+    KvRoom,
+    Outlook,
+    RequestView,
+    SchedulerState,
+)
 from vllm_sarathi.scheduler.kv_blocks import (
     holds_every_token,
     num_cached_tokens,
     num_free_blocks,
     num_shared_blocks,
 )
+from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
+from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.vllm_versions import (
     admission_attribute,
     passed_over,
@@ -42,36 +48,49 @@ class Snapshot:
     prefills: list[Any]
 
 
-def take_snapshot(
-    scheduler: Any, outlook: Outlook, deadlines: PromptDeadlines | None = None
-) -> Snapshot:
+def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snapshot:
     """Read the requests that vLLM's ``schedule()`` could run now.
 
     Args:
         scheduler: a vLLM ``Scheduler`` between two calls of ``schedule()``.
         outlook: what the steps before mean for the next one.
-        deadlines: the order of prefills; None keeps vLLM's.
+        promises: what the requests were promised.
     """
     running = scheduler.running
-    prefills, prefill_views = _read_prefills(running, deadlines)
+    ranks = promises if _serves_by_rank(scheduler, outlook, promises) else None
+    prefills, prefill_views = _read_prefills(running, ranks)
     num_decodes = len(running) - len(prefills)
-    waiting = _read_waiting(scheduler, deadlines)
+    waiting = _read_waiting(scheduler, ranks)
+    decodes = _read_decodes(scheduler)
+    due = promises.due(decodes, outlook)
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         num_free_seats=_num_free_seats(scheduler),
         kv=_read_kv_room(scheduler),
-        decodes=_read_decodes(scheduler),
+        decodes=decodes,
         num_decodes=num_decodes,
         prefills=prefill_views,
         waiting=waiting,
         num_waiting=scheduler.get_request_counts()[1],
-        is_by_deadline=deadlines is not None,
+        is_by_rank=ranks is not None,
+        due=due,
+        company=promises.company(due),
         is_in_order=prefills == running[num_decodes:],
         has_priorities=scheduler.policy == SchedulingPolicy.PRIORITY,
         has_adapters=bool(scheduler.lora_config),
         outlook=outlook,
     )
     return Snapshot(state, prefills)
+
+
+def _serves_by_rank(scheduler: Any, outlook: Outlook, promises: Promises) -> bool:
+    """Whether running prompts make way for others.
+
+    Not where vLLM may pass over those that wait: it counts adapters, and the step before may
+    not have come as planned. Priorities are vLLM's matter.
+    """
+    has_order = promises.order is not None and outlook.is_as_planned
+    return has_order and not scheduler.lora_config and scheduler.policy == SchedulingPolicy.FCFS
 
 
 def _read_decodes(scheduler: Any) -> list[Decode]:
@@ -93,15 +112,15 @@ def _read_decodes(scheduler: Any) -> list[Decode]:
 
 
 def _read_prefills(
-    running: Iterable[Any], deadlines: PromptDeadlines | None
+    running: Iterable[Any], ranks: Promises | None
 ) -> tuple[list[Any], tuple[RequestView, ...]]:
     """Running requests with prefill left in the order of service, and a view of each."""
-    views = {request: _view(request, deadlines) for request in running if request.is_prefill_chunk}
-    prefills = sorted(views, key=lambda request: views[request].due_s)
+    views = {request: _view(request, ranks) for request in running if request.is_prefill_chunk}
+    prefills = sorted(views, key=lambda request: views[request].rank)
     return prefills, tuple(views[request] for request in prefills)
 
 
-def _read_waiting(scheduler: Any, deadlines: PromptDeadlines | None) -> tuple[RequestView, ...]:
+def _read_waiting(scheduler: Any, ranks: Promises | None) -> tuple[RequestView, ...]:
     """The requests that vLLM would admit next.
 
     Nobody makes way for those that it passed over.
@@ -109,11 +128,12 @@ def _read_waiting(scheduler: Any, deadlines: PromptDeadlines | None) -> tuple[Re
     first, skipped = tuple(_heads(second_waiting_queue(scheduler))), passed_over(scheduler)
     views = []
     for request in (*first, *_heads(scheduler.waiting)):
-        view = waiting_view(scheduler, request, deadlines)
-        if deadlines is not None and (request in first or request in skipped):
-            view = view._replace(due_s=inf)
+        num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
+        view = _view(request, ranks, num_cached)
+        if ranks is not None and (request in first or request in skipped):
+            view = view._replace(rank=LAST)
         views.append(view)
-    return tuple(sorted(views, key=attrgetter("due_s"))[:MAX_WAITING_SHOWN])
+    return tuple(sorted(views, key=attrgetter("rank"))[:MAX_WAITING_SHOWN])
 
 
 def _read_kv_room(scheduler: Any) -> KvRoom:
@@ -143,28 +163,19 @@ def _first_waiting_blocks(scheduler: Any) -> int | None:
 
 def _heads(queue: Any) -> Iterable[Any]:
     """The first requests of a queue. Iterating a priority queue copies it: peek."""
-    if isinstance(queue, deque | DeadlineQueue) or not queue:
+    if isinstance(queue, deque | OrderedQueue) or not queue:
         return islice(queue, MAX_WAITING_SHOWN)
     return (queue.peek_request(),)
 
 
-def waiting_view(
-    scheduler: Any, request: Any, deadlines: PromptDeadlines | None = None
-) -> RequestView:
-    """A request that waits, without the tokens that the prefix cache holds."""
-    num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
-    return _view(request, deadlines, num_cached)
-
-
-def _view(
-    request: Any, deadlines: PromptDeadlines | None = None, num_cached: int = 0
-) -> RequestView:
+def _view(request: Any, ranks: Promises | None = None, num_cached: int = 0) -> RequestView:
+    """A request with prefill left, without the tokens that the prefix cache holds."""
     computed = request.num_computed_tokens + num_cached
     left = request.num_tokens_with_spec + request.num_output_placeholders - computed
-    num_tokens, has_begun, due_s = max(left, 1), bool(request.num_output_tokens), 0.0
-    if deadlines is not None:
-        due_s = deadlines.due_s(request.arrival_time, num_tokens, has_begun)
-    return RequestView(request.request_id, num_tokens, computed, due_s)
+    num_tokens = max(left, 1)
+    if ranks is None:
+        return RequestView(request.request_id, num_tokens, computed)
+    return RequestView(request.request_id, num_tokens, computed, ranks.rank(request, num_tokens))
 
 
 def _num_free_seats(scheduler: Any) -> int:

@@ -76,7 +76,7 @@ class Stretch:
         self.learner: StepObserver | None = getattr(scheduler, "step_observer", None)
         one_stage = len(pipeline.deployment.stages) == 1
         # Where early tokens earn slack, each answer changes the next step.
-        ignores_tokens = self.learner is None or self.learner.playback is None
+        ignores_tokens = self.learner is None or not self.learner.promises.follows_tokens
         self.possible = one_stage and max_in_flight <= 2 and ignores_tokens and _is_known(scheduler)
 
     def run(self, in_flight: InFlight, output: Any, until_s: float) -> bool:

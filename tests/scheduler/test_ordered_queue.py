@@ -6,9 +6,9 @@ from itertools import count, islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vllm_sarathi.scheduler.deadline_queue import DeadlineQueue
 
 from vllm_sarathi.policy.deadlines import PromptDeadlines
-from vllm_sarathi.scheduler.deadline_queue import DeadlineQueue
 
 NAMES = count()
 

@@ -1,0 +1,92 @@
+"""How many waiting requests may be admitted, so that those that run keep what they were promised.
+
+They were promised KV blocks to grow into, and a pace.
+"""
+
+import sys
+from itertools import accumulate
+
+from vllm_sarathi.policy.state import SchedulerState
+from vllm_sarathi.policy.step import Backlog, BatchLimit
+from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
+
+RESERVED_BLOCKS = 4
+"""Free KV blocks kept for the growth of each running request when another is admitted: an
+admission that is soon followed by a preemption computes a prefill twice."""
+
+
+def backlog(state: SchedulerState, model: StepTimeModel) -> Backlog:
+    """The waiting requests, and how many of them may be admitted.
+
+    Args:
+        state: who runs and who waits.
+        model: predicts step times: the bound on company is learned, and is no setting.
+    """
+    num_spare = _num_spare_blocks(state)
+    keeps_blocks = state.num_decodes or (state.is_by_rank and state.prefills)
+    num_fitting = _num_fitting(state, num_spare) if keeps_blocks else sys.maxsize
+    num_joining = _num_joining(state, model) if num_fitting else sys.maxsize
+    held_back_by = None
+    if num_fitting == 0:
+        held_back_by = BatchLimit.KV_BLOCKS
+    elif num_joining == 0:
+        held_back_by = BatchLimit.PROMISES
+    return Backlog(
+        shown=state.waiting,
+        num_waiting=state.num_waiting,
+        max_new=min(num_fitting, num_joining, state.num_free_seats),
+        max_new_tokens=max(num_spare, 0) * state.kv.block_size,
+        held_back_by=held_back_by,
+    )
+
+
+def mean_context(num_prompt: int, num_computed: int, mean_output: float) -> float:
+    """Context that a request reads over its life, on average, or reads now if that is more."""
+    return max(num_computed, num_prompt + mean_output / 2)
+
+
+def _num_joining(state: SchedulerState, model: StepTimeModel) -> int:
+    """How many of the waiting requests may join those that run; one may always run.
+
+    Decodes that run together share every step, so each one more lengthens the time per
+    token of all. Those that run must fit the tightest pace among them when their contexts
+    have grown. How much prefill fits beside them is not this question: the token budget
+    gives prefill what is left of the pace. No bound where all in view may join.
+    """
+    company = state.company
+    if company is None:
+        return sys.maxsize
+    context_tokens = company.context_tokens
+    for num_joining, request in enumerate(state.waiting):
+        num_prompt = request.num_tokens + request.num_computed_tokens
+        context_tokens += mean_context(num_prompt, 0, company.mean_output)
+        num_running = company.num_running + num_joining + 1
+        step_s = model.predict(StepWork(num_running, 0.0, round(context_tokens)))
+        if step_s > company.pace_s and num_running > 1:
+            return num_joining
+    return sys.maxsize
+
+
+def _num_spare_blocks(state: SchedulerState) -> int:
+    """Free KV blocks beyond those kept for running requests.
+
+    The prompts that run shall be finished, and all that run still grow for a while.
+    """
+    num_kept = state.num_prefill_tokens // state.kv.block_size + 1
+    num_kept += RESERVED_BLOCKS * state.kv.num_running
+    return state.kv.num_free_blocks - num_kept
+
+
+def _num_fitting(state: SchedulerState, num_spare: int) -> int:
+    """How many waiting requests find KV blocks for all of their prefill.
+
+    No bound where the first one's need cannot be told, or where all in view fit.
+    """
+    needed = state.kv.first_waiting_blocks
+    if needed is None:
+        return sys.maxsize
+    if needed > num_spare:
+        return 0
+    sizes = (request.num_tokens // state.kv.block_size + 1 for request in state.waiting)
+    num_fitting = sum(total <= num_spare for total in accumulate(sizes))
+    return sys.maxsize if num_fitting == len(state.waiting) else max(num_fitting, 1)

@@ -1,0 +1,181 @@
+"""What requests were promised, read from them and from their tokens. Decides nothing."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from math import inf
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
+
+from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
+from vllm_sarathi.policy.admission import mean_context
+from vllm_sarathi.policy.deadlines import Answers, Promise
+from vllm_sarathi.policy.order import PREFILL_WEIGHTS, Place, WaitingOrder
+from vllm_sarathi.policy.state import Company, Decode, Due, Outlook, Rank
+from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
+
+_STEP_WEIGHT = 1 / 50
+"""Weight of the last step in means over steps: they follow load within a second or two."""
+
+
+@dataclass(slots=True)
+class Promises:
+    """The promises of a scheduler's requests, and how far each is kept.
+
+    Attributes:
+        scheduler: a vLLM ``Scheduler``.
+        reader: reads the objectives of a request.
+        order: of those that wait; None leaves it to vLLM.
+        default: what a request that says nothing is promised.
+        answers: of the requests whose tokens are followed.
+    """
+
+    scheduler: Any
+    reader: ObjectivesReader
+    order: WaitingOrder | None
+    default: Promise
+    answers: Answers = field(default_factory=Answers)
+    _known: WeakKeyDictionary[Any, Promise] = field(default_factory=WeakKeyDictionary)
+    _step_s: float = 0.0
+    _full_step_s: float = 0.0
+    _num_prefill: float = 0.0
+
+    @classmethod
+    def of(cls, scheduler: Any, settings: SarathiConfig) -> "Promises":
+        """The promises under these settings."""
+        order = settings.order or ("hybrid" if settings.preset == "slo" else "fcfs")
+        waiting = None if order == "fcfs" else WaitingOrder(PREFILL_WEIGHTS[order])
+        reader = ObjectivesReader(settings)
+        return cls(scheduler, reader, waiting, Promise.of(reader.default))
+
+    @property
+    def follows_tokens(self) -> bool:
+        """Whether any request is followed token by token."""
+        return bool(self.answers.begun) or not self.default.is_uniform
+
+    def objectives(self, request: Any) -> RequestObjectives:
+        """What a request asks."""
+        params = request.sampling_params
+        return self.reader.read_or_default(params.extra_args if params else None)
+
+    def promise(self, request: Any) -> Promise:
+        """What a request was promised."""
+        found = self._known.get(request)
+        if found is None:
+            found = self._known[request] = Promise.of(self.objectives(request))
+        return found
+
+    def first_due_s(self, request: Any) -> float:
+        """When a request's first token is due, on the clock of its arrival."""
+        promise = self.promise(request)
+        decode_s = self.answers.mean_output * self._step_s if promise.e2e_s < inf else 0.0
+        return promise.first_due_s(request.arrival_time, decode_s)
+
+    def place(self, request: Any) -> Place:
+        """The place of a request among those that wait."""
+        computed = request.num_computed_tokens or num_cached_tokens(self.scheduler, request)
+        return self._place(request, max(request.num_tokens - computed, 1))
+
+    def _place(self, request: Any, num_tokens: int) -> Place:
+        has_priorities = self.scheduler.policy == SchedulingPolicy.PRIORITY
+        return Place(
+            request,
+            arrival_s=request.arrival_time,
+            due_s=self.first_due_s(request),
+            num_tokens=num_tokens,
+            importance=self.promise(request).importance,
+            priority=request.priority if has_priorities else 0,
+            has_begun=bool(request.num_output_tokens),
+        )
+
+    def rank(self, request: Any, num_tokens: int) -> Rank:
+        """Where a request with so many prefill tokens left stands among those that wait.
+
+        One that stepped aside and runs already is finished once it has its turn.
+        """
+        assert self.order is not None
+        place = self._place(request, num_tokens)
+        place.is_aside = self.order.steps_aside(place, time.time())
+        if place.is_aside and request.is_prefill_chunk and self.order.owes_aside:
+            self.order.age(request)
+        return self.order.rank(place)
+
+    def expire(self) -> list[Any]:
+        """Let those step aside that can no longer be in time; who did."""
+        return [] if self.order is None else self.order.expire(time.time())
+
+    def due(self, decodes: Sequence[Decode], outlook: Outlook) -> Due:
+        """What was promised to decodes, and when the earliest next token is due."""
+        default = self.default
+        if not self.follows_tokens:
+            gap_s = default.stall_s
+            return Due(gap_s - outlook.paused_s, gap_s, default.is_auto and bool(decodes))
+        due_s = pace_s = inf
+        has_auto = False
+        begun, begin_s = self.answers.begun, outlook.begin_s
+        for decode in decodes:
+            request = decode.request
+            answer = begun.get(request.request_id)
+            if answer is None:
+                has_auto = has_auto or self.promise(request).is_auto
+                continue
+            falls_back = answer.is_lost and self.reader.is_auto
+            has_auto = has_auto or answer.promise.is_auto or falls_back
+            due_s = min(due_s, answer.next_due_s(request.num_output_placeholders, begin_s))
+            pace_s = min(pace_s, answer.pace_s)
+        return Due(due_s - begin_s, pace_s, has_auto)
+
+    def company(self, due: Due) -> Company | None:
+        """What those that run will share; None where nothing was promised or nobody waits."""
+        scheduler = self.scheduler
+        pace_s = due.pace_s
+        if not (scheduler.waiting and self.follows_tokens):
+            return None
+        first = scheduler.waiting.peek_request()
+        promise = self.promise(first)
+        if self.order is None or not self.order.is_aside(first):
+            pace_s = min(pace_s, promise.pace_s)
+        mean_output, context_tokens = self.answers.mean_output, 0.0
+        for request in scheduler.running:
+            if not request.num_output_tokens:
+                pace_s = min(pace_s, self.promise(request).pace_s)
+            context_tokens += mean_context(
+                request.num_prompt_tokens, request.num_computed_tokens, mean_output
+            )
+        if pace_s == inf:
+            return None
+        return Company(len(scheduler.running), context_tokens, mean_output, pace_s)
+
+    def scheduled(self, output: Any, chunks: Iterable[Any]) -> None:
+        """Note what a step does: whose prefill it ends, and who has ended."""
+        for request_id in output.finished_req_ids:
+            self.answers.forget(request_id)
+        to_monotonic_s = time.monotonic() - time.time()
+        for request in chunks:
+            if request.is_prefill_chunk or request.num_output_tokens:
+                continue
+            promise = self.promise(request)
+            if self.follows_tokens or not promise.is_uniform:
+                due_s = self.first_due_s(request) + to_monotonic_s
+                self.answers.expect(request.request_id, promise, due_s)
+
+    def came(self, outputs: Mapping[int, Any]) -> None:
+        """Note the tokens that a step brought, in vLLM's ``EngineCoreOutputs`` of each client."""
+        if not self.answers.begun:
+            return
+        now_s, answers = time.monotonic(), self.answers
+        for output in chain.from_iterable(group.outputs for group in outputs.values()):
+            is_last = output.finish_reason is not None
+            answers.came(output.request_id, len(output.new_token_ids), now_s, is_last)
+
+    def finished(self, num_prefill_tokens: int, duration_s: float, is_full: bool) -> None:
+        """Note how long a step took, and how much prefill it did if there was more to do."""
+        self._step_s += _STEP_WEIGHT * (duration_s - self._step_s)
+        if is_full and self.order is not None:
+            self._full_step_s += _STEP_WEIGHT * (duration_s - self._full_step_s)
+            self._num_prefill += _STEP_WEIGHT * (num_prefill_tokens - self._num_prefill)
+            self.order.token_s = self._full_step_s / max(self._num_prefill, 1.0)
