@@ -89,8 +89,8 @@ def test_under_kv_pressure_no_token_is_lost_and_no_more_is_preempted_than_by_sto
 
 
 def test_a_request_is_admitted_only_if_running_ones_can_still_grow() -> None:
-    engine = decoding(SarathiScheduler, STALL_FREE, num_blocks=32)
-    engine.add("next", 256, max_tokens=1)
+    engine = decoding(SarathiScheduler, STALL_FREE, num_blocks=200)
+    engine.add("next", 182 * 16, max_tokens=1)
     engine.step()
     assert engine.batches == ["D3"]
     engine.run()
@@ -99,9 +99,9 @@ def test_a_request_is_admitted_only_if_running_ones_can_still_grow() -> None:
 
 
 def test_no_second_request_is_admitted_into_the_blocks_kept_for_growth() -> None:
-    engine = decoding(SarathiScheduler, STALL_FREE, num_blocks=32)
+    engine = decoding(SarathiScheduler, STALL_FREE, num_blocks=200)
     engine.add("fits", 32, max_tokens=1)
-    engine.add("does not", 200, max_tokens=1)
+    engine.add("does not", 180 * 16, max_tokens=1)
     engine.step()
     assert engine.batches == ["D3 P32"]
     engine.run()

@@ -133,7 +133,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "req_to_blocks": dict,
         "num_cached_block": dict,
     },
-    "KVCacheConfig": {"kv_cache_groups": list},
+    "KVCacheConfig": {"kv_cache_groups": list, "num_blocks": int},
     "KVCacheGroupSpec": {"kv_cache_spec": FullAttentionSpec},
     "StructuredOutputManager": {"accept_tokens": object},
     "VllmConfig": {

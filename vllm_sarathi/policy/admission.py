@@ -14,6 +14,10 @@ RESERVED_BLOCKS = 4
 """Free KV blocks kept for the growth of each running request when another is admitted: an
 admission that is soon followed by a preemption computes a prefill twice."""
 
+MAX_RESERVED_SHARE = 1 / 16
+"""Share of the KV cache that is kept at most, so that a cache of a few blocks is used as vLLM
+would: 256 running requests reach it in a cache of 16,384 blocks."""
+
 
 def backlog(state: SchedulerState, model: StepTimeModel) -> Backlog:
     """The waiting requests, and how many of them may be admitted.
@@ -51,10 +55,11 @@ def _num_joining(state: SchedulerState, model: StepTimeModel) -> int:
     Decodes that run together share every step, so each one more lengthens the time per
     token of all. Those that run must fit the tightest pace among them when their contexts
     have grown. How much prefill fits beside them is not this question: the token budget
-    gives prefill what is left of the pace. No bound where all in view may join.
+    gives prefill what is left of the pace. No bound where all in view may join, nor for one
+    that is more important than some that run.
     """
     company = state.company
-    if company is None:
+    if company is None or state.less_important:
         return sys.maxsize
     context_tokens = company.context_tokens
     for num_joining, request in enumerate(state.waiting):
@@ -70,11 +75,17 @@ def _num_joining(state: SchedulerState, model: StepTimeModel) -> int:
 def _num_spare_blocks(state: SchedulerState) -> int:
     """Free KV blocks beyond those kept for running requests.
 
-    The prompts that run shall be finished, and all that run still grow for a while.
+    The prompts that run shall be finished, and all that run still grow for a while, but not
+    at the expense of a more important request.
     """
-    num_kept = state.num_prefill_tokens // state.kv.block_size + 1
-    num_kept += RESERVED_BLOCKS * state.kv.num_running
-    return state.kv.num_free_blocks - num_kept
+    num_tokens = sum(
+        request.num_tokens
+        for request in state.prefills
+        if request.request_id not in state.less_important
+    )
+    num_grown = RESERVED_BLOCKS * (state.kv.num_running - len(state.less_important))
+    num_kept = min(num_grown, int(MAX_RESERVED_SHARE * state.kv.num_blocks))
+    return state.kv.num_free_blocks - state.kv.num_blocks_for(num_tokens) - num_kept
 
 
 def _num_fitting(state: SchedulerState, num_spare: int) -> int:
@@ -87,6 +98,6 @@ def _num_fitting(state: SchedulerState, num_spare: int) -> int:
         return sys.maxsize
     if needed > num_spare:
         return 0
-    sizes = (request.num_tokens // state.kv.block_size + 1 for request in state.waiting)
+    sizes = (state.kv.num_blocks_for(request.num_tokens) for request in state.waiting)
     num_fitting = sum(total <= num_spare for total in accumulate(sizes))
     return sys.maxsize if num_fitting == len(state.waiting) else max(num_fitting, 1)

@@ -104,6 +104,7 @@ class KvRoom(NamedTuple):
     """What is free of the KV cache.
 
     Attributes:
+        num_blocks: blocks that there are.
         num_free_blocks: blocks that no running request holds.
         num_running: requests that run.
         block_size: tokens of a block.
@@ -114,12 +115,17 @@ class KvRoom(NamedTuple):
             vLLM would admit another one first.
     """
 
+    num_blocks: int
     num_free_blocks: int
     num_running: int
     block_size: int
     num_groups: int = 1
     num_lookahead_tokens: int = 0
     first_waiting_blocks: int | None = None
+
+    def num_blocks_for(self, num_tokens: int) -> int:
+        """Blocks that so many tokens of one request take in a KV-cache group."""
+        return -(-num_tokens // self.block_size)
 
     def num_sure_tokens(self, num_requests: int) -> int:
         """Tokens that free blocks surely hold, however they spread over so many requests."""
@@ -149,6 +155,7 @@ class SchedulerState:
         company: what those that run will share; None where nothing was promised.
         is_in_order: whether vLLM's list has the order of service, decodes before prefills.
         has_priorities: whether vLLM preempts by priority, not from the end of its list.
+        less_important: running requests that vLLM preempts before the first waiting one.
         has_adapters: whether vLLM counts adapters over the requests that it sees.
         outlook: what the steps before mean for this one.
     """
@@ -166,6 +173,7 @@ class SchedulerState:
     company: Company | None = None
     is_in_order: bool = True
     has_priorities: bool = False
+    less_important: frozenset[str] = frozenset()
     has_adapters: bool = False
     outlook: Outlook = Outlook()
 

@@ -77,6 +77,7 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
         company=promises.company(due),
         is_in_order=prefills == running[num_decodes:],
         has_priorities=scheduler.policy == SchedulingPolicy.PRIORITY,
+        less_important=_less_important(scheduler),
         has_adapters=bool(scheduler.lora_config),
         outlook=outlook,
     )
@@ -138,6 +139,7 @@ def _read_waiting(scheduler: Any, ranks: Promises | None) -> tuple[RequestView, 
 
 def _read_kv_room(scheduler: Any) -> KvRoom:
     return KvRoom(
+        num_blocks=scheduler.kv_cache_config.num_blocks,
         num_free_blocks=num_free_blocks(scheduler),
         num_running=len(scheduler.running),
         block_size=scheduler.block_size,
@@ -157,8 +159,16 @@ def _first_waiting_blocks(scheduler: Any) -> int | None:
     first = scheduler.waiting.peek_request()
     if first in passed_over(scheduler) or not holds_every_token(scheduler):
         return None
-    num_blocks = _view(first).num_tokens // int(scheduler.block_size) + 1
+    num_blocks = -(-_view(first).num_tokens // int(scheduler.block_size))
     return num_blocks - num_shared_blocks(scheduler, first)
+
+
+def _less_important(scheduler: Any) -> frozenset[str]:
+    """Running requests that vLLM preempts before the first waiting one, once that one runs."""
+    if scheduler.policy != SchedulingPolicy.PRIORITY or not scheduler.waiting:
+        return frozenset()
+    first = scheduler.waiting.peek_request()
+    return frozenset(request.request_id for request in scheduler.running if first < request)
 
 
 def _heads(queue: Any) -> Iterable[Any]:

@@ -1,0 +1,172 @@
+"""Run vLLM's own scheduler tests on vLLM's schedulers and on ours, and compare.
+
+What passes on vLLM's schedulers must pass on ours, except what
+``tests/upstream/expected_failures.toml`` lists. What fails on vLLM's as well is no evidence:
+it wants an accelerator, a package or a model that is not there.
+
+The tests are in vLLM's source distribution, which is fetched once. Their folder appears under
+its name only when it is whole.
+
+Usage: upstream_tests.py [PRESET ...]
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections import defaultdict
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from transformers import OPTConfig
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = ROOT / "tests" / "upstream"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-sarathi"
+PRESETS = ("observe", "slo")
+TESTS = ("tests/v1/core", "tests/v1/kv_connector/unit")
+TEXT_MODELS = ("facebook/opt-125m", "facebook/opt-350m", "Qwen/Qwen2.5-VL-3B-Instruct")
+"""Models of tests without images: any configuration of a text model will do."""
+
+Outcomes = Mapping[str, str]
+"""How each test ended: "passed", "skipped", or why it failed."""
+
+
+def main(presets: tuple[str, ...]) -> int:
+    release = version("vllm").partition("+")[0]
+    folder = CACHE / f"upstream-tests-{release}"
+    if not folder.is_dir():
+        print(f"==> fetching the tests of vLLM {release} (45 MB)", flush=True)
+        fetch(release, folder)
+    files = files_that_schedule(folder)
+    print(f"==> {len(files)} test files of vLLM {release} on its own schedulers", flush=True)
+    stock = run(folder, files, "stock", None)
+    evidence = {test for test, outcome in stock.items() if outcome == "passed"}
+    print(f"{len(evidence)} of {len(stock)} tests pass", flush=True)
+    num_wrong = 0
+    for preset in presets:
+        print(f'==> the same on ours, preset "{preset}"', flush=True)
+        ours = run(folder, files, preset, {"preset": preset})
+        num_wrong += compare(evidence, ours, expected_failures(preset))
+    return int(num_wrong > 0)
+
+
+def fetch(release: str, folder: Path) -> None:
+    """Make a folder in which vLLM's scheduler tests run without a model hub."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        build, source, whole = (Path(scratch) / name for name in ("build", "source", "whole"))
+        pip("install", "--target", build, "setuptools_rust", "setuptools_scm", pythonpath="")
+        pip(
+            *("download", "--no-deps", "--no-build-isolation", "--dest", source),
+            *("--no-binary", "vllm", f"vllm=={release}"),
+            pythonpath=str(build),
+            VLLM_TARGET_DEVICE="cpu",
+            VLLM_VERSION_OVERRIDE=release,
+        )
+        (archive,) = source.glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            top = archive.name.removesuffix(".tar.gz")
+            tests = [name for name in tar.getmembers() if name.name.startswith(f"{top}/tests/")]
+            tar.extractall(scratch, tests, filter="data")
+        whole.mkdir()
+        (Path(scratch) / top / "tests").rename(whole / "tests")
+        (whole / "tests" / "conftest.py").unlink()  # it imports what only a GPU build has
+        (whole / "pytest.ini").write_text("[pytest]\ntimeout = 600\n")
+        for model in TEXT_MODELS:
+            OPTConfig(architectures=["OPTForCausalLM"]).save_pretrained(whole / model)
+        whole.rename(folder)
+
+
+def pip(*arguments: str | Path, pythonpath: str, **environment: str) -> None:
+    """Run pip; show what it says only if it fails, for it warns of much that does not matter."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *arguments],
+        env={**os.environ, **environment, "PYTHONPATH": pythonpath},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+
+
+def files_that_schedule(folder: Path) -> list[str]:
+    """The test files that call a scheduler's ``schedule()``."""
+    return sorted(
+        str(file.relative_to(folder))
+        for tests in TESTS
+        for file in (folder / tests).rglob("test_*.py")
+        if ".schedule(" in file.read_text()
+    )
+
+
+def run(folder: Path, files: list[str], arm: str, settings: Mapping[str, str] | None) -> Outcomes:
+    """Run tests on vLLM's schedulers, or on ours where there are settings."""
+    phases, log = folder / f"{arm}.jsonl", folder / f"{arm}.log"
+    phases.unlink(missing_ok=True)
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join([str(PLUGIN), str(ROOT)]),
+        "UPSTREAM_OUTCOMES": str(phases),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+    if settings is not None:
+        environment["UPSTREAM_SETTINGS"] = json.dumps(settings)
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-p", "plugin", "-p", "no:cacheprovider"),
+        *("-W", "ignore", "--tb=native", "--continue-on-collection-errors", *files),
+    ]
+    with log.open("w") as file:
+        subprocess.run(command, cwd=folder, env=environment, stdout=file, stderr=file)
+    print(f"log: {log}", flush=True)
+    return outcomes(phases)
+
+
+def outcomes(phases: Path) -> Outcomes:
+    """How each test ended, from how its set-up, its call and its teardown ended."""
+    ended = defaultdict[str, list[dict[str, str]]](list)
+    for line in phases.read_text().splitlines():
+        phase = json.loads(line)
+        ended[phase["test"]].append(phase)
+    return {test: outcome(parts) for test, parts in ended.items()}
+
+
+def outcome(phases: list[dict[str, str]]) -> str:
+    for phase in phases:
+        if phase["outcome"] == "failed":
+            return phase["message"].partition("\n")[0] or "failed"
+    if phases[-1]["when"] != "teardown":
+        return "it did not end"
+    return next((p["outcome"] for p in phases if p["outcome"] != "passed"), "passed")
+
+
+def expected_failures(preset: str) -> set[str]:
+    listed = tomllib.loads((PLUGIN / "expected_failures.toml").read_text())
+    return {test for entry in listed.get(preset, ()) for test in entry["tests"]}
+
+
+def compare(evidence: set[str], ours: Outcomes, expected: set[str]) -> int:
+    """Print where ours differ from what is expected of them, and return in how many tests."""
+    failures = {test for test in evidence if ours.get(test) != "passed"}
+    unexpected, stale = failures - expected, expected - failures
+    for test in sorted(unexpected):
+        print(f"FAILED {test}: {ours.get(test, 'it did not end')}")
+    for test in sorted(stale):
+        print(f"LISTED {test}, which passes, or fails on vLLM's schedulers as well")
+    print(
+        f"{len(evidence) - len(failures)} of the {len(evidence)} pass, "
+        f"{len(failures & expected)} fail as listed, {len(unexpected)} fail, "
+        f"{len(stale)} are listed in vain",
+        flush=True,
+    )
+    return len(unexpected) + len(stale)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(tuple(sys.argv[1:]) or PRESETS))

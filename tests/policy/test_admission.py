@@ -1,0 +1,96 @@
+"""Those that run keep the KV blocks and the pace that they were promised."""
+
+from dataclasses import replace
+
+import pytest
+
+from vllm_sarathi.policy.admission import MAX_RESERVED_SHARE, RESERVED_BLOCKS, backlog
+from vllm_sarathi.policy.state import Company, KvRoom, RequestView, SchedulerState
+from vllm_sarathi.policy.step import BatchLimit
+from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
+
+
+def state(num_blocks: int, num_free: int, num_running: int, num_tokens: int) -> SchedulerState:
+    """Requests that decode, and one that waits, in a KV cache with blocks of 16 tokens."""
+    room = KvRoom(num_blocks, num_free, num_running, 16)
+    return SchedulerState(
+        max_num_scheduled_tokens=8192,
+        num_free_seats=100,
+        kv=room._replace(first_waiting_blocks=room.num_blocks_for(num_tokens)),
+        num_decodes=num_running,
+        waiting=(RequestView("waits", num_tokens),),
+        num_waiting=1,
+    )
+
+
+def admits(state: SchedulerState) -> bool:
+    return backlog(state, StepTimeModel()).held_back_by is None
+
+
+@pytest.mark.parametrize(("num_free", "admitted"), [(24, True), (23, False)])
+def test_each_running_request_keeps_blocks_to_grow(num_free: int, admitted: bool) -> None:
+    assert RESERVED_BLOCKS == 4
+    assert admits(state(10_000, num_free, 5, num_tokens=64)) == admitted
+
+
+@pytest.mark.parametrize(("num_free", "admitted"), [(66, True), (65, False)])
+def test_many_running_requests_keep_a_share_of_the_cache_at_most(
+    num_free: int, admitted: bool
+) -> None:
+    assert int(MAX_RESERVED_SHARE * 1000) == 62
+    assert admits(state(1000, num_free, 200, num_tokens=64)) == admitted
+
+
+@pytest.mark.parametrize(("num_tokens", "admitted"), [(80, True), (81, False)])
+def test_a_cache_of_a_few_blocks_is_used_to_the_last(num_tokens: int, admitted: bool) -> None:
+    assert admits(state(10, 5, 1, num_tokens)) == admitted
+
+
+def test_less_important_requests_keep_nothing_from_a_more_important_one() -> None:
+    prefilling = replace(state(10_000, 4, 1, num_tokens=64), prefills=(RequestView("runs", 1000),))
+    assert not admits(prefilling)
+    assert admits(replace(prefilling, less_important=frozenset({"runs"})))
+
+
+class OneMillisecondADecode(StepTimeModel):
+    def predict(self, work: StepWork) -> float:
+        return 1e-3 * work.num_tokens + 1e-6 * work.decode_context
+
+
+def in_company(num_running: int, pace_s: float, *prompts: int) -> SchedulerState:
+    """Requests that run, read no context, and were promised a pace; prompts that wait."""
+    waiting = tuple(RequestView(f"w{i}", num_tokens) for i, num_tokens in enumerate(prompts))
+    return replace(
+        state(10_000, 9_000, num_running, num_tokens=16),
+        waiting=waiting,
+        num_waiting=len(waiting),
+        company=Company(num_running, 0.0, 100.0, pace_s),
+    )
+
+
+def num_admitted(state: SchedulerState) -> int:
+    found = backlog(state, OneMillisecondADecode())
+    assert (found.held_back_by is BatchLimit.PROMISES) == (found.max_new == 0)
+    return min(found.max_new, len(state.waiting))
+
+
+@pytest.mark.parametrize(("num_running", "admitted"), [(40, 3), (47, 2), (48, 1), (49, 0), (60, 0)])
+def test_as_many_may_join_as_leave_a_decode_step_within_the_tightest_pace(
+    num_running: int, admitted: int
+) -> None:
+    assert num_admitted(in_company(num_running, 0.0502, 1, 1, 1)) == admitted
+
+
+def test_contexts_count_as_grown_as_they_are_halfway_through_an_answer() -> None:
+    assert num_admitted(in_company(10, 0.0119, 800)) == 1  # 11 ms and 850 tokens of context
+    assert num_admitted(in_company(10, 0.0118, 800)) == 0
+
+
+def test_one_request_may_always_run() -> None:
+    assert num_admitted(in_company(0, 1e-6, 5000, 5000)) == 1
+
+
+def test_a_more_important_request_joins_whatever_the_pace_of_the_others() -> None:
+    full = in_company(60, 0.05, 1)
+    assert num_admitted(full) == 0
+    assert num_admitted(replace(full, less_important=frozenset({"runs"}))) == 1
