@@ -15,6 +15,7 @@ def state(num_blocks: int, num_free: int, num_running: int, num_tokens: int) -> 
     room = KvRoom(num_blocks, num_free, num_running, 16)
     return SchedulerState(
         max_num_scheduled_tokens=8192,
+        max_chunk=8192,
         num_free_seats=100,
         kv=room._replace(first_waiting_blocks=room.num_blocks_for(num_tokens)),
         num_decodes=num_running,
@@ -74,7 +75,7 @@ def num_admitted(state: SchedulerState) -> int:
     return min(found.max_new, len(state.waiting))
 
 
-@pytest.mark.parametrize(("num_running", "admitted"), [(40, 3), (47, 2), (48, 1), (49, 0), (60, 0)])
+@pytest.mark.parametrize(("num_running", "admitted"), [(40, 3), (47, 3), (48, 2), (49, 1), (50, 0)])
 def test_as_many_may_join_as_leave_a_decode_step_within_the_tightest_pace(
     num_running: int, admitted: int
 ) -> None:

@@ -85,13 +85,26 @@ class StallFree:
 
     def plan(self, view: StepView) -> StepPlan:
         """Compose the next batch."""
+        if not view.has_prefill:
+            return decodes_alone(view)
         wanted, limit, pauses = self.token_budget(view)
         if pauses:
             view = view.without_decodes()
         floor = view.num_decode_tokens + self.min_prefill_tokens
         total, limit = round_to_tile(view, wanted, limit, self.tile_size, floor)
         plan = fill_batch(view, total, limit, self.max_prefills, self.min_prefill_tokens)
-        return replace(plan, pauses_decodes=pauses)
+        return replace(plan, pauses_decodes=True) if pauses else plan
+
+
+def decodes_alone(view: StepView) -> StepPlan:
+    """A batch of the decodes, where there is no prefill to size it for."""
+    return StepPlan(
+        token_budget=view.num_decode_tokens,
+        num_decode_tokens=view.num_decode_tokens,
+        decode_context_tokens=view.decode_context_tokens,
+        max_new_prefills=0,
+        limit=view.backlog.held_back_by or BatchLimit.PREFILL_LEFT,
+    )
 
 
 def round_to_tile(
@@ -136,7 +149,8 @@ def fill_batch(
     for request in served:
         if left <= 0:
             break
-        chunks.append(Chunk(request.request_id, min(request.num_tokens, max_chunk, left)))
+        num_tokens = min(request.num_tokens, max_chunk, view.max_chunk, left)
+        chunks.append(Chunk(request.request_id, num_tokens))
         left -= chunks[-1].num_tokens
     num_new = sum(chunk.request_id in new for chunk in chunks)
     seats = view.backlog.max_new
@@ -170,7 +184,7 @@ def _served(
         if left <= 0:
             break
         served.append(request)
-        left -= request.num_tokens
+        left -= min(request.num_tokens, view.max_chunk)
     names = {request.request_id for request in served}
     if left >= 0 or names.isdisjoint(new) or served[-1].request_id in new:
         return served, sys.maxsize

@@ -72,16 +72,6 @@ class Promise:
         """
         return arrival_s + min(self.ttft_s, self.e2e_s - decode_s)
 
-    def next_due_s(self, first_s: float, last_s: float, num_later: int) -> float:
-        """When the next token is due.
-
-        Args:
-            first_s: when the first token came.
-            last_s: when the last one came.
-            num_later: tokens after the first, the next one included.
-        """
-        return min(first_s + num_later * self.tpot_s, last_s + self.stall_s)
-
 
 def _or_inf(seconds: float | None) -> float:
     return inf if seconds is None else seconds
@@ -89,13 +79,15 @@ def _or_inf(seconds: float | None) -> float:
 
 @dataclass(slots=True)
 class Answer:
-    """An answer that has begun.
+    """An answer that has begun. Asked in every step: nothing is computed twice.
 
     Attributes:
         promise: what its request was promised.
         first_s: when its first token came, or before that is due.
         last_s: when its last one came.
         num_tokens: tokens so far.
+        due_s: when the next token is due by the mean pace.
+        pace_s: longest that steps may take on average.
         is_lost: whether the promise is broken for good: all that is left of it is that no
             gap is longer than a stall.
     """
@@ -104,33 +96,37 @@ class Answer:
     first_s: float
     last_s: float = inf
     num_tokens: int = 0
+    due_s: float = inf
+    pace_s: float = inf
     is_lost: bool = False
 
-    @property
-    def pace_s(self) -> float:
-        """Longest that steps may take on average, in seconds."""
-        return self.promise.stall_s if self.is_lost else self.promise.pace_s
+    def __post_init__(self) -> None:
+        self.pace_s = self.promise.pace_s
 
     def next_due_s(self, num_in_flight: int, begin_s: float) -> float:
         """When the token after those in flight is due; they come when the step begins."""
         if not self.num_tokens:
             return begin_s + self.pace_s
-        last_s = max(begin_s, self.last_s) if num_in_flight else self.last_s
-        if self.is_lost:
-            return last_s + self.promise.stall_s
-        return self.promise.next_due_s(self.first_s, last_s, self.num_tokens + num_in_flight)
+        due_s, last_s = self.due_s, self.last_s
+        if num_in_flight:
+            due_s += num_in_flight * self.promise.tpot_s
+            last_s = max(begin_s, last_s)
+        return min(due_s, last_s + self.promise.stall_s)
 
     def came(self, num_tokens: int, now_s: float) -> None:
         """Note tokens that came."""
         promise = self.promise
-        if not self.num_tokens:
+        if self.num_tokens:
+            self.due_s += num_tokens * promise.tpot_s
+        else:
             self.is_lost = now_s > self.first_s
             self.first_s = now_s
+            self.due_s = now_s + num_tokens * promise.tpot_s
         self.num_tokens += num_tokens
         self.last_s = now_s
-        if promise.tpot_s < inf:
-            due_s = self.first_s + (self.num_tokens - 1) * promise.tpot_s
-            self.is_lost |= now_s > due_s + promise.stall_s
+        if self.is_lost or now_s > self.due_s - promise.tpot_s + promise.stall_s:
+            self.is_lost = True
+            self.due_s, self.pace_s = inf, promise.stall_s
 
 
 _MEMORY_ANSWERS = 500

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vllm_sarathi.policy.state import Decode
+from vllm_sarathi.policy.state import Decodes
 from vllm_sarathi.policy.step import StepView
 
 _DELAYED_WEIGHT = 0.25
@@ -33,20 +33,21 @@ class Cohorts:
     num_stages: int
     _postponed: tuple[Any, ...] = ()
 
-    def choose(
-        self, decodes: Sequence[Decode], num_decodes: int
-    ) -> tuple[Sequence[Decode], tuple[Any, ...]]:
+    def choose(self, decodes: Decodes, num_decodes: int) -> tuple[Decodes, tuple[Any, ...]]:
         """The decodes of the next micro-batch, and the requests of those postponed.
 
         Args:
             decodes: decodes that may run now.
             num_decodes: all decodes, those in flight included.
         """
-        share = decode_share(len(decodes), num_decodes, self.num_stages)
-        places = {request: place for place, request in enumerate(self._postponed)}
-        ordered = sorted(decodes, key=lambda decode: places.get(decode.request, len(places)))
-        self._postponed = tuple(decode.request for decode in ordered[share:])
-        return ordered[:share], self._postponed
+        requests = decodes.requests
+        share = decode_share(len(requests), num_decodes, self.num_stages)
+        ranks = {request: rank for rank, request in enumerate(self._postponed)}
+        order = sorted(
+            range(len(requests)), key=lambda place: ranks.get(requests[place], len(ranks))
+        )
+        self._postponed = tuple(requests[place] for place in order[share:])
+        return decodes.at(order[:share]), self._postponed
 
     def skip(self) -> None:
         """Note a batch that took all decodes."""

@@ -1,6 +1,5 @@
 """What composes batches: from the state of vLLM's scheduler to a plan."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -9,7 +8,7 @@ from vllm_sarathi.policy.admission import backlog
 from vllm_sarathi.policy.batch_builder import BatchBuilder
 from vllm_sarathi.policy.micro_batch import Cohorts
 from vllm_sarathi.policy.running_order import arranged
-from vllm_sarathi.policy.state import Decode, SchedulerState
+from vllm_sarathi.policy.state import Decodes, SchedulerState
 from vllm_sarathi.policy.step import StepPlan, StepView
 from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.policy.token_budget import SloTokenBudget
@@ -45,7 +44,7 @@ class Policy:
                 objective_s=objective_s,
             )
         plan = self.builder.plan(view)
-        paused = tuple(decode.request for decode in decodes) if plan.pauses_decodes else postponed
+        paused = tuple(decodes.requests) if plan.pauses_decodes else postponed
         admits_freely = not plan.chunks and view.backlog.held_back_by is None
         plan = replace(
             plan,
@@ -57,7 +56,7 @@ class Policy:
             return plan
         return arranged(plan, state, 0 if plan.pauses_decodes else view.num_decodes)
 
-    def _view(self, state: SchedulerState) -> tuple[StepView, Sequence[Decode], tuple[Any, ...]]:
+    def _view(self, state: SchedulerState) -> tuple[StepView, Decodes, tuple[Any, ...]]:
         """What the batch is composed of, its decodes, and the requests of those postponed."""
         decodes, postponed = state.decodes, tuple[Any, ...]()
         if self.cohorts is not None:
@@ -73,15 +72,16 @@ class Policy:
         )
         view = StepView(
             max_num_scheduled_tokens=state.max_num_scheduled_tokens,
-            num_decodes=len(decodes),
-            num_decode_tokens=sum(decode.num_tokens for decode in decodes),
-            decode_context_tokens=sum(decode.num_computed_tokens for decode in decodes),
+            num_decodes=len(decodes.requests),
+            num_decode_tokens=sum(decodes.num_tokens),
+            decode_context_tokens=sum(decodes.contexts),
             prefills=state.prefills,
             backlog=backlog(state, self.step_time),
-            num_decodes_elsewhere=state.num_decodes - len(decodes),
+            num_decodes_elsewhere=state.num_decodes - len(decodes.requests),
             due=state.due,
             may_pause=may_pause,
             outlook=state.outlook,
+            max_chunk=state.max_chunk,
         )
         return view, decodes, postponed
 
@@ -93,7 +93,7 @@ class Policy:
         return objective_s if isfinite(objective_s) else None
 
 
-def _may_leave_out(state: SchedulerState, decodes: Sequence[Decode]) -> bool:
+def _may_leave_out(state: SchedulerState, decodes: Decodes) -> bool:
     """Whether vLLM can do without seeing some decodes in this step.
 
     It has to see whom it would preempt, and which adapters run.
@@ -101,5 +101,5 @@ def _may_leave_out(state: SchedulerState, decodes: Sequence[Decode]) -> bool:
     if state.has_adapters:
         return False
     num_tokens = min(state.num_prefill_tokens, state.max_num_scheduled_tokens)
-    num_tokens += sum(decode.num_tokens for decode in decodes)
+    num_tokens += sum(decodes.num_tokens)
     return state.kv.num_sure_tokens(state.kv.num_running) >= num_tokens

@@ -35,18 +35,22 @@ class RequestView(NamedTuple):
     rank: Rank = FIRST_COME
 
 
-class Decode(NamedTuple):
-    """A request that decodes and that vLLM can schedule now.
+class Decodes(NamedTuple):
+    """Requests that decode and that vLLM can schedule now: parallel lists, one entry for each.
 
     Attributes:
-        num_tokens: tokens it needs, more than one with speculative decoding.
-        num_computed_tokens: tokens before them, its context.
-        request: what the scheduler knows it by; opaque here.
+        requests: what the scheduler knows them by; opaque here.
+        num_tokens: tokens they need, more than one with speculative decoding.
+        contexts: tokens before them.
     """
 
-    num_tokens: int
-    num_computed_tokens: int
-    request: Any
+    requests: Sequence[Any] = ()
+    num_tokens: Sequence[int] = ()
+    contexts: Sequence[int] = ()
+
+    def at(self, places: Sequence[int]) -> "Decodes":
+        """Those at some places, in that order."""
+        return Decodes(*([column[place] for place in places] for column in self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ class KvRoom(NamedTuple):
         return num_blocks * self.block_size - num_requests * self.num_lookahead_tokens
 
 
+NO_DECODES = Decodes()
 NOTHING_DUE = Due()
 
 
@@ -142,6 +147,7 @@ class SchedulerState:
 
     Attributes:
         max_num_scheduled_tokens: vLLM's limit on the tokens of one step.
+        max_chunk: vLLM's limit on the prefill tokens of one request in a step.
         num_free_seats: how many more requests vLLM would let run.
         kv: what is free of the KV cache.
         decodes: decodes that are ready: their last token is known.
@@ -161,9 +167,10 @@ class SchedulerState:
     """
 
     max_num_scheduled_tokens: int
+    max_chunk: int
     num_free_seats: int
     kv: KvRoom
-    decodes: Sequence[Decode] = ()
+    decodes: Decodes = NO_DECODES
     num_decodes: int = 0
     prefills: tuple[RequestView, ...] = ()
     waiting: tuple[RequestView, ...] = ()

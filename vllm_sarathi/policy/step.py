@@ -104,6 +104,7 @@ class StepView:
 
     Attributes:
         max_num_scheduled_tokens: vLLM's limit on the tokens of one step.
+        max_chunk: vLLM's limit on the prefill tokens of one request in a step.
         num_decodes: decodes that may run in this batch.
         num_decode_tokens: tokens they need, more than one each with
             speculative decoding.
@@ -127,6 +128,12 @@ class StepView:
     due: Due = NOTHING_DUE
     may_pause: bool = False
     outlook: Outlook = _NO_OUTLOOK
+    max_chunk: int = sys.maxsize
+
+    @property
+    def has_prefill(self) -> bool:
+        """Whether any prefill could run."""
+        return bool(self.prefills or self.backlog.admissible)
 
     @property
     def prompts(self) -> Iterator[RequestView]:

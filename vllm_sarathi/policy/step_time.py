@@ -43,7 +43,7 @@ _OUTLIERS_BELIEVED = 4
 _OLD_MACHINE_WEIGHT = 1e-3
 _WARM_STEPS = 30
 _FITS_AT_ONCE = 64
-_STEPS_PER_FIT = 8
+_STEPS_PER_FIT = 16
 
 
 class StepWork(NamedTuple):
@@ -100,6 +100,7 @@ class StepTimeModel:
     _targets: NDArray[np.float64] = field(default_factory=lambda: np.zeros(_NUM_FEATURES))
     _weights: list[float] = field(default_factory=lambda: [0.0] * _NUM_FEATURES)
     _corrections: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _unlearned: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
     _outliers: int = 0
 
     @property
@@ -140,7 +141,9 @@ class StepTimeModel:
             if self._is_outlier(ratio):
                 self._corrections.setdefault(_size_class(work.num_tokens), (1.0, 0))
                 return ratio
-        self._learn(work, duration_s)
+        self._unlearned.append((_features(work), duration_s))
+        if self.num_observed <= _FITS_AT_ONCE or len(self._unlearned) >= _STEPS_PER_FIT:
+            self._learn()
         self._correct(work, duration_s)
         self.num_observed += 1
         return ratio
@@ -157,18 +160,24 @@ class StepTimeModel:
 
     def _forget(self) -> None:
         """Give new steps the say: what was learned stays as a guess only."""
+        self._learn()
         self._moments *= _OLD_MACHINE_WEIGHT
         self._targets *= _OLD_MACHINE_WEIGHT
         self._corrections.clear()
         self.num_observed = 0
 
-    def _learn(self, work: StepWork, duration_s: float) -> None:
-        row = np.array(_features(work)) / duration_s
-        keep = 1 - 1 / min(self.num_observed + 2.0, _MEMORY_STEPS)
-        self._moments = keep * self._moments + np.outer(row, row)
-        self._targets = keep * self._targets + row
-        if self.num_observed > _FITS_AT_ONCE and self.num_observed % _STEPS_PER_FIT:
+    def _learn(self) -> None:
+        """Fit to the steps since the last fit, together: numpy costs more than the numbers."""
+        if not self._unlearned:
             return
+        rows = np.array([features for features, _ in self._unlearned])
+        rows /= np.array([duration_s for _, duration_s in self._unlearned])[:, None]
+        keep = 1 - 1 / min(self.num_observed + 2.0, _MEMORY_STEPS)
+        ages = np.arange(len(rows))[::-1]
+        kept = rows * keep ** ages[:, None]
+        self._moments = keep ** len(rows) * self._moments + kept.T @ rows
+        self._targets = keep ** len(rows) * self._targets + kept.sum(axis=0)
+        self._unlearned.clear()
         prior = _PRIOR_WEIGHT * np.diag(self._moments) + _FAINT**2 * self._moments[0, 0] + 1e-12
         weights = non_negative_fit(
             self._moments + np.diag(prior), self._targets + prior * np.array(self._weights)

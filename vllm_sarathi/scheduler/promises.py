@@ -15,7 +15,7 @@ from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
 from vllm_sarathi.policy.admission import mean_context
 from vllm_sarathi.policy.deadlines import Answers, Promise
 from vllm_sarathi.policy.order import PREFILL_WEIGHTS, Place, WaitingOrder
-from vllm_sarathi.policy.state import Company, Decode, Due, Outlook, Rank
+from vllm_sarathi.policy.state import Company, Due, Outlook, Rank
 from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
 
 _STEP_WEIGHT = 1 / 50
@@ -108,8 +108,13 @@ class Promises:
         """Let those step aside that can no longer be in time; who did."""
         return [] if self.order is None else self.order.expire(time.time())
 
-    def due(self, decodes: Sequence[Decode], outlook: Outlook) -> Due:
-        """What was promised to decodes, and when the earliest next token is due."""
+    def due(self, decodes: Sequence[Any], outlook: Outlook) -> Due:
+        """What was promised to decodes, and when the earliest next token is due.
+
+        Args:
+            decodes: vLLM's requests.
+            outlook: when the step can begin.
+        """
         default = self.default
         if not self.follows_tokens:
             gap_s = default.stall_s
@@ -117,8 +122,7 @@ class Promises:
         due_s = pace_s = inf
         has_auto = False
         begun, begin_s = self.answers.begun, outlook.begin_s
-        for decode in decodes:
-            request = decode.request
+        for request in decodes:
             answer = begun.get(request.request_id)
             if answer is None:
                 has_auto = has_auto or self.promise(request).is_auto

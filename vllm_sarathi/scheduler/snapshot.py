@@ -11,7 +11,7 @@ from vllm.v1.core.sched.request_queue import SchedulingPolicy
 
 from vllm_sarathi.policy.state import (
     LAST,
-    Decode,
+    Decodes,
     KvRoom,
     Outlook,
     RequestView,
@@ -27,6 +27,7 @@ from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.vllm_versions import (
     admission_attribute,
+    max_chunk,
     passed_over,
     second_waiting_queue,
 )
@@ -61,11 +62,12 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     prefills, prefill_views = _read_prefills(running, ranks)
     num_decodes = len(running) - len(prefills)
     waiting = _read_waiting(scheduler, ranks)
-    decodes = _read_decodes(scheduler)
-    due = promises.due(decodes, outlook)
+    decodes, num_free_seats = _read_decodes(scheduler), _num_free_seats(scheduler)
+    due = promises.due(decodes.requests, outlook)
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
-        num_free_seats=_num_free_seats(scheduler),
+        max_chunk=max_chunk(scheduler),
+        num_free_seats=num_free_seats,
         kv=_read_kv_room(scheduler),
         decodes=decodes,
         num_decodes=num_decodes,
@@ -74,7 +76,7 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
         num_waiting=scheduler.get_request_counts()[1],
         is_by_rank=ranks is not None,
         due=due,
-        company=promises.company(due),
+        company=promises.company(due) if num_free_seats else None,
         is_in_order=prefills == running[num_decodes:],
         has_priorities=scheduler.policy == SchedulingPolicy.PRIORITY,
         less_important=_less_important(scheduler),
@@ -94,9 +96,10 @@ def _serves_by_rank(scheduler: Any, outlook: Outlook, promises: Promises) -> boo
     return has_order and not scheduler.lora_config and scheduler.policy == SchedulingPolicy.FCFS
 
 
-def _read_decodes(scheduler: Any) -> list[Decode]:
+def _read_decodes(scheduler: Any) -> Decodes:
     """Decodes that vLLM can schedule now."""
-    ready, next_step = [], scheduler.current_step + 1
+    requests, sizes, contexts = list[Any](), list[int](), list[int]()
+    next_step = scheduler.current_step + 1
     for request in scheduler.running:
         if request.is_prefill_chunk:
             continue
@@ -108,8 +111,10 @@ def _read_decodes(scheduler: Any) -> list[Decode]:
         most = request.num_prompt_tokens + request.max_tokens
         if placeholders and computed + 2 - placeholders >= most:
             continue  # the step in flight reaches its limit
-        ready.append(Decode(num_tokens, computed, request))
-    return ready
+        requests.append(request)
+        sizes.append(num_tokens)
+        contexts.append(computed)
+    return Decodes(requests, sizes, contexts)
 
 
 def _read_prefills(

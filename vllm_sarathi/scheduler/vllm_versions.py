@@ -1,5 +1,6 @@
 """What differs between vLLM versions, told by what they have, and the versions supported."""
 
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -54,6 +55,13 @@ def keeps_paused_decodes(scheduler: Any) -> bool:
     """
     keeps = bool(getattr(scheduler, "use_v2_model_runner", False))
     return keeps and not scheduler.num_spec_tokens and not scheduler.lora_config
+
+
+def max_chunk(scheduler: Any) -> int:
+    """Most prefill tokens of one request in a step; what newer versions adapt is not foreseen."""
+    if getattr(scheduler, "adaptive_long_prefill_threshold", False):
+        return sys.maxsize
+    return int(scheduler.scheduler_config.long_prefill_token_threshold) or sys.maxsize
 
 
 def min_chunk(scheduler: Any) -> int:
