@@ -3,9 +3,13 @@
 import sys
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.engineless import Engine
+from tests.support.lined_up import leave_free
+from vllm_sarathi import SarathiScheduler
 from vllm_sarathi.policy.admission import MAX_RESERVED_SHARE, RESERVED_BLOCKS
 from vllm_sarathi.policy.admission import backlog as admitted
 from vllm_sarathi.policy.state import KvRoom, RequestView, SchedulerState
@@ -200,3 +204,40 @@ def test_soon_come_those_that_start_while_blocks_are_left_if_all_are_of_mean_siz
             break
         left, expected = left - mean, expected + 1
     assert (waits.num_soon, waits.num_tokens_soon) == (expected, expected * mean)
+
+
+# --- not so yet
+
+
+def decoding(num_free: int, **options: Any) -> Engine:
+    """Three decodes, and so many free blocks beyond those that they keep."""
+    budget = {"preset": "stall-free", "token_budget": 512}
+    engine = Engine(SarathiScheduler, budget, num_blocks=NUM_BLOCKS, **options).with_decodes()
+    engine.add("warm", prompt=[5] * 320, max_tokens=1)
+    while "warm" in engine.scheduler.requests:
+        engine.step()
+    engine.batches.clear()
+    leave_free(engine, 3 * RESERVED_BLOCKS + num_free)
+    return engine
+
+
+@pytest.mark.xfail(strict=True, reason="where all in view fit, admission has no bound")
+@pytest.mark.parametrize(("order", "num_small"), [("fcfs", 4), ("priority", 1)])
+def test_nobody_beyond_the_view_is_admitted_into_the_blocks_kept(
+    order: str, num_small: int
+) -> None:
+    engine = decoding(num_small + 5, scheduling_policy=order)
+    for i in range(num_small):
+        engine.add(f"small{i}", 8)
+    engine.add("large", 200)
+    engine.step()
+    assert engine.batches == ["D3" + " P8" * num_small]
+
+
+@pytest.mark.xfail(strict=True, reason="only the first one's cached blocks are told apart")
+def test_a_cached_prefix_that_nobody_holds_takes_free_blocks() -> None:
+    engine = decoding(13, enable_prefix_caching=True)
+    engine.add("first", 20)
+    engine.add("cached", prompt=[5] * 330)
+    engine.step()
+    assert engine.batches == ["D3 P20"]

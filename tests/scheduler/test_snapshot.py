@@ -391,3 +391,33 @@ def test_requests_that_run_and_streaming_sessions_take_seats(
 
 def test_the_limit_of_a_step_is_vllms() -> None:
     assert read(Engine(Scheduler, max_num_batched_tokens=777)).max_num_scheduled_tokens == 777
+
+
+# --- not so yet
+
+
+@pytest.mark.xfail(strict=True, reason="its blocks are counted as shared all the same")
+def test_a_request_that_does_not_read_the_prefix_cache_shares_no_blocks() -> None:
+    engine = Engine(Scheduler, enable_prefix_caching=True)
+    engine.add("running", prompt=SHARED, max_tokens=40)
+    engine.step()
+    engine.add("first", prompt=SHARED).skip_reading_prefix_cache = True
+    assert read(engine).kv.first_waiting_blocks == 10
+
+
+@pytest.mark.xfail(strict=True, reason="only max_tokens is looked at")
+def test_a_decode_whose_last_token_of_the_models_length_is_in_flight_is_not_ready() -> None:
+    engine = Engine(AsyncScheduler, max_model_len=64, max_num_batched_tokens=256)
+    engine.add("d0", 62, max_tokens=64)
+    engine.schedule()
+    assert engine.schedule().num_scheduled_tokens == {"d0": 1}
+    assert ready(engine) == ""
+
+
+@pytest.mark.xfail(strict=True, reason="the last token of a prompt is computed all the same")
+def test_of_a_prompt_that_is_shared_as_a_whole_the_last_block_is_taken() -> None:
+    engine = Engine(Scheduler, enable_prefix_caching=True)
+    engine.add("running", prompt=SHARED, max_tokens=40)
+    engine.step()
+    engine.add("first", prompt=SHARED)
+    assert read(engine).kv.first_waiting_blocks == 1
