@@ -1,22 +1,24 @@
 """Decodes split into cohorts, one for each micro-batch of a pipeline."""
 
 from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_sarathi.policy.micro_batch import Cohorts, decode_share
-from vllm_sarathi.policy.state import Decode
+from vllm_sarathi.policy.state import Decodes
 
 
-def decodes(names: str) -> list[Decode]:
-    return [Decode(1, 20, name) for name in names]
+def decodes(names: Sequence[Any]) -> Decodes:
+    return Decodes(names, [1] * len(names), [20] * len(names))
 
 
 def chosen(cohorts: Cohorts, ready: str, num_decodes: int) -> str:
     """``"ab|c"``: the cohort of the next micro-batch, and those postponed."""
     cohort, postponed = cohorts.choose(decodes(ready), num_decodes)
-    return "".join(d.request for d in cohort) + "|" + "".join(postponed)
+    return "".join(cohort.requests) + "|" + "".join(postponed)
 
 
 def test_a_cohort_is_an_even_share_of_all_decodes() -> None:
@@ -57,8 +59,8 @@ def test_a_batch_of_all_decodes_postpones_nobody() -> None:
 def test_nobody_is_lost_and_nobody_is_taken_twice(ready: int, flying: int, stages: int) -> None:
     seen = decodes("".join(chr(ord("A") + i) for i in range(ready)))
     cohort, postponed = Cohorts(stages).choose(seen, ready + flying)
-    assert sorted([d.request for d in cohort] + list(postponed)) == [d.request for d in seen]
-    assert len(cohort) == decode_share(ready, ready + flying, stages)
+    assert sorted([*cohort.requests, *postponed]) == list(seen.requests)
+    assert len(cohort.requests) == decode_share(ready, ready + flying, stages)
 
 
 @given(
@@ -76,9 +78,9 @@ def test_everybody_is_served_within_as_many_micro_batches_as_there_are_stages(
     for now, delay in enumerate(delays):
         while flying and flying[0][0] <= now:
             waits |= dict.fromkeys(flying.popleft()[1], 0)
-        cohort, _ = cohorts.choose([Decode(1, 20, name) for name in waits], num_decodes)
-        flying.append((now + delay, [d.request for d in cohort]))
-        for decode in cohort:
-            del waits[decode.request]
+        cohort, _ = cohorts.choose(decodes(list(waits)), num_decodes)
+        flying.append((now + delay, list(cohort.requests)))
+        for request in cohort.requests:
+            del waits[request]
         waits = {name: waited + 1 for name, waited in waits.items()}
         assert max(waits.values(), default=0) < num_stages

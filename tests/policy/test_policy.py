@@ -9,7 +9,7 @@ from vllm_sarathi.policy.micro_batch import Cohorts
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import (
     NOTHING_DUE,
-    Decode,
+    Decodes,
     Due,
     KvRoom,
     Outlook,
@@ -32,13 +32,14 @@ def state(
         for kind, lengths in (("p", prefills), ("w", waiting))
     )
     room = fields.pop("num_free", 1000)
-    first = queue[0].num_tokens // 16 if queue else None
+    needed = tuple(-(-request.num_tokens // 16) for request in queue)
     return SchedulerState(
         **{
             "max_num_scheduled_tokens": 2048,
+            "max_chunk": 2048,
             "num_free_seats": 100,
-            "kv": KvRoom(1000, room, len(decodes) + len(running), 16, first_waiting_blocks=first),
-            "decodes": [Decode(1, 100, name) for name in decodes],
+            "kv": KvRoom(1000, room, len(decodes) + len(running), 16, waiting_blocks=needed),
+            "decodes": Decodes(list(decodes), [1] * len(decodes), [100] * len(decodes)),
             "num_decodes": len(decodes),
             "prefills": running,
             "waiting": queue,
@@ -161,7 +162,7 @@ def test_those_absent_are_told_to_the_budget_as_running_elsewhere() -> None:
         views.append(view)
         return BatchSize(256, BatchLimit.TOKEN_BUDGET)
 
-    seen = state("abcd", num_decodes=6)
+    seen = state("abcd", "1000", num_decodes=6)
     Policy(StepTimeModel(), StallFree(budget), cohorts=Cohorts(2)).plan(seen)
     assert [(view.num_decodes, view.num_decodes_elsewhere) for view in views] == [(3, 3)]
 

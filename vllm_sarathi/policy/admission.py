@@ -55,8 +55,8 @@ def _num_joining(state: SchedulerState, model: StepTimeModel) -> int:
     Decodes that run together share every step, so each one more lengthens the time per
     token of all. Those that run must fit the tightest pace among them when their contexts
     have grown. How much prefill fits beside them is not this question: the token budget
-    gives prefill what is left of the pace. No bound where all in view may join, nor for one
-    that is more important than some that run.
+    gives prefill what is left of the pace. Those beyond the view are not admitted in this
+    step. No bound for one that is more important than some that run.
     """
     company = state.company
     if company is None or state.less_important:
@@ -69,7 +69,7 @@ def _num_joining(state: SchedulerState, model: StepTimeModel) -> int:
         step_s = model.predict(StepWork(num_running, 0.0, round(context_tokens)))
         if step_s > company.pace_s and num_running > 1:
             return num_joining
-    return sys.maxsize
+    return len(state.waiting)
 
 
 def _num_spare_blocks(state: SchedulerState) -> int:
@@ -91,13 +91,14 @@ def _num_spare_blocks(state: SchedulerState) -> int:
 def _num_fitting(state: SchedulerState, num_spare: int) -> int:
     """How many waiting requests find KV blocks for all of their prefill.
 
-    No bound where the first one's need cannot be told, or where all in view fit.
+    Those beyond the view are admitted where there is room for a whole batch besides. No bound
+    where the need of the first cannot be told.
     """
-    needed = state.kv.first_waiting_blocks
-    if needed is None:
+    needed = state.kv.waiting_blocks
+    if not needed:
         return sys.maxsize
-    if needed > num_spare:
-        return 0
-    sizes = (state.kv.num_blocks_for(request.num_tokens) for request in state.waiting)
-    num_fitting = sum(total <= num_spare for total in accumulate(sizes))
-    return sys.maxsize if num_fitting == len(state.waiting) else max(num_fitting, 1)
+    num_fitting = sum(total <= num_spare for total in accumulate(needed))
+    if num_fitting < len(needed):
+        return num_fitting
+    num_left, batch = num_spare - sum(needed), state.max_num_scheduled_tokens
+    return sys.maxsize if num_left >= state.kv.num_blocks_for(batch) else num_fitting

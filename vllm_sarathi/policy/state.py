@@ -114,9 +114,9 @@ class KvRoom(NamedTuple):
         block_size: tokens of a block.
         num_groups: KV-cache groups, each of which takes blocks for a request.
         num_lookahead_tokens: tokens beyond the scheduled ones that take room too.
-        first_waiting_blocks: blocks that the first waiting request takes, those aside
-            that running requests hold already; None where that cannot be told, or where
-            vLLM would admit another one first.
+        waiting_blocks: blocks that each waiting request in view takes, those aside that
+            running requests hold already; None where that cannot be told, or where vLLM
+            would admit another one first.
     """
 
     num_blocks: int
@@ -125,7 +125,7 @@ class KvRoom(NamedTuple):
     block_size: int
     num_groups: int = 1
     num_lookahead_tokens: int = 0
-    first_waiting_blocks: int | None = None
+    waiting_blocks: tuple[int, ...] | None = None
 
     def num_blocks_for(self, num_tokens: int) -> int:
         """Blocks that so many tokens of one request take in a KV-cache group."""

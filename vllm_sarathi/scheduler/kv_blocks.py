@@ -23,9 +23,10 @@ def holds_every_token(scheduler: Any) -> bool:
 
 def num_shared_blocks(scheduler: Any, request: Any) -> int:
     """Blocks of a waiting request's prefix that running requests hold: they cost it nothing."""
-    if not scheduler.kv_cache_manager.enable_caching:
+    if not _reads_cache(scheduler, request):
         return 0
-    return _num_prefix_blocks(scheduler, request, lambda block: bool(block.ref_cnt))
+    found = _num_prefix_blocks(scheduler, request, lambda block: bool(block.ref_cnt))
+    return min(found, _most_cached_blocks(scheduler, request))
 
 
 def num_cached_tokens(scheduler: Any, request: Any) -> int:
@@ -34,14 +35,22 @@ def num_cached_tokens(scheduler: Any, request: Any) -> int:
     vLLM's own lookup counts as a query in its metrics, and takes time in proportion to
     what it finds; this one takes the logarithm.
     """
-    manager = scheduler.kv_cache_manager
-    if not manager.enable_caching or request.skip_reading_prefix_cache:
+    if not _reads_cache(scheduler, request) or not holds_every_token(scheduler):
         return 0
-    if not holds_every_token(scheduler):
-        return 0
-    block_size = int(manager.block_pool.hash_block_size)
     found = _num_prefix_blocks(scheduler, request, lambda block: True)
-    return min(found, (int(request.num_tokens) - 1) // block_size) * block_size
+    block_size = int(scheduler.kv_cache_manager.block_pool.hash_block_size)
+    return min(found, _most_cached_blocks(scheduler, request)) * block_size
+
+
+def _reads_cache(scheduler: Any, request: Any) -> bool:
+    """Whether vLLM looks up the prefix of a request."""
+    return bool(scheduler.kv_cache_manager.enable_caching and not request.skip_reading_prefix_cache)
+
+
+def _most_cached_blocks(scheduler: Any, request: Any) -> int:
+    """Blocks that a prompt may take from the cache: its last token is computed all the same."""
+    block_size = int(scheduler.kv_cache_manager.block_pool.hash_block_size)
+    return (int(request.num_tokens) - 1) // block_size
 
 
 def _num_prefix_blocks(scheduler: Any, request: Any, counts: Callable[[Any], bool]) -> int:

@@ -1,10 +1,9 @@
 """Reads vLLM's queues. Touches O(running) requests and a few that wait; decides nothing."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter
 from typing import Any
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
@@ -14,6 +13,7 @@ from vllm_sarathi.policy.state import (
     Decodes,
     KvRoom,
     Outlook,
+    Rank,
     RequestView,
     SchedulerState,
 )
@@ -61,18 +61,18 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     ranks = promises if _serves_by_rank(scheduler, outlook, promises) else None
     prefills, prefill_views = _read_prefills(running, ranks)
     num_decodes = len(running) - len(prefills)
-    waiting = _read_waiting(scheduler, ranks)
+    shown = _read_waiting(scheduler, ranks)
     decodes, num_free_seats = _read_decodes(scheduler), _num_free_seats(scheduler)
     due = promises.due(decodes.requests, outlook)
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         max_chunk=max_chunk(scheduler),
         num_free_seats=num_free_seats,
-        kv=_read_kv_room(scheduler),
+        kv=_read_kv_room(scheduler, shown),
         decodes=decodes,
         num_decodes=num_decodes,
         prefills=prefill_views,
-        waiting=waiting,
+        waiting=tuple(view for view, _ in shown),
         num_waiting=scheduler.get_request_counts()[1],
         is_by_rank=ranks is not None,
         due=due,
@@ -99,7 +99,7 @@ def _serves_by_rank(scheduler: Any, outlook: Outlook, promises: Promises) -> boo
 def _read_decodes(scheduler: Any) -> Decodes:
     """Decodes that vLLM can schedule now."""
     requests, sizes, contexts = list[Any](), list[int](), list[int]()
-    next_step = scheduler.current_step + 1
+    next_step, longest = scheduler.current_step + 1, scheduler.max_model_len - 1
     for request in scheduler.running:
         if request.is_prefill_chunk:
             continue
@@ -108,6 +108,8 @@ def _read_decodes(scheduler: Any) -> Decodes:
         num_tokens = request.num_tokens_with_spec + placeholders - computed
         if num_tokens <= 0 or next_step < request.next_decode_eligible_step:
             continue  # its last token is still in flight
+        if computed >= longest:
+            continue  # the last token that the model can make is in flight
         most = request.num_prompt_tokens + request.max_tokens
         if placeholders and computed + 2 - placeholders >= most:
             continue  # the step in flight reaches its limit
@@ -126,23 +128,27 @@ def _read_prefills(
     return prefills, tuple(views[request] for request in prefills)
 
 
-def _read_waiting(scheduler: Any, ranks: Promises | None) -> tuple[RequestView, ...]:
-    """The requests that vLLM would admit next.
+def _read_waiting(scheduler: Any, ranks: Promises | None) -> list[tuple[RequestView, Any]]:
+    """The requests that vLLM would admit next, and a view of each.
 
     Nobody makes way for those that it passed over.
     """
     first, skipped = tuple(_heads(second_waiting_queue(scheduler))), passed_over(scheduler)
-    views = []
+    shown = list[tuple[RequestView, Any]]()
     for request in (*first, *_heads(scheduler.waiting)):
         num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
         view = _view(request, ranks, num_cached)
         if ranks is not None and (request in first or request in skipped):
             view = view._replace(rank=LAST)
-        views.append(view)
-    return tuple(sorted(views, key=attrgetter("rank"))[:MAX_WAITING_SHOWN])
+        shown.append((view, request))
+    return sorted(shown, key=_rank)[:MAX_WAITING_SHOWN]
 
 
-def _read_kv_room(scheduler: Any) -> KvRoom:
+def _rank(shown: tuple[RequestView, Any]) -> Rank:
+    return shown[0].rank
+
+
+def _read_kv_room(scheduler: Any, shown: Sequence[tuple[RequestView, Any]]) -> KvRoom:
     return KvRoom(
         num_blocks=scheduler.kv_cache_config.num_blocks,
         num_free_blocks=num_free_blocks(scheduler),
@@ -150,22 +156,26 @@ def _read_kv_room(scheduler: Any) -> KvRoom:
         block_size=scheduler.block_size,
         num_groups=len(scheduler.kv_cache_config.kv_cache_groups),
         num_lookahead_tokens=scheduler.num_lookahead_tokens,
-        first_waiting_blocks=_first_waiting_blocks(scheduler),
+        waiting_blocks=_waiting_blocks(scheduler, [request for _, request in shown]),
     )
 
 
-def _first_waiting_blocks(scheduler: Any) -> int | None:
-    """KV blocks that the first waiting request takes.
+def _waiting_blocks(scheduler: Any, shown: Iterable[Any]) -> tuple[int, ...] | None:
+    """KV blocks that each waiting request in view takes.
 
-    None where vLLM would pass it over, or where others wait that hold their blocks already.
+    None where vLLM would pass the first one over, or where others wait that hold their blocks
+    already.
     """
     if not scheduler.waiting or second_waiting_queue(scheduler) or scheduler.lora_config:
         return None
     first = scheduler.waiting.peek_request()
     if first in passed_over(scheduler) or not holds_every_token(scheduler):
         return None
-    num_blocks = -(-_view(first).num_tokens // int(scheduler.block_size))
-    return num_blocks - num_shared_blocks(scheduler, first)
+    block_size = int(scheduler.block_size)
+    return tuple(
+        -(-_view(request).num_tokens // block_size) - num_shared_blocks(scheduler, request)
+        for request in shown
+    )
 
 
 def _less_important(scheduler: Any) -> frozenset[str]:
