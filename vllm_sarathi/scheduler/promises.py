@@ -124,8 +124,11 @@ class Promises:
         begun, begin_s = self.answers.begun, outlook.begin_s
         for request in decodes:
             answer = begun.get(request.request_id)
-            if answer is None:
-                has_auto = has_auto or self.promise(request).is_auto
+            if answer is None:  # every token is due so long after the one before
+                promise = self.promise(request)
+                has_auto = has_auto or promise.is_auto
+                due_s = min(due_s, begin_s - outlook.paused_s + promise.stall_s)
+                pace_s = min(pace_s, promise.stall_s)
                 continue
             falls_back = answer.is_lost and self.reader.is_auto
             has_auto = has_auto or answer.promise.is_auto or falls_back
