@@ -1,67 +1,69 @@
-"""The queue of waiting requests that is ordered by deadline."""
+"""vLLM's queue of waiting requests, in an order of ours."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count, islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vllm_sarathi.scheduler.deadline_queue import DeadlineQueue
+from vllm.v1.core.sched.request_queue import RequestQueue
 
-from vllm_sarathi.policy.deadlines import PromptDeadlines
+from vllm_sarathi.policy.order import AGEING, Place, WaitingOrder
+from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 
 NAMES = count()
+TTFT_S = 1e12  # the queue reads the clock; in these tests everybody is in time
 
 
 @dataclass(eq=False)
 class Waiting:
-    """What a queue reads of a vLLM request."""
+    """What a queue's place reads of a vLLM request."""
 
     arrival_time: float
-    num_tokens: int
+    num_tokens: int = 5
     num_output_tokens: int = 0
     request_id: str = field(default_factory=lambda: f"request {next(NAMES)}")
 
 
-def queue(ttft_s: float = 1.0) -> DeadlineQueue:
-    return DeadlineQueue(PromptDeadlines(ttft_s, mean_tokens=100.0), lambda r: r.num_tokens)
+def place(request: Waiting) -> Place:
+    return Place(
+        request,
+        request.arrival_time,
+        request.arrival_time + TTFT_S,
+        request.num_tokens,
+        has_begun=request.num_output_tokens > 0,
+    )
 
 
-def test_a_prompt_of_mean_length_is_due_after_the_objective_and_others_in_proportion() -> None:
-    deadlines = PromptDeadlines(2.0)
-    for num_tokens in (50, 150):
-        deadlines.observe(num_tokens)
-    assert deadlines.mean_tokens == 100
-    assert [deadlines.due_s(7.0, n) for n in (100, 200, 50)] == [9.0, 11.0, 8.0]
+def queue(order: WaitingOrder | None = None) -> OrderedQueue:
+    return OrderedQueue(WaitingOrder() if order is None else order, place)
 
 
-def test_the_mean_length_follows_a_load_that_changes() -> None:
-    deadlines = PromptDeadlines(1.0)
-    for num_tokens in [100] * 2000 + [900] * 5000:
-        deadlines.observe(num_tokens)
-    assert deadlines.mean_tokens > 890
+def test_it_has_all_that_vllms_interface_asks() -> None:
+    assert isinstance(queue(), RequestQueue)
 
 
 def test_a_request_whose_tokens_already_flow_goes_first() -> None:
     waiting = queue()
-    waiting.add_request(Waiting(0.0, 1))
+    waiting.add_request(Waiting(0.0))
     preempted = Waiting(9.0, 5000, num_output_tokens=3)
     waiting.prepend_request(preempted)
     assert waiting.peek_request() is preempted
 
 
-def test_a_long_prompt_is_overtaken_only_by_those_that_come_soon_after_it() -> None:
-    waiting = queue(ttft_s=1.0)
+def test_in_overload_a_long_prompt_is_overtaken_only_by_those_that_come_soon_after_it() -> None:
+    waiting = queue(WaitingOrder(prefill_weight=8.0, token_s=1e-3, share_aside=1.0))
     long = Waiting(0.0, 2000)
-    waiting.prepend_request(long)
+    waiting.add_request(long)
     for arrival_s in range(100):
-        waiting.prepend_request(Waiting(float(arrival_s), 100))
+        waiting.add_request(Waiting(float(arrival_s), 100))
     before = [request.arrival_time for request in iter(waiting.pop_request, long)]
-    assert before == list(range(19))
+    assert before == list(range(16))
 
 
 requests = st.builds(
-    Waiting, st.floats(0, 100), st.integers(1, 5000), st.integers(0, 1), st.uuids().map(str)
+    Waiting, st.integers(0, 100).map(float), st.integers(1, 5000), st.integers(0, 1)
 )
 
 
@@ -78,18 +80,29 @@ def test_it_keeps_vllms_contract_in_the_order_of_deadlines(
     waiting.remove_requests(gone)
     waiting.remove_requests(gone)
     left = [request for request in added if request not in gone]
-    due_s = PromptDeadlines(1.0, 100.0).due_s
-    left.sort(key=lambda r: due_s(r.arrival_time, r.num_tokens, r.num_output_tokens > 0))
+    left.sort(key=lambda r: (r.num_output_tokens == 0, r.arrival_time))
     assert (len(waiting), bool(waiting)) == (len(left), bool(left))
-    dues = [due_s(r.arrival_time, r.num_tokens, r.num_output_tokens > 0) for r in left]
-    order = list(waiting)
-    assert [due_s(r.arrival_time, r.num_tokens, r.num_output_tokens > 0) for r in order] == dues
-    assert list(islice(waiting, 3)) == order[:3]
-    assert [waiting.pop_request() for _ in range(len(waiting))] == order
+    assert list(waiting) == left
+    assert list(islice(waiting, 3)) == left[:3]
+    assert [waiting.pop_request() for _ in range(len(waiting))] == left
+
+
+@given(st.lists(requests, min_size=1, max_size=20), st.integers(0, 20))
+def test_the_front_is_what_it_gives_next(added: list[Waiting], num_taken: int) -> None:
+    waiting = queue()
+    for request in added:
+        waiting.add_request(request)
+    for _ in range(min(num_taken, len(added) - 1)):
+        waiting.pop_request()
+    first = waiting.peek_request()
+    assert waiting.peek_request() is first
+    assert next(iter(waiting)) is first
+    assert waiting.pop_request() is first
+    assert first not in list(waiting)
 
 
 def test_one_request_can_be_removed_once() -> None:
-    waiting, request, other = queue(), Waiting(0.0, 5), Waiting(1.0, 5)
+    waiting, request, other = queue(), Waiting(0.0), Waiting(1.0)
     waiting.add_request(request)
     waiting.add_request(other)
     waiting.remove_request(request)
@@ -98,34 +111,56 @@ def test_one_request_can_be_removed_once() -> None:
         waiting.remove_request(request)
 
 
-def test_an_empty_queue_has_nothing_to_give() -> None:
-    for take in (queue().peek_request, queue().pop_request):
-        with pytest.raises(IndexError):
-            take()
+@pytest.mark.parametrize("take", [OrderedQueue.peek_request, OrderedQueue.pop_request])
+def test_an_empty_queue_has_nothing_to_give(take: Callable[[OrderedQueue], object]) -> None:
+    waiting = queue()
+    assert not waiting
+    with pytest.raises(IndexError):
+        take(waiting)
 
 
-def test_equal_prompts_keep_their_order_while_the_mean_length_changes() -> None:
-    waiting = DeadlineQueue(PromptDeadlines(2.0), lambda request: request.num_tokens)
-    for i in range(1000):
-        waiting.add_request(Waiting(float(i), 5))
-    while waiting:
-        waiting.pop_request()
+def test_equal_prompts_keep_their_order_while_load_changes() -> None:
+    order = WaitingOrder()
+    waiting = queue(order)
     alike = [Waiting(1000.0 + i, 1000) for i in range(300)]
     for request in alike:
         waiting.add_request(request)
+        order.token_s *= 1.01
     assert list(waiting) == alike
 
 
 def test_a_request_put_back_is_not_looked_up_again() -> None:
     looked_up: list[Waiting] = []
 
-    def num_tokens(request: Waiting) -> int:
+    def noted(request: Waiting) -> Place:
         looked_up.append(request)
-        return request.num_tokens
+        return place(request)
 
-    waiting = DeadlineQueue(PromptDeadlines(1.0), num_tokens)
-    request = Waiting(0.0, 5)
+    waiting = OrderedQueue(WaitingOrder(), noted)
+    request = Waiting(0.0)
     waiting.add_request(request)
     for _ in range(3):
         waiting.prepend_requests([waiting.pop_request()])
     assert looked_up == [request]
+
+
+def test_a_preempted_request_is_looked_up_again_for_it_was_admitted() -> None:
+    waiting, request = queue(), Waiting(9.0)
+    waiting.add_request(Waiting(0.0))
+    waiting.add_request(request)
+    waiting.remove_request(request)
+    request.num_output_tokens = 1
+    waiting.prepend_request(request)
+    assert waiting.peek_request() is request
+
+
+def test_requests_passed_over_in_every_step_bring_no_turn_for_those_aside() -> None:
+    order = WaitingOrder()
+    waiting = queue(order)
+    blocked, ready = Waiting(0.0), Waiting(1.0)
+    waiting.add_request(blocked)
+    waiting.add_request(ready)
+    for _ in range(2 * AGEING):
+        order.expire(0.0)
+        waiting.prepend_requests([waiting.pop_request()])
+    assert not order.owes_aside

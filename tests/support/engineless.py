@@ -119,7 +119,12 @@ class Engine:
         """Add a request, of made-up or given prompt tokens."""
         seed = zlib.crc32(name.encode())
         prompt = options.pop("prompt", None) or [(seed + i * 7) % 1000 for i in range(num_prompt)]
-        params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, temperature=0.0)
+        params = SamplingParams(
+            max_tokens=max_tokens,
+            ignore_eos=True,
+            temperature=0.0,
+            extra_args=options.pop("extra_args", None),
+        )
         request = Request(name, prompt, params, None, block_hasher=self.hasher, **options)
         self.outputs[name] = []
         self.scheduler.add_request(request)

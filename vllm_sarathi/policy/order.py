@@ -7,8 +7,8 @@ overload lasts: with k of them ahead, after at most (k + 1) x ``AGEING`` admissi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush, merge
 from itertools import count
 from math import inf
 from typing import Any
@@ -85,6 +85,7 @@ class WaitingOrder:
     ageing: int = AGEING
     share_aside: float = 0.0
     _aged: WeakSet[Any] = field(default_factory=WeakSet)
+    _taken: dict[Any, Place] = field(default_factory=dict)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: list[tuple[Rank, int, Place]] = field(default_factory=list)
     _expiring: list[tuple[float, int, Place]] = field(default_factory=list)
@@ -111,7 +112,8 @@ class WaitingOrder:
     def add(self, place: Place, now_s: float) -> None:
         """Let a request wait."""
         self._places[place.request] = place
-        place.has_begun = place.has_begun or place.request in self._aged
+        if place.request in self._aged:
+            place.has_begun, place.is_aside = True, False
         place.is_aside = self.steps_aside(place, now_s)
         heap = self._aside if place.is_aside else self._in_time
         heappush(heap, (self.rank(place), next(self._sequence), place))
@@ -120,11 +122,14 @@ class WaitingOrder:
         self._drop_stale()
 
     def expire(self, now_s: float) -> list[Any]:
-        """Let those step aside that can no longer be in time.
+        """Let those step aside that can no longer be in time, as each step begins.
+
+        Those taken in the step before can no longer be put back.
 
         Returns:
             Their requests.
         """
+        self._taken.clear()
         late = []
         while self._expiring and self._expiring[0][0] < now_s:
             place = heappop(self._expiring)[-1]
@@ -133,6 +138,7 @@ class WaitingOrder:
                 heappush(self._aside, (self.rank(place), next(self._sequence), place))
                 late.append(place.request)
                 self.share_aside += _REQUEST_WEIGHT * (1 - self.share_aside)
+        self._drop_stale()
         return late
 
     def first(self) -> Place | None:
@@ -155,14 +161,32 @@ class WaitingOrder:
         place = self.first()
         if place is None:
             raise IndexError("no request waits")
+        self.remove(place.request)
         if place.is_aside and self.owes_aside:
             self.age(place.request)
-        else:
-            self._num_since_aside += 1
-            if not place.is_aside:
-                self.share_aside -= _REQUEST_WEIGHT * self.share_aside
-        self.remove(place.request)
+        self._num_since_aside += 1
+        if not place.is_aside:
+            self.share_aside *= 1 - _REQUEST_WEIGHT
+        self._taken[place.request] = place
         return place
+
+    def took(self, request: Any) -> bool:
+        """Whether a request was taken in this step, and may be put back."""
+        return request in self._taken
+
+    def put_back(self, request: Any, now_s: float) -> None:
+        """Let one that was taken wait again at its place: it was not admitted after all.
+
+        One that was due for having stepped aside keeps that: it is served once it can be.
+
+        Raises:
+            KeyError: it was not taken in this step.
+        """
+        place = self._taken.pop(request)
+        self._num_since_aside -= 1
+        if not place.is_aside:
+            self.share_aside /= 1 - _REQUEST_WEIGHT
+        self.add(replace(place, is_gone=False), now_s)
 
     @property
     def owes_aside(self) -> bool:
@@ -170,9 +194,15 @@ class WaitingOrder:
         return self._num_since_aside >= self.ageing
 
     def age(self, request: Any) -> None:
-        """Let one that stepped aside be served before all others from now on."""
+        """Let one that stepped aside be served before all others from now on, once."""
+        if request in self._aged:
+            return
         self._aged.add(request)
         self._num_since_aside = 0
+        place = self._places.get(request)
+        if place is not None:
+            place.is_aside = False
+            heappush(self._in_time, (self.rank(place), next(self._sequence), place))
 
     def is_aside(self, request: Any) -> bool:
         """Whether a waiting request stepped aside."""
@@ -185,6 +215,7 @@ class WaitingOrder:
             KeyError: it does not wait.
         """
         self._places.pop(request).is_gone = True
+        self._drop_stale()
 
     def __contains__(self, request: Any) -> bool:
         return request in self._places
@@ -198,25 +229,21 @@ class WaitingOrder:
         if first is None:
             return
         yield first
-        for heap, aside in ((self._in_time, False), (self._aside, True)):
-            for place in _in_order(heap):
-                if place is not first and not place.is_gone and place.is_aside == aside:
-                    yield place
+        in_time, aside = _in_order(self._in_time, False), _in_order(self._aside, True)
+        yield from (entry[-1] for entry in merge(in_time, aside) if entry[-1] is not first)
 
     def _latest_s(self, place: Place) -> float:
         """When the prefill of a request must begin."""
         return place.due_s - self.token_s * place.num_tokens
 
     def _drop_stale(self) -> None:
-        """Rebuild the heaps once most of their entries are of requests that left."""
-        if len(self._in_time) + len(self._aside) <= 2 * len(self._places) + _FEW:
-            return
-        self._in_time = [entry for entry in self._in_time if _is_live(entry, aside=False)]
-        self._aside = [entry for entry in self._aside if _is_live(entry, aside=True)]
-        self._expiring = [entry for entry in self._expiring if _is_live(entry, aside=False)]
-        heapify(self._in_time)
-        heapify(self._aside)
-        heapify(self._expiring)
+        """Rebuild a heap once most of its entries are of requests that left it."""
+        most = 2 * len(self._places) + _FEW
+        heaps = (self._in_time, False), (self._expiring, False), (self._aside, True)
+        for heap, aside in heaps:
+            if len(heap) > most:
+                heap[:] = [entry for entry in heap if _is_live(entry, aside)]
+                heapify(heap)
 
 
 def _is_live(entry: tuple[Any, int, Place], aside: bool) -> bool:
@@ -230,12 +257,15 @@ def _drop_front(heap: list[tuple[Rank, int, Place]], aside: bool) -> None:
         heappop(heap)
 
 
-def _in_order(heap: list[tuple[Rank, int, Place]]) -> Iterator[Place]:
-    """The places of a heap from the front, without changing it."""
+def _in_order(
+    heap: list[tuple[Rank, int, Place]], aside: bool
+) -> Iterator[tuple[Rank, int, Place]]:
+    """The live entries of a heap from the front, without changing it."""
     front = [(heap[0], 0)] if heap else []
     while front:
         entry, at = heappop(front)
-        yield entry[-1]
+        if _is_live(entry, aside):
+            yield entry
         for child in (2 * at + 1, 2 * at + 2):
             if child < len(heap):
                 heappush(front, (heap[child], child))

@@ -32,9 +32,12 @@ class OrderedQueue(RequestQueue):
         self.add_request(request)
 
     def prepend_requests(self, requests: Iterable[Any]) -> None:
-        """Put requests back, at their own places."""
+        """Put requests back that were taken and not admitted, at their own places."""
         for request in requests:
-            self.add_request(request)
+            if self._order.took(request):
+                self._order.put_back(request, time.time())
+            else:
+                self.add_request(request)
 
     def pop_request(self) -> Any:
         """Take the request that is served next; ``IndexError`` if there is none."""

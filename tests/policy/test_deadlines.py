@@ -1,0 +1,238 @@
+"""When tokens are due, against what each promise says in words."""
+
+import random
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllm_sarathi.objectives import RequestObjectives
+from vllm_sarathi.policy.deadlines import Answer, Answers, Promise
+
+
+def promise(**fields: float) -> Promise:
+    return Promise.of(RequestObjectives(**fields))  # type: ignore[arg-type]
+
+
+def answer(of: Promise, *times_s: float, first_due_s: float = inf) -> Answer:
+    """An answer whose tokens came at these times, one by one."""
+    made = Answer(of, first_due_s)
+    for now_s in times_s:
+        made.came(1, now_s)
+    return made
+
+
+def test_nothing_asked_is_nothing_promised() -> None:
+    nothing = promise()
+    assert (nothing.ttft_s, nothing.tpot_s, nothing.stall_s, nothing.e2e_s) == (inf,) * 4
+    assert nothing.pace_s == inf
+    assert nothing.is_uniform
+    assert nothing.first_due_s(5.0, 1.0) == inf
+
+
+def test_a_gap_objective_alone_bounds_every_gap() -> None:
+    strict = promise(tbt_s=0.05)
+    assert (strict.stall_s, strict.tpot_s, strict.pace_s) == (0.05, inf, 0.05)
+    assert strict.is_uniform
+
+
+def test_a_gap_objective_that_may_be_exceeded_is_a_mean_pace() -> None:
+    mean = promise(tbt_s=0.05, max_stall_s=0.4)
+    assert (mean.tpot_s, mean.stall_s, mean.pace_s) == (0.05, 0.4, 0.05)
+    assert not mean.is_uniform
+
+
+def test_a_stall_as_long_as_the_gap_leaves_it_strict() -> None:
+    strict = promise(tbt_s=0.05, max_stall_s=0.05)
+    assert (strict.tpot_s, strict.stall_s) == (inf, 0.05)
+
+
+def test_of_two_mean_paces_the_tighter_one_is_promised() -> None:
+    both = promise(tpot_s=0.03, tbt_s=0.05, max_stall_s=0.4)
+    assert (both.tpot_s, both.stall_s) == (0.03, 0.4)
+
+
+def test_the_derived_gap_objective_is_no_number() -> None:
+    auto = Promise.of(RequestObjectives(auto_tbt=True))
+    assert auto.is_auto
+    assert auto.pace_s == inf
+
+
+def test_importance_is_carried_along() -> None:
+    assert Promise.of(RequestObjectives(importance=7)).importance == 7
+
+
+def test_equal_objectives_share_one_promise() -> None:
+    assert promise(ttft_s=1.0) is promise(ttft_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "due_s"),
+    [
+        ({"ttft_s": 2.0}, 102.0),
+        ({"e2e_s": 60.0}, 160.0 - 8.0),
+        ({"ttft_s": 2.0, "e2e_s": 60.0}, 102.0),
+        ({"ttft_s": 58.0, "e2e_s": 60.0}, 152.0),
+    ],
+)
+def test_the_last_tokens_deadline_leaves_the_decodes_their_time(
+    asked: dict[str, float], due_s: float
+) -> None:
+    assert promise(**asked).first_due_s(100.0, decode_s=8.0) == due_s
+
+
+PACE = promise(tpot_s=0.1, max_stall_s=0.5)
+
+
+def test_early_tokens_earn_slack_for_later_ones() -> None:
+    early = answer(PACE, 10.0, 10.01, 10.02)
+    assert early.next_due_s(0, 10.02) == pytest.approx(10.3)
+
+
+def test_slack_does_not_excuse_a_stall() -> None:
+    early = answer(PACE, *(10.0 + i / 1000 for i in range(100)))
+    assert early.next_due_s(0, 10.1) == pytest.approx(10.099 + 0.5)
+
+
+def test_tokens_in_flight_are_taken_to_come_when_the_step_begins() -> None:
+    decode = answer(PACE, 10.0)
+    assert decode.next_due_s(2, 10.1) == pytest.approx(10.3)
+    strict = answer(promise(tbt_s=0.05), 10.0)
+    assert strict.next_due_s(0, 10.02) == pytest.approx(10.05)
+    assert strict.next_due_s(1, 10.02) == pytest.approx(10.07)
+
+
+def test_a_first_token_in_flight_comes_when_the_step_begins() -> None:
+    assert answer(PACE).next_due_s(1, 10.0) == pytest.approx(10.1)
+
+
+def test_an_answer_that_comes_late_by_less_than_a_stall_can_still_catch_up() -> None:
+    late = answer(PACE, 10.0, 10.55)
+    assert not late.is_lost
+    assert late.next_due_s(0, 10.55) == pytest.approx(10.2)
+
+
+def test_a_late_first_token_breaks_the_promise_for_good() -> None:
+    late = answer(PACE, 10.0, first_due_s=9.9)
+    assert late.is_lost
+    late.came(1, 10.01)
+    assert late.is_lost
+
+
+def test_of_a_broken_promise_only_the_bound_on_stalls_is_left() -> None:
+    lost = answer(PACE, 10.0, 10.65)
+    assert lost.is_lost
+    assert lost.pace_s == PACE.stall_s
+    assert lost.next_due_s(0, 10.7) == pytest.approx(11.15)
+    assert lost.next_due_s(1, 10.7) == pytest.approx(11.2)
+
+
+def test_a_broken_promise_without_a_bound_on_stalls_leaves_nothing() -> None:
+    lost = answer(promise(tpot_s=0.1, ttft_s=1.0), 10.0, first_due_s=9.0)
+    assert lost.pace_s == inf
+    assert lost.next_due_s(0, 10.0) == inf
+
+
+paces = st.sampled_from([0.02, 0.1, inf])
+stalls = st.sampled_from([0.05, 0.5, inf])
+gaps = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.0, 0.01, 0.06, 0.3, 1.0])))
+
+
+@given(paces, stalls, gaps, st.integers(0, 2), st.booleans())
+def test_the_next_token_is_due_as_the_times_of_all_before_say(
+    tpot_s: float, stall_s: float, came: list[tuple[int, float]], flying: int, is_late: bool
+) -> None:
+    of = Promise(tpot_s=tpot_s, stall_s=stall_s)
+    first_s = now_s = 100.0
+    ours, num_tokens, is_lost = Answer(of, 99.0 if is_late else 101.0), 1, is_late
+    ours.came(1, first_s)
+    for num_new, gap_s in came:
+        now_s += gap_s
+        num_tokens += num_new
+        ours.came(num_new, now_s)
+        if tpot_s < inf:
+            is_lost |= now_s > first_s + (num_tokens - 1) * tpot_s + stall_s + 1e-9
+    begin_s = now_s + 0.01
+    due_s = (begin_s if flying else now_s) + stall_s
+    if tpot_s < inf and not is_lost:
+        due_s = min(due_s, first_s + (num_tokens + flying) * tpot_s)
+    assert ours.is_lost == is_lost
+    assert ours.next_due_s(flying, begin_s) == pytest.approx(due_s)
+    assert ours.pace_s == (stall_s if is_lost else min(tpot_s, stall_s))
+
+
+def test_the_mean_output_counts_answers_that_still_run() -> None:
+    answers = Answers()
+    for i in range(100):
+        answers.expect(f"short{i}", PACE, inf)
+        answers.expect(f"long{i}", PACE, inf)
+    for i in range(100):
+        answers.came(f"short{i}", 10, 1.0, is_last=True)
+        answers.came(f"long{i}", 90, 1.0, is_last=False)
+    assert 80 < answers.mean_output <= 90
+
+
+@pytest.mark.parametrize("mean", [20, 200])
+def test_the_mean_output_is_unbiased_while_long_answers_run(mean: int) -> None:
+    draw, answers = random.Random(0), Answers()
+    left: dict[str, int] = {}
+    found = []
+    for step in range(20_000 * mean // 200):
+        while len(left) < 100:
+            name = f"r{step}.{len(left)}"
+            left[name] = 1 + int(draw.expovariate(1 / (mean - 0.5)))
+            answers.expect(name, PACE, inf)
+        for name in list(left):
+            left[name] -= 1
+            answers.came(name, 1, float(step), is_last=not left[name])
+            if not left[name]:
+                del left[name]
+        found.append(answers.mean_output)
+    late = found[len(found) // 2 :]
+    assert sum(late) / len(late) == pytest.approx(mean, rel=0.1)
+
+
+def test_no_answer_is_taken_to_be_longer_than_the_longest_so_far() -> None:
+    answers = Answers()
+    for i in range(50):
+        answers.expect(f"r{i}", PACE, inf)
+        answers.came(f"r{i}", 7, 1.0, is_last=False)
+    assert answers.mean_output == 7
+
+
+def test_before_any_answer_nothing_is_expected() -> None:
+    assert Answers().mean_output == 0
+
+
+def test_the_mean_output_follows_a_load_that_changes() -> None:
+    answers = Answers()
+    for i in range(4000):
+        answers.expect("r", PACE, inf)
+        answers.came("r", 10 if i < 1000 else 500, 1.0, is_last=True)
+    assert answers.mean_output > 490
+
+
+outcomes = st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["last", "abort", "runs"])))
+
+
+@given(outcomes)
+def test_answers_that_ended_are_forgotten(done: list[tuple[int, str]]) -> None:
+    answers = Answers()
+    for i, (num_tokens, outcome) in enumerate(done):
+        answers.expect(f"r{i}", PACE, inf)
+        for _ in range(num_tokens):
+            answers.came(f"r{i}", 1, 1.0, is_last=False)
+        if outcome == "last":
+            answers.came(f"r{i}", 1, 1.0, is_last=True)
+        elif outcome == "abort":
+            answers.forget(f"r{i}")
+    assert set(answers.begun) == {f"r{i}" for i, (_, how) in enumerate(done) if how == "runs"}
+    assert answers.mean_output <= 6
+
+
+def test_tokens_of_a_request_that_is_not_followed_are_no_matter() -> None:
+    answers = Answers()
+    answers.came("stranger", 5, 1.0, is_last=True)
+    answers.forget("stranger")
+    assert answers.mean_output == 0

@@ -1,0 +1,405 @@
+"""The order of waiting requests, against a plain sorted one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, Place, WaitingOrder
+
+TOKEN_S = 0.01
+
+
+class Name(str):
+    """A request: a string that weak references may point to."""
+
+    __hash__ = str.__hash__
+
+
+def place(name: str = "r", due_s: float = 10.0, num_tokens: int = 10, **fields: Any) -> Place:
+    return Place(Name(name), fields.pop("arrival_s", 0.0), due_s, num_tokens, **fields)
+
+
+def order(*places: Place, now_s: float = 0.0, **fields: Any) -> WaitingOrder:
+    made = WaitingOrder(**{"prefill_weight": 8.0, "token_s": TOKEN_S, **fields})
+    for one in places:
+        made.add(one, now_s)
+    return made
+
+
+def names(waiting: WaitingOrder) -> list[str]:
+    return [one.request for one in waiting]
+
+
+def served(waiting: WaitingOrder) -> list[str]:
+    return [waiting.pop().request for _ in range(len(waiting))]
+
+
+@dataclass
+class Entry:
+    """A waiting request of the reference, with its rank when it last changed."""
+
+    place: Place
+    number: int
+    rank: tuple[float, ...] = ()
+    is_aside: bool = False
+
+    @property
+    def begin_s(self) -> float:
+        return self.place.due_s - TOKEN_S * self.place.num_tokens
+
+
+@dataclass
+class Sorted:
+    """The reference: a list, searched and sorted each time."""
+
+    ageing: int
+    share: float = 0.0
+    waits: list[Entry] = field(default_factory=list)
+    taken: dict[str, Entry] = field(default_factory=dict)
+    aged: set[str] = field(default_factory=set)
+    num_since: int = 0
+    number: int = 0
+
+    def add(self, one: Place, now_s: float, was_aside: bool = False) -> None:
+        self.number += 1
+        entry = Entry(one, self.number)
+        begun = one.has_begun or one.request in self.aged
+        entry.is_aside = not begun and (was_aside or one.due_s == inf or entry.begin_s < now_s)
+        self._rank(entry)
+        self.waits.append(entry)
+
+    def _rank(self, entry: Entry) -> None:
+        one = entry.place
+        late_s = 8.0 * TOKEN_S * one.num_tokens
+        if one.has_begun or one.request in self.aged:
+            entry.rank = (one.priority, -1, 0, one.arrival_s)
+        elif entry.is_aside:
+            entry.rank = (one.priority, 1, 0, one.arrival_s + late_s)
+        else:
+            weight = min(self.share / FULL_OVERLOAD, 1.0)
+            entry.rank = (one.priority, 0, -one.importance, one.due_s + weight * late_s)
+
+    def expire(self, now_s: float) -> set[str]:
+        self.taken.clear()
+        begun = {e.place.request for e in self.waits if e.rank[1] == -1}
+        late = [
+            e
+            for e in sorted(self.waits, key=lambda e: (e.begin_s, e.number))
+            if not e.is_aside and e.place.request not in begun and e.begin_s < now_s
+        ]
+        for entry in late:
+            self.number += 1
+            entry.is_aside, entry.number = True, self.number
+            self._rank(entry)
+            self.share += (1 - self.share) / 50
+        return {e.place.request for e in late}
+
+    def sorted(self) -> list[Entry]:
+        by_rank = sorted(self.waits, key=lambda e: (e.rank, e.number))
+        aside = [e for e in by_rank if e.is_aside]
+        is_owed = self.num_since >= self.ageing and aside
+        if is_owed and aside[0].place.priority <= by_rank[0].place.priority:
+            by_rank.remove(aside[0])
+            by_rank.insert(0, aside[0])
+        return by_rank
+
+    def pop(self) -> str:
+        entry = self.sorted()[0]
+        self.waits.remove(entry)
+        if entry.is_aside and self.num_since >= self.ageing:
+            self.aged.add(entry.place.request)
+            self.num_since = 0
+        self.num_since += 1
+        if not entry.is_aside:
+            self.share *= 49 / 50
+        self.taken[entry.place.request] = entry
+        return entry.place.request
+
+    def put_back(self, name: str, now_s: float) -> None:
+        entry = self.taken.pop(name)
+        self.num_since -= 1
+        if not entry.is_aside:
+            self.share /= 49 / 50
+        self.add(entry.place, now_s, was_aside=entry.is_aside)
+
+
+made = st.builds(
+    lambda wait_s, due, tokens, importance, priority, begun: (
+        lambda name, now_s: Place(
+            Name(name),
+            now_s - wait_s,
+            now_s - wait_s + due,
+            tokens,
+            importance=importance,
+            priority=priority,
+            has_begun=begun,
+        )
+    ),
+    st.integers(0, 3),
+    st.sampled_from([1, 2, 5, inf]),
+    st.integers(1, 300),
+    st.sampled_from([0, 0, 1]),
+    st.sampled_from([0, 0, 0, 1]),
+    st.sampled_from([False] * 7 + [True]),
+)
+acts = st.one_of(
+    st.tuples(st.just("add"), made),
+    st.tuples(st.just("add"), made),
+    st.tuples(st.just("pop"), st.just(None)),
+    st.tuples(st.just("remove"), st.integers(0, 99)),
+    st.tuples(st.just("put back"), st.integers(0, 99)),
+    st.tuples(st.just("step"), st.sampled_from([0.0, 0.3, 1.0, 4.0])),
+)
+
+
+@given(st.lists(acts, max_size=80), st.integers(1, 3))
+def test_it_serves_as_a_sorted_list_would_whatever_comes_and_goes(
+    done: list[tuple[str, Any]], ageing: int
+) -> None:
+    ours, plain, now_s = order(ageing=ageing), Sorted(ageing), 100.0
+    for i, (act, what) in enumerate(done):
+        if act == "add":
+            ours.add(what(f"r{i}", now_s), now_s)
+            plain.add(what(f"r{i}", now_s), now_s)
+        elif act == "step":
+            now_s += what
+            assert set(ours.expire(now_s)) == plain.expire(now_s)
+        elif act == "pop" and plain.waits:
+            assert ours.pop().request == plain.pop()
+        elif act == "remove" and plain.waits:
+            entry = plain.waits.pop(what % len(plain.waits))
+            ours.remove(entry.place.request)
+        elif act == "put back" and plain.taken:
+            name = list(plain.taken)[what % len(plain.taken)]
+            assert ours.took(name)
+            ours.put_back(name, now_s)
+            plain.put_back(name, now_s)
+        expected = plain.sorted()
+        assert names(ours) == [e.place.request for e in expected]
+        assert len(ours) == len(expected)
+        assert [ours.is_aside(e.place.request) for e in expected] == [e.is_aside for e in expected]
+        assert ours.share_aside == pytest.approx(plain.share)
+    assert served(ours) == [plain.pop() for _ in range(len(plain.waits))]
+
+
+def test_who_cannot_be_in_time_any_more_steps_aside_for_those_that_can() -> None:
+    waiting = order(place("early", due_s=5.0), place("later", due_s=50.0))
+    assert names(waiting) == ["early", "later"]
+    assert waiting.expire(5.0) == ["early"]
+    assert names(waiting) == ["later", "early"]
+
+
+def test_a_prompt_is_late_as_soon_as_its_prefill_no_longer_fits() -> None:
+    waiting = order(place("long", due_s=5.0, num_tokens=200))
+    assert waiting.expire(2.99) == []
+    assert waiting.expire(3.01) == ["long"]
+
+
+def test_who_stepped_aside_is_named_once() -> None:
+    waiting = order(place("r", due_s=5.0))
+    assert waiting.expire(9.0) == ["r"]
+    assert waiting.expire(99.0) == []
+
+
+def test_who_stepped_aside_never_comes_back_among_those_in_time() -> None:
+    waiting = order(place("late", due_s=3.0, num_tokens=200), place("next", due_s=2.5))
+    waiting.expire(1.5)
+    waiting.token_s = TOKEN_S / 100  # the machine turns out to be faster
+    waiting.expire(1.6)
+    assert waiting.is_aside("late")
+    assert names(waiting) == ["next", "late"]
+    for _ in range(2):
+        waiting.pop()
+    waiting.put_back("late", 1.6)
+    assert waiting.is_aside("late")
+
+
+def test_one_without_a_deadline_lets_all_with_one_go_first() -> None:
+    waiting = order(place("batch", due_s=inf), place("chat", due_s=9.0, arrival_s=8.0))
+    assert served(waiting) == ["chat", "batch"]
+
+
+def test_one_whose_tokens_are_out_goes_first() -> None:
+    waiting = order(place("a", importance=5), place("b", due_s=inf, has_begun=True))
+    assert served(waiting) == ["b", "a"]
+    assert order(place("b", has_begun=True)).expire(99.0) == []
+
+
+def test_the_more_important_go_first_of_those_in_time() -> None:
+    waiting = order(place("a", due_s=5.0), place("b", due_s=9.0, importance=1))
+    assert served(waiting) == ["b", "a"]
+
+
+def test_importance_does_not_rule_those_that_stepped_aside() -> None:
+    waiting = order(
+        place("a", due_s=1.0, arrival_s=0.0), place("b", due_s=1.0, arrival_s=0.5, importance=9)
+    )
+    waiting.expire(5.0)
+    assert served(waiting) == ["a", "b"]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_vllms_priority_goes_before_all_else(is_late: bool) -> None:
+    first = place("first", due_s=-1.0 if is_late else 90.0, num_tokens=900, priority=0)
+    waiting = order(first, place("second", priority=1, importance=9, has_begun=True))
+    assert names(waiting) == served(waiting) == ["first", "second"]
+
+
+def test_a_turn_for_those_aside_does_not_break_priorities() -> None:
+    waiting = order(place("aside", due_s=-1.0, priority=1), ageing=1)
+    for i in range(5):
+        waiting.add(place(f"r{i}"), 0.0)
+    assert served(waiting)[-1] == "aside"
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"), [(0.0, ["long", "short"]), (8.0, ["short", "long"])]
+)
+def test_in_overload_the_shortest_goes_first_as_its_weight_says(
+    weight: float, expected: list[str]
+) -> None:
+    waiting = order(prefill_weight=weight, share_aside=FULL_OVERLOAD)
+    waiting.add(place("long", due_s=60.0, num_tokens=1000), 0.0)
+    waiting.add(place("short", due_s=61.0), 0.0)
+    assert served(waiting) == expected
+
+
+def test_deadlines_alone_rule_while_all_are_in_time() -> None:
+    waiting = order(place("long", due_s=60.0, num_tokens=1000), place("short", due_s=61.0))
+    assert served(waiting) == ["long", "short"]
+
+
+arriving = st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=200)
+
+
+@given(arriving, st.integers(1, 5), st.integers(0, 6), st.lists(st.booleans(), max_size=200))
+def test_the_wait_of_those_aside_is_bounded_whatever_arrives_and_is_blocked(
+    more: list[tuple[int, bool]], ageing: int, num_ahead: int, blocked: list[bool]
+) -> None:
+    waiting = order(*(place(f"ahead{i}", due_s=-1.0) for i in range(num_ahead)), ageing=ageing)
+    waiting.add(place("last", due_s=-1.0, arrival_s=1.0), 0.0)
+    num_admitted, arrivals, blocks = 0, iter(more), iter(blocked)
+    while True:
+        waiting.expire(0.0)
+        num, important = next(arrivals, (1, True))
+        for i in range(num):
+            waiting.add(place(f"{num_admitted}.{i}.{len(waiting)}", importance=important), 0.0)
+        taken = waiting.pop()
+        if taken.request == "last":
+            break
+        if taken.request.startswith("ahead") or not next(blocks, False):
+            num_admitted += 1
+        else:
+            waiting.put_back(taken.request, 0.0)
+    assert num_admitted <= (num_ahead + 1) * ageing
+
+
+def test_those_aside_get_one_admission_in_so_many() -> None:
+    waiting = order(*(place(f"aside{i}", due_s=-1.0) for i in range(50)))
+    for i in range(10 * AGEING):
+        waiting.add(place(f"r{i}"), 0.0)
+    first = [waiting.pop() for _ in range(10 * AGEING)]
+    assert sum(one.is_aside for one in first) == 10 - 1
+
+
+def test_a_request_that_is_put_back_was_not_admitted() -> None:
+    waiting = order(place("aside", due_s=-1.0), place("blocked"), place("r", due_s=20.0))
+    for _ in range(3 * AGEING):
+        waiting.expire(0.0)
+        assert waiting.pop().request == "blocked"
+        assert waiting.first() is not None
+        waiting.put_back("blocked", 0.0)
+    assert served(waiting) == ["blocked", "r", "aside"]
+
+
+def test_tries_to_admit_a_blocked_request_do_not_hide_the_overload() -> None:
+    waiting = order(place("blocked"), share_aside=0.5)
+    for _ in range(100):
+        waiting.pop()
+        waiting.put_back("blocked", 0.0)
+    assert waiting.share_aside == pytest.approx(0.5)
+
+
+def test_one_whose_turn_came_while_blocked_goes_first_once_it_can() -> None:
+    waiting = order(place("aside", due_s=-1.0), place("r"), ageing=1)
+    waiting.pop()
+    waiting.add(place("important", importance=9), 0.0)
+    assert waiting.pop().request == "aside"
+    waiting.put_back("aside", 0.0)
+    assert served(waiting) == ["aside", "important"]
+
+
+def test_what_was_taken_can_be_put_back_in_the_same_step_only() -> None:
+    waiting = order(place("r"))
+    waiting.pop()
+    assert waiting.took("r")
+    waiting.expire(0.0)
+    assert not waiting.took("r")
+    with pytest.raises(KeyError):
+        waiting.put_back("r", 0.0)
+
+
+def test_a_request_uses_up_one_turn_only() -> None:
+    waiting = order(place("aside", due_s=-1.0), ageing=1)
+    running = Name("running")
+    for i in range(3):
+        waiting.add(place(f"r{i}"), 0.0)
+    waiting.pop()
+    waiting.age(running)
+    waiting.pop()
+    waiting.age(running)
+    assert waiting.owes_aside
+    assert waiting.pop().request == "aside"
+
+
+def test_one_that_is_aged_while_it_waits_moves_to_the_front() -> None:
+    waiting = order(place("r", importance=9), aside := place("aside", due_s=-1.0))
+    waiting.age(aside.request)
+    assert names(waiting) == served(waiting) == ["aside", "r"]
+
+
+def _push(waiting: WaitingOrder, i: int, due_s: float) -> None:
+    waiting.add(place(f"r{i}", due_s=due_s), 0.0)
+
+
+@pytest.mark.parametrize("due_s", [1e4, -1.0])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda waiting, i: waiting.pop(),
+        lambda waiting, i: waiting.remove(f"r{i}"),
+        lambda waiting, i: waiting.expire(2e4) and waiting.pop(),
+    ],
+)
+def test_no_heap_keeps_requests_that_left_beyond_twice_those_that_wait(
+    leave: Callable[[WaitingOrder, int], Any], due_s: float
+) -> None:
+    waiting = order()
+    for i in range(20):
+        _push(waiting, -1 - i, 1e4)
+    for i in range(2000):
+        _push(waiting, i, due_s)
+        if i % 3 or i > 1000:
+            leave(waiting, i)
+        most = 2 * len(waiting) + 65
+        assert max(map(len, (waiting._in_time, waiting._aside, waiting._expiring))) <= most
+
+
+def test_the_first_few_of_many_come_without_sorting_all() -> None:
+    waiting = order(*(place(f"r{i}", due_s=float(i)) for i in range(1000)), now_s=-1e3)
+    assert [one.request for one in islice(waiting, 3)] == ["r0", "r1", "r2"]
+    assert len(waiting) == 1000
+
+
+def test_an_empty_order_has_nobody_to_serve() -> None:
+    waiting = order()
+    assert waiting.first() is None
+    assert names(waiting) == []
+    with pytest.raises(IndexError):
+        waiting.pop()
