@@ -99,7 +99,7 @@ class WaitingOrder:
         """Where a request stands: lower is served first."""
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
-        if place.request in self._aged:  # in front of all but the important
+        if place.request in self._aged:
             return place.priority, 0, -max(place.importance, 0), place.arrival_s
         postponed_s = self.prefill_weight * self.token_s * place.num_tokens
         if place.is_aside:  # whoever matters, so that ageing bounds every wait
@@ -198,14 +198,17 @@ class WaitingOrder:
         return self._num_since_aside >= self.ageing
 
     def age(self, request: Any) -> None:
-        """Let one that stepped aside go before all but the important from now on, once."""
+        """Let one that stepped aside be admitted before all others, once.
+
+        Its prefill then goes before that of all but the important.
+        """
         if request in self._aged:
             return
         self._aged.add(request)
         self._num_since_aside = 0
         place = self._places.get(request)
         if place is not None:
-            place.is_aside = False
+            place.has_begun, place.is_aside = True, False
             heappush(self._in_time, (self.rank(place), next(self._sequence), place))
 
     def is_aside(self, request: Any) -> bool:
