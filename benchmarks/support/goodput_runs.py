@@ -1,6 +1,6 @@
 """What ``goodput.py`` runs: an engine under a load, and what comes of the load's requests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Protocol
@@ -51,6 +51,7 @@ class Run:
         rate: mean rate, in requests per second.
         objectives: of every request; None takes each class's own.
         seed: of traffic and noise.
+        more: makes further figures of a report.
     """
 
     case: str
@@ -61,6 +62,7 @@ class Run:
     rate: float
     objectives: Objectives | None = None
     seed: int = 0
+    more: Callable[[Report], Figures] | None = None
 
     @property
     def key(self) -> str:
@@ -72,7 +74,13 @@ class Run:
         workload = self.traffic.at(self.rate, self.seed)
         machine = replace(deployment(self.machine), max_model_len=MAX_MODEL_LEN)
         report = simulate(self.engine, machine, workload, noise=STEP_NOISE, seed=self.seed)
-        return {**report.summary(), "seed": self.seed, **goodputs(report, self.objectives)}
+        more = self.more(report) if self.more else {}
+        return {
+            **report.summary(),
+            "seed": self.seed,
+            **goodputs(report, self.objectives),
+            **more,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +185,9 @@ class Bench:
         return self.figures([replace(run, seed=seed) for seed in range(self.num_seeds)])
 
 
-def mean(figures: Sequence[Figures], name: str) -> float | None:
-    """A figure's mean over runs; None where one lacks it."""
-    values = [run.get(name) for run in figures]
-    return None if None in values or not values else fmean(v for v in values if v is not None)
+def mean(figures: Sequence[Figures], name: str) -> float:
+    """A figure's mean over runs."""
+    return fmean(run[name] for run in figures)
 
 
 def ours(label: str, **settings: Any) -> EngineSettings:
@@ -198,3 +205,10 @@ def stock(budget: int, seats: int, threshold: int) -> EngineSettings:
         engine_args={"long_prefill_token_threshold": threshold},
         label=f"stock {budget}/{seats}/{threshold}",
     )
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

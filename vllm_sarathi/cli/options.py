@@ -155,7 +155,9 @@ def goal(options: argparse.Namespace) -> CapacityGoal:
     """What has to hold within capacity."""
     wanted = objectives(options)
     if options.goodput is not None and wanted == Objectives():
-        raise ValueError("--goodput needs an objective: --tbt-slo-ms, --tpot-slo-ms or --ttft-slo-ms")
+        raise ValueError(
+            "--goodput needs an objective: --ttft-slo-ms, --tpot-slo-ms or --tbt-slo-ms"
+        )
     if options.goodput is not None:
         return CapacityGoal(None, options.delay_s, options.goodput, wanted)
     return CapacityGoal(wanted.tbt_s, options.delay_s)
