@@ -23,7 +23,7 @@ from vllm_sarathi.simulator import (
 
 def served(engine: EngineSettings) -> Report:
     """What an engine makes of more requests than can be in time."""
-    workload = Synthetic(LENGTHS["sharegpt"], 160).at(8.0, 0)
+    workload = Synthetic(Fixed(100, 400), 160).at(20.0, 0)
     return simulate(engine, deployment("a100-llama-3-8b"), workload)
 
 
@@ -44,7 +44,7 @@ def test_ours_without_nothing_is_ours() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_that_is_switched_off_is_missing(part: str) -> None:
-    tight = {"ttft_slo_ms": 1000.0, "tpot_slo_ms": 25.0}
+    tight = {"ttft_slo_ms": 1000.0, "tpot_slo_ms": 15.0}
     whole = served(ours("ours", **tight))
     partial = served(without((part,), tight, max_num_batched_tokens=8192))
     assert not np.array_equal(whole.per_request.e2e_s, partial.per_request.e2e_s)
