@@ -27,6 +27,7 @@ from support.goodput_cases import (
     capacity,
     sweep,
 )
+from support.goodput_plot import draw
 from support.goodput_rivals import ADMISSION, BUDGET, RELEGATION, prototype, without
 from support.goodput_runs import OURS_BUDGET, Bench, Run, Search, markdown, mean, ours, stock
 from support.runs import Figures, Runs, add_arguments
@@ -357,14 +358,21 @@ def main() -> None:
     others = {*PARTS, "mix"} - set(arguments.parts)
     asked = [key for key in held if key.split(":")[0] not in others]
     bench = Bench(Runs(arguments.output, asked, arguments.resume), arguments.jobs, arguments.seeds)
-    tables = [f"### {title(part)}\n\n{parts[part](bench)}" for part in arguments.parts]
+    tables = []
+    for part in arguments.parts:
+        table = parts[part](bench)
+        tables.append(f"{title(part, bench)}\n\n{table}")
     bench.runs.write_table("\n\n".join(tables))
+    if "load" in arguments.parts:
+        draw(bench.runs.figures, arguments.output.with_suffix(".png"))
 
 
-def title(part: str) -> str:
-    """What a part's table is called."""
+def title(part: str, bench: Bench) -> str:
+    """What a part's table is called, and how many seeds it is of."""
     function = mix if part == "mix" else PARTS[part]
-    return (function.__doc__ or part).partition("\n")[0].removesuffix(".")
+    name = (function.__doc__ or part).partition("\n")[0].removesuffix(".")
+    seeds = {key.rsplit(" ", 1)[-1] for key in bench.runs.figures if key.startswith(f"{part}: ")}
+    return f"### {name} ({len(seeds)} seeds)"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -181,8 +182,10 @@ class Bench:
         return [self.runs.figures[task.key] for task in tasks]
 
     def over_seeds(self, run: Run) -> list[Figures]:
-        """The figures of a run at every seed."""
-        return self.figures([replace(run, seed=seed) for seed in range(self.num_seeds)])
+        """The figures of a run at every seed asked for, and at more that are known."""
+        self.figures([replace(run, seed=seed) for seed in range(self.num_seeds)])
+        keys = (replace(run, seed=seed).key for seed in count())
+        return [self.runs.figures[key] for key in takewhile(self.runs.figures.__contains__, keys)]
 
 
 def mean(figures: Sequence[Figures], name: str) -> float:

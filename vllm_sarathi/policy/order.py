@@ -3,7 +3,9 @@
 A request that can no longer get its first token in time steps aside for those that can.
 It is never rejected: it is served when nobody who is in time waits, and one admission in
 ``AGEING`` goes to those that stepped aside, so that their wait is bounded however long the
-overload lasts: with k of them ahead, after at most (k + 1) x ``AGEING`` admissions.
+overload lasts: with k of them ahead, it is admitted after at most (k + 1) x ``AGEING``
+admissions. From then on its prefill goes before all but that of more important requests that
+are in time, so that it ends as long as those alone leave room.
 """
 
 from collections.abc import Iterator
@@ -94,8 +96,10 @@ class WaitingOrder:
 
     def rank(self, place: Place) -> Rank:
         """Where a request stands: lower is served first."""
-        if place.has_begun or place.request in self._aged:
+        if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
+        if place.request in self._aged:  # in front of all but the important
+            return place.priority, 0, -max(place.importance, 0), place.arrival_s
         postponed_s = self.prefill_weight * self.token_s * place.num_tokens
         if place.is_aside:  # whoever matters, so that ageing bounds every wait
             return place.priority, 1, 0, place.arrival_s + postponed_s
@@ -170,7 +174,7 @@ class WaitingOrder:
         return self._num_since_aside >= self.ageing
 
     def age(self, request: Any) -> None:
-        """Let one that stepped aside be served before all others from now on."""
+        """Let one that stepped aside be served before all but the important from now on."""
         self._aged.add(request)
         self._num_since_aside = 0
 
