@@ -70,7 +70,15 @@ def test_runs_that_were_cut_off_are_marked_and_give_no_ratio_of_latencies(
     assert [cell.strip() for cell in ratios[3:-1]] == ["-"] * 5
 
 
-@pytest.mark.parametrize(("objective", "shown"), [([], None), (["--tbt-slo-ms", "1e6"], 1.0)])
+@pytest.mark.parametrize(
+    ("objective", "shown"),
+    [
+        ([], None),
+        (["--tbt-slo-ms", "1e6"], 1.0),
+        (["--tpot-slo-ms", "1e6"], 1.0),
+        (["--tpot-slo-ms", "1e-6"], 0.0),
+    ],
+)
 def test_goodput_needs_an_objective(
     capsys: pytest.CaptureFixture[str], objective: list[str], shown: float | None
 ) -> None:

@@ -36,6 +36,7 @@ def test_an_engine_is_one_word() -> None:
     [
         ("sarathi", {"tbt_slo_ms": 50.0}),
         ("sarathi,tbt_slo_ms=9", {"tbt_slo_ms": 9}),
+        ("sarathi,tpot_slo_ms=9", {"tpot_slo_ms": 9}),
         ("sarathi,token_budget=9", {"token_budget": 9}),
         ("stock", {}),
     ],

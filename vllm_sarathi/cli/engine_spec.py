@@ -62,7 +62,7 @@ def with_objective(engine: EngineSettings, tbt_s: float | None) -> EngineSetting
 
     A preset or a budget given by hand is left alone: those take no objective.
     """
-    own = {"tbt_slo_ms", "preset", "token_budget", "chunk_size"}
+    own = {"tbt_slo_ms", "tpot_slo_ms", "preset", "token_budget", "chunk_size"}
     if tbt_s is None or engine.scheduler != "sarathi" or own & set(engine.sarathi):
         return engine
     settings = {**engine.sarathi, "tbt_slo_ms": tbt_s * 1e3}

@@ -94,6 +94,7 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
         load.add_argument("--at-once", action="store_true", help="all requests at time 0")
     load.add_argument("--seed", type=seed, default=0, help="of lengths, times and noise")
     load.add_argument("--tbt-slo-ms", type=positive, help="objective for the time between tokens")
+    load.add_argument("--tpot-slo-ms", type=positive, help="objective for the mean time per token")
     load.add_argument("--ttft-slo-ms", type=positive, help="objective for the first token")
 
 

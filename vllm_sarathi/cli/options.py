@@ -42,7 +42,11 @@ def seconds(milliseconds: float | None) -> float | None:
 
 def objectives(options: argparse.Namespace) -> Objectives:
     """The objectives that every request has."""
-    return Objectives(seconds(options.ttft_slo_ms), seconds(options.tbt_slo_ms))
+    return Objectives(
+        ttft_s=seconds(options.ttft_slo_ms),
+        tpot_s=seconds(options.tpot_slo_ms),
+        tbt_s=seconds(options.tbt_slo_ms),
+    )
 
 
 def lengths(name: str) -> LengthSource:
@@ -151,7 +155,9 @@ def goal(options: argparse.Namespace) -> CapacityGoal:
     """What has to hold within capacity."""
     wanted = objectives(options)
     if options.goodput is not None and wanted == Objectives():
-        raise ValueError("--goodput needs an objective: --tbt-slo-ms or --ttft-slo-ms")
+        raise ValueError(
+            "--goodput needs an objective: --ttft-slo-ms, --tpot-slo-ms or --tbt-slo-ms"
+        )
     if options.goodput is not None:
         return CapacityGoal(None, options.delay_s, options.goodput, wanted)
     return CapacityGoal(wanted.tbt_s, options.delay_s)

@@ -3,7 +3,9 @@
 A request that can no longer get its first token in time steps aside for those that can.
 It is never rejected: it is served when nobody who is in time waits, and one admission in
 ``AGEING`` goes to those that stepped aside, so that their wait is bounded however long the
-overload lasts: with k of them ahead, after at most (k + 1) x ``AGEING`` admissions.
+overload lasts: with k of them ahead, it is admitted after at most (k + 1) x ``AGEING``
+admissions. From then on its prefill goes before all but that of more important requests that
+are in time, so that it ends as long as those alone leave room.
 """
 
 from collections.abc import Iterator
@@ -95,8 +97,10 @@ class WaitingOrder:
 
     def rank(self, place: Place) -> Rank:
         """Where a request stands: lower is served first."""
-        if place.has_begun or place.request in self._aged:
+        if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
+        if place.request in self._aged:  # in front of all but the important
+            return place.priority, 0, -max(place.importance, 0), place.arrival_s
         postponed_s = self.prefill_weight * self.token_s * place.num_tokens
         if place.is_aside:  # whoever matters, so that ageing bounds every wait
             return place.priority, 1, 0, place.arrival_s + postponed_s
@@ -105,19 +109,19 @@ class WaitingOrder:
 
     def steps_aside(self, place: Place, now_s: float) -> bool:
         """Whether a request cannot be in time any more, or has no time to keep."""
-        if place.is_aside or place.has_begun:
-            return place.is_aside
+        if place.has_begun or place.request in self._aged:
+            return False
+        if place.is_aside:
+            return True
         return place.due_s == inf or self._latest_s(place) < now_s
 
     def add(self, place: Place, now_s: float) -> None:
         """Let a request wait."""
         self._places[place.request] = place
-        if place.request in self._aged:
-            place.has_begun, place.is_aside = True, False
         place.is_aside = self.steps_aside(place, now_s)
         heap = self._aside if place.is_aside else self._in_time
         heappush(heap, (self.rank(place), next(self._sequence), place))
-        if not (place.is_aside or place.has_begun):
+        if not (place.is_aside or place.has_begun or place.request in self._aged):
             heappush(self._expiring, (self._latest_s(place), next(self._sequence), place))
         self._drop_stale()
 
@@ -194,7 +198,7 @@ class WaitingOrder:
         return self._num_since_aside >= self.ageing
 
     def age(self, request: Any) -> None:
-        """Let one that stepped aside be served before all others from now on, once."""
+        """Let one that stepped aside be served before all but the important from now on, once."""
         if request in self._aged:
             return
         self._aged.add(request)
@@ -239,7 +243,8 @@ class WaitingOrder:
     def _drop_stale(self) -> None:
         """Rebuild a heap once most of its entries are of requests that left it."""
         most = 2 * len(self._places) + _FEW
-        heaps = (self._in_time, False), (self._expiring, False), (self._aside, True)
+        heaps: list[tuple[list[Any], bool]]
+        heaps = [(self._in_time, False), (self._expiring, False), (self._aside, True)]
         for heap, aside in heaps:
             if len(heap) > most:
                 heap[:] = [entry for entry in heap if _is_live(entry, aside)]

@@ -127,6 +127,7 @@ class Report:
         met = np.isfinite(rows.e2e_s)
         for values, limit in (
             (rows.ttft_s, objectives.ttft_s),
+            (rows.tpot_s, objectives.tpot_s),
             (rows.max_gap_s, objectives.tbt_s),
             (rows.e2e_s, objectives.e2e_s),
         ):

@@ -1,0 +1,379 @@
+"""Requests that meet their objectives, by load, in virtual time: ours, stock vLLM and others.
+
+Joint goodput is the share of offered requests that finish and meet all their objectives.
+"Best static" is stock vLLM with the best of 40 settings at that load: budgets, most running
+requests and ``long_prefill_token_threshold``. ``--parts`` chooses; ``--resume`` keeps what
+was run. The part "mix" needs ``--traces``.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import capacity as strict_capacity
+import numpy as np
+from support.goodput_cases import (
+    A100,
+    A100_CONVERSATION,
+    H100,
+    STOCK_2048,
+    Mixed,
+    Overload,
+    ShortAndLong,
+    capacity,
+    sweep,
+)
+from support.goodput_plot import draw
+from support.goodput_rivals import ADMISSION, BUDGET, RELEGATION, prototype, without
+from support.goodput_runs import OURS_BUDGET, Bench, Run, Search, markdown, mean, ours, stock
+from support.runs import Figures, Runs, add_arguments
+
+from vllm_sarathi.config import CLIENT_FIELDS
+from vllm_sarathi.simulator import (
+    LENGTHS,
+    CapacityGoal,
+    LongAmongShort,
+    Objectives,
+    QosClass,
+    Replay,
+    Report,
+    read_trace,
+)
+from vllm_sarathi.simulator.results.comparison import default_num_jobs
+
+RESULTS = Path(__file__).parent / "results"
+NOTHING_SET, OURS, BEST_STATIC = "ours (nothing set)", "ours", "best static"
+MULTIPLES = (0.7, 1.0, 1.5, 2.0, 3.0)
+
+
+def load(bench: Bench) -> str:
+    """Goodput by offered rate, in multiples of what the best static settings hold at 90%."""
+    rows = []
+    for case in (A100, H100):
+        held = capacity(bench, case)
+        beyond = sweep(bench, case, 1.5 * held.rate)
+        statics = list({engine.name: engine for engine in (*held.leaders, *beyond)}.values())
+        others = [
+            STOCK_2048,
+            prototype(case.ttft_s),
+            ours(NOTHING_SET),
+            ours(OURS, **case.settings),
+        ]
+        for multiple in MULTIPLES:
+            rate = multiple * held.rate
+            loaded = f"{multiple:g}x ({rate:.2f}/s)"
+            runs = [case.run("load", engine, rate, loaded) for engine in (*statics, *others)]
+            found = [bench.over_seeds(run) for run in runs]
+            best = max(range(len(statics)), key=lambda i: mean(found[i], "goodput"))
+            shown = [found[best], *found[len(statics) :]]
+            ratio = mean(shown[-1], "goodput") / mean(shown[0], "goodput")
+            cells = [statics[best].name, *map(goodput_cell, shown), f"{ratio:.2f}"]
+            rows.append([case.name, loaded, *cells])
+    head = ["case", "load", "best static is", BEST_STATIC, *(engine.name for engine in others)]
+    return markdown([*head, "ours to best static"], rows)
+
+
+def goodput_cell(found: list[Figures]) -> str:
+    """Share of requests, and how many a second."""
+    return f"{mean(found, 'goodput'):.3f} = {mean(found, 'goodput_rps'):.2f}/s"
+
+
+ABLATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "all parts": ((), {}),
+    "no admission": ((ADMISSION,), {}),
+    "no relegation": ((RELEGATION,), {}),
+    "no budget (512)": ((BUDGET,), {}),
+    "order by deadline": ((), {"order": "edf"}),
+    "order by length": ((), {"order": "srpf"}),
+    "no order and relegation": ((), {"order": "fcfs"}),
+    "order alone": ((RELEGATION, ADMISSION, BUDGET), {}),
+    "order and relegation alone": ((ADMISSION, BUDGET), {}),
+    "admission alone": ((BUDGET,), {"order": "fcfs"}),
+    "budget alone": ((ADMISSION,), {"order": "fcfs"}),
+    "none": ((ADMISSION, BUDGET), {"order": "fcfs"}),
+}
+
+
+def ablation(bench: Bench) -> str:
+    """Ours with parts switched off, at 1.5 times what the best static settings hold."""
+    rate = 1.5 * capacity(bench, A100).rate
+    rows = []
+    for label, (missing, settings) in ABLATIONS.items():
+        told = {**A100.settings, **settings}
+        engine = without(missing, told, max_num_batched_tokens=OURS_BUDGET, label=label)
+        found = bench.over_seeds(A100.run("ablation", engine, rate, f"1.5x ({rate:.2f}/s)"))
+        rows.append([label, f"{mean(found, 'goodput'):.3f}", f"{mean(found, 'goodput_rps'):.2f}"])
+    return markdown(["ours with", "goodput", "requests/s"], rows)
+
+
+IMPORTANT, OTHERS = "important", "others"
+OVERLOAD = Overload(300.0, 400.0)
+
+
+def overload(bench: Bench) -> str:
+    """Twice the rate for 300 s, then half of it: a fifth of the requests are important."""
+    held = capacity(bench, A100)
+    classes = [
+        (QosClass(IMPORTANT, A100.objectives, -1, {"importance": 10}), 0.2),
+        (QosClass(OTHERS, A100.objectives, 0), 0.8),
+    ]
+    traffic = OVERLOAD.traffic(LENGTHS[A100.lengths], held.rate, classes)
+    bare = [(replace(qos, extra_args=None), share) for qos, share in classes]
+    told = ours(OURS, **A100.settings, client_objectives=list(CLIENT_FIELDS))
+    by_priority = replace(held.best, policy="priority", label=f"{held.best.name} by priority")
+    engines = {held.best: bare, by_priority: bare, prototype(A100.ttft_s): bare, told: classes}
+    columns = {
+        f"{IMPORTANT}: goodput": ".4f",
+        f"{OTHERS}: goodput": ".3f",
+        "important: first token late": ".1f",
+        "important: later tokens late": ".1f",
+        "lost": ".1f",
+        "recovery_s": ".0f",
+        f"{OTHERS}: ttft_p99_s": ".0f",
+    }
+    rows = []
+    for engine, kinds in engines.items():
+        run = Run(
+            f"overload: {A100.name}",
+            f"2x ({2 * held.rate:.2f}/s)",
+            engine,
+            A100.machine,
+            replace(traffic, classes=kinds),
+            held.rate * OVERLOAD.mean,
+            more=recovery,
+        )
+        found = bench.over_seeds(run)
+        rows.append([engine.name, *(f"{mean(found, n):{form}}" for n, form in columns.items())])
+    return markdown(["engine", *columns], rows)
+
+
+def recovery(report: Report) -> Figures:
+    """What overload left: who was lost, how long the queue lasted, which promises broke."""
+    workload, rows = report.workload, report.per_request
+    end_s = OVERLOAD.overload_s
+    came_before = workload.arrival_s < end_s
+    first_s = workload.arrival_s + rows.ttft_s
+    important = workload.class_of == 0
+    ttft_late = ~report.met(Objectives(ttft_s=A100.ttft_s)) & important
+    tpot_late = ~report.met(Objectives(tpot_s=A100.tpot_s)) & important
+    return {
+        "lost": int((~np.isfinite(rows.e2e_s)).sum()),
+        "recovery_s": float(np.nanmax(first_s[came_before]) - end_s),
+        "important: first token late": int(ttft_late.sum()),
+        "important: later tokens late": int((tpot_late & ~ttft_late).sum()),
+        "important: late": [
+            {
+                "arrival_s": float(workload.arrival_s[i]),
+                "prompt": int(workload.lengths.num_prompt[i]),
+                "output": int(workload.lengths.num_output[i]),
+                "delay_s": float(rows.scheduling_delay_s[i]),
+                "ttft_s": float(rows.ttft_s[i]),
+                "tpot_ms": 1e3 * float(rows.tpot_s[i]),
+                "max_gap_ms": 1e3 * float(rows.max_gap_s[i]),
+            }
+            for i in np.flatnonzero(ttft_late | tpot_late)
+        ],
+    }
+
+
+def default(bench: Bench) -> str:
+    """Nothing set, below capacity: ours to stock vLLM's best static settings."""
+    names = ("ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "output_tokens_per_s", "tbt_p99_ms")
+    rows = []
+    for case in (A100, A100_CONVERSATION, H100):
+        held = capacity(bench, case)
+        for multiple in (0.5, 0.7, 0.9):
+            rate = multiple * held.rate
+            loaded = f"{multiple:g}x ({rate:.2f}/s)"
+            theirs, mine = (
+                bench.over_seeds(case.run("default", engine, rate, loaded))
+                for engine in (held.best, ours(NOTHING_SET))
+            )
+            cells = [
+                f"{mean(theirs, name):.3g} / {mean(mine, name):.3g} = "
+                f"{mean(mine, name) / mean(theirs, name):.2f}"
+                for name in names
+            ]
+            rows.append([case.name, loaded, held.best.name, *cells])
+    return markdown(["case", "load", BEST_STATIC, *(f"{n}, stock / ours" for n in names)], rows)
+
+
+STRICT_CASES = (
+    "a100-llama-3-8b, sharegpt, 50 ms",
+    "a100-llama-3-8b, conversation, 50 ms",
+    "a100-llama-3-8b, arxiv, 100 ms",
+    "h100-llama-3-8b, conversation, 50 ms",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Strict:
+    """A search of ``capacity.py``."""
+
+    search: strict_capacity.Search
+
+    @property
+    def key(self) -> str:
+        """What tells its result from others."""
+        return f"strict: {self.search.key}"
+
+    def run(self) -> Figures:
+        """Search."""
+        return self.search.run()
+
+
+def strict(bench: Bench) -> str:
+    """Capacity with `tbt_slo_ms` alone: ours to the best static budget of `capacity.json`."""
+    known = Runs(RESULTS / "capacity.json", (), resume=True).by_case()
+    rows = []
+    for case, found in known.items():
+        name = case.rsplit(", ", 1)[0]
+        if name not in STRICT_CASES:
+            continue
+        machine, lengths, objective = name.split(", ")
+        best = strict_capacity.best_static(found)
+        steady = strict_capacity.Steady(lengths, 250, 30.0)
+        tasks = [
+            Strict(
+                strict_capacity.Search(
+                    engine,
+                    machine,
+                    steady,
+                    int(objective.removesuffix(" ms")),
+                    0,
+                    strict_capacity.mean_rate(found[best]),
+                )
+            )
+            for engine in (best, strict_capacity.LEARNED)
+        ]
+        theirs, mine = (figures["capacity_rps"] for figures in bench.figures(tasks))
+        rows.append([name, best, f"{theirs:.2f}", f"{mine:.2f}", f"{mine / theirs:.3f}"])
+    head = ["case", "best static budget is", BEST_STATIC, OURS, "ours to best static"]
+    return markdown(head, rows)
+
+
+MIX = [
+    (
+        QosClass("interactive", Objectives(ttft_s=6.0, tpot_s=0.05), 0, {"qos": "chat"}),
+        1.0,
+    ),
+    (QosClass("600 s", Objectives(e2e_s=600.0), 0, {"qos": "soon"}), 1.0),
+    (QosClass("1800 s", Objectives(e2e_s=1800.0), 0, {"qos": "later"}), 1.0),
+]
+MIX_CLASSES = {
+    "chat": {"ttft_slo_ms": 6000.0, "tpot_slo_ms": 50.0},
+    "soon": {"e2e_slo_ms": 600_000.0},
+    "later": {"e2e_slo_ms": 1_800_000.0},
+}
+MIX_STATICS = tuple(stock(budget, 256, 0) for budget in (256, 512, 1024))
+
+
+def mix(bench: Bench, traces: list[Path], num_requests: int) -> str:
+    """QoServe's mix on recorded loads: the rate at which 1% of requests miss an objective.
+
+    A third each: first token in 6 s and 50 ms for each later one on average; last token in
+    600 s; last token in 1800 s.
+    """
+    goal = CapacityGoal(scheduling_delay_s=inf, goodput=0.99)
+    by_deadline = without(
+        (ADMISSION, RELEGATION, BUDGET),
+        {"order": "edf", "qos_classes": MIX_CLASSES},
+        max_num_batched_tokens=OURS_BUDGET,
+        label="deadlines alone (512)",
+    )
+    rivals = {
+        "ours by deadline": ours("ours by deadline", order="edf", qos_classes=MIX_CLASSES),
+        OURS: ours(OURS, qos_classes=MIX_CLASSES),
+    }
+    engines = (*MIX_STATICS, by_deadline, *rivals.values())
+    rows = []
+    for path in traces:
+        trace = read_trace(path, num_requests)
+        for engine in engines:
+            kinds = MIX
+            if engine.scheduler == "stock":
+                kinds = [(replace(qos, extra_args=None), share) for qos, share in MIX]
+            run = Run(
+                f"mix: {trace.name}",
+                f"{num_requests} requests",
+                engine,
+                A100.machine,
+                Replay(trace, kinds),
+                5.0,
+            )
+            (found,) = bench.figures([Search(run, goal, precision=0.05)])
+            rows.append([trace.name, engine.name, f"{found['capacity_rps']:.2f}"])
+    return markdown(["trace", "engine", "requests/s at 1% missed"], rows)
+
+
+CHATS = LENGTHS["conversation"]
+LONG_LOADS = {
+    "agentic turns among chats": (ShortAndLong(Mixed(CHATS, LENGTHS["agentic"], 0.2), 200.0), 2.0),
+    "one prompt of 100K among chats": (ShortAndLong(LongAmongShort(every=240), 120.0), 2.0),
+}
+
+
+def long(bench: Bench) -> str:
+    """Short chats beside long prompts: times to first token, in seconds."""
+    best = capacity(bench, A100_CONVERSATION).best
+    columns = ("short: ttft_p50_s", "short: ttft_p99_s", "long: ttft_p50_s", "long: ttft_p99_s")
+    chat = A100_CONVERSATION.settings
+    rows = []
+    for name, (traffic, rate) in LONG_LOADS.items():
+        for engine in (best, STOCK_2048, ours(NOTHING_SET), ours(OURS, **chat)):
+            run = Run(f"long: {name}", f"{rate:g}/s", engine, A100.machine, traffic, rate)
+            found = bench.over_seeds(run)
+            figures = (*columns, "long: e2e_p50_s", "output_tokens_per_s", "tbt_p99_ms")
+            rows.append([name, engine.name, *(f"{mean(found, n):.3g}" for n in figures)])
+    return markdown(["load", "engine", *figures], rows)
+
+
+PARTS: dict[str, Callable[[Bench], str]] = {
+    "load": load,
+    "ablation": ablation,
+    "overload": overload,
+    "default": default,
+    "strict": strict,
+    "long": long,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "mix"), default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=2, metavar="N")
+    parser.add_argument("--jobs", type=int, default=default_num_jobs(), metavar="N")
+    parser.add_argument("--traces", nargs="+", type=Path, default=[], metavar="FILE")
+    parser.add_argument("--trace-requests", type=int, default=4000, metavar="N")
+    add_arguments(parser, RESULTS / "goodput.json")
+    arguments = parser.parse_args()
+    parts = dict(PARTS)
+    if arguments.traces:
+        parts["mix"] = partial(mix, traces=arguments.traces, num_requests=arguments.trace_requests)
+    held = Runs(arguments.output, (), resume=True).figures
+    others = {*PARTS, "mix"} - set(arguments.parts)
+    asked = [key for key in held if key.split(":")[0] not in others]
+    bench = Bench(Runs(arguments.output, asked, arguments.resume), arguments.jobs, arguments.seeds)
+    tables = []
+    for part in arguments.parts:
+        table = parts[part](bench)
+        tables.append(f"{title(part, bench)}\n\n{table}")
+    bench.runs.write_table("\n\n".join(tables))
+    if "load" in arguments.parts:
+        draw(bench.runs.figures, arguments.output.with_suffix(".png"))
+
+
+def title(part: str, bench: Bench) -> str:
+    """What a part's table is called, and how many seeds it is of."""
+    function = mix if part == "mix" else PARTS[part]
+    name = (function.__doc__ or part).partition("\n")[0].removesuffix(".")
+    seeds = {key.rsplit(" ", 1)[-1] for key in bench.runs.figures if key.startswith(f"{part}: ")}
+    return f"### {name} ({len(seeds)} seeds)"
+
+
+if __name__ == "__main__":
+    main()
