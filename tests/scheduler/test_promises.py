@@ -321,7 +321,7 @@ def test_company_has_the_pace_of_decodes_in_other_micro_batches(clock: Clock) ->
         step(engine, clock)
     engine.queue.append((output := engine.schedule(), engine._run(output)))
     assert list(output.num_scheduled_tokens) == ["fast"]
-    engine.add("next", 20, 8)
+    engine.add("next", 20, 8, extra_args={"ttft_slo_ms": 5000})
     engine.schedule()
     _, snapshot = engine.scheduler.step_observer.last
     assert not snapshot.state.decodes.requests  # in flight
