@@ -203,6 +203,19 @@ def test_requests_that_vllm_passes_over_are_admitted_in_order_once_they_can(
     assert all(engine.outputs.values())
 
 
+@pytest.mark.parametrize("mine", [{}, {"ttft_slo_ms": 300, "tpot_slo_ms": 50}])
+def test_first_come_first_served_reorders_nothing_whatever_is_asked(
+    mine: dict[str, Any], clock: Clock
+) -> None:
+    load = {
+        f"r{i}": Arrival(0.02 * i, 20 + 370 * (i % 4), 3, [None, BATCH, VIP][i % 3])
+        for i in range(60)
+    }
+    came_s = serve(small({**mine, **CLASSES, "order": "fcfs"}), clock, load)
+    first_s = [load[name].at_s + came_s[name][0] for name in load]
+    assert first_s == sorted(first_s)
+
+
 OBJECTIVES = st.sampled_from(
     [
         None,

@@ -326,3 +326,22 @@ def test_company_has_the_pace_of_decodes_in_other_micro_batches(clock: Clock) ->
     _, snapshot = engine.scheduler.step_observer.last
     assert not snapshot.state.decodes.requests  # in flight
     assert snapshot.state.company.pace_s == 0.03
+
+
+@pytest.mark.xfail(
+    reason="only decodes that are ready count: a micro-batch without one is not bounded",
+    strict=True,
+)
+@pytest.mark.parametrize("mine", [{}, TPOT])
+def test_decodes_in_other_micro_batches_bound_this_one(mine: dict[str, Any], clock: Clock) -> None:
+    engine = Engine(SarathiScheduler, mine, in_flight=2, pipeline_parallel_size=2)
+    engine.add("decode", 20, 500)
+    step(engine, clock, 5)
+    while engine.scheduler.step_observer.outlook.begin_s > clock.now_s:
+        step(engine, clock)
+    engine.queue.append((output := engine.schedule(), engine._run(output)))
+    assert list(output.num_scheduled_tokens) == ["decode"]
+    engine.add("prompt", 5000, 8)
+    engine.schedule()
+    plan, _ = engine.scheduler.step_observer.last
+    assert plan.objective_s is not None
