@@ -66,9 +66,10 @@ class Sorted:
     num_since: int = 0
     number: int = 0
 
-    def add(self, one: Place, now_s: float, was_aside: bool = False) -> None:
+    def add(self, one: Place, now_s: float, back: Entry | None = None) -> None:
         self.number += 1
-        entry = Entry(one, self.number)
+        entry = Entry(one, back.number if back else self.number)
+        was_aside = back is not None and back.is_aside
         begun = one.has_begun or one.request in self.aged
         entry.is_aside = not begun and (was_aside or one.due_s == inf or entry.begin_s < now_s)
         self._rank(entry)
@@ -94,8 +95,7 @@ class Sorted:
             if not e.is_aside and e.place.request not in begun and e.begin_s < now_s
         ]
         for entry in late:
-            self.number += 1
-            entry.is_aside, entry.number = True, self.number
+            entry.is_aside = True
             self._rank(entry)
             self.share += (1 - self.share) / 50
         return {e.place.request for e in late}
@@ -126,7 +126,7 @@ class Sorted:
         self.num_since -= 1
         if not entry.is_aside:
             self.share /= 49 / 50
-        self.add(entry.place, now_s, was_aside=entry.is_aside)
+        self.add(entry.place, now_s, back=entry)
 
 
 made = st.builds(

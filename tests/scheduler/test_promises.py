@@ -53,8 +53,17 @@ def due(engine: Engine, paused_s: float = 0.0) -> tuple[float, float, bool]:
     """What was promised to all that decode, for a step that begins 1 ms from now."""
     scheduler = engine.scheduler
     begin_s = scheduler.step_observer.outlook.begin_s + 0.001
-    decodes = [request for request in scheduler.running if not request.is_prefill_chunk]
-    return promises(engine).due(decodes, Outlook(begin_s, paused_s=paused_s))
+    return promises(engine).due(decodes(engine), Outlook(begin_s, paused_s=paused_s))
+
+
+def decodes(engine: Engine) -> list[Any]:
+    """Requests that decode and whose last token is not on its way."""
+    return [
+        request
+        for request in engine.scheduler.running
+        if not request.is_prefill_chunk
+        and request.num_output_tokens + request.num_output_placeholders < request.max_tokens
+    ]
 
 
 asked = st.sampled_from(
@@ -119,7 +128,7 @@ loads = st.lists(
     loads,
     st.sampled_from(OURS),
     st.sampled_from([30, 200]),
-    st.lists(st.sampled_from([0.01, 0.05, 0.4]), min_size=5, max_size=5),
+    st.lists(st.sampled_from([0.0113, 0.0537, 0.4171]), min_size=5, max_size=5),
 )
 def test_what_is_due_is_the_earliest_over_all_decodes_those_in_flight_included(
     load: list[tuple[int, int, int, dict[str, Any]]],
@@ -139,10 +148,9 @@ def test_what_is_due_is_the_earliest_over_all_decodes_those_in_flight_included(
             for name, tokens in engine.outputs.items():
                 came_s[name] += [clock.now_s] * (len(tokens) - len(came_s[name]))
             begin_s = engine.scheduler.step_observer.outlook.begin_s + 0.001
-            decodes = [r for r in engine.scheduler.running if not r.is_prefill_chunk]
             each = [
                 brute_force_due_s(engine, r, asks[r.request_id], came_s[r.request_id], begin_s)
-                for r in decodes
+                for r in decodes(engine)
             ]
             ours_due = due(engine)
             assert ours_due[0] == pytest.approx(min((d for d, _ in each), default=inf) - begin_s)
@@ -214,7 +222,7 @@ def test_one_request_that_asks_something_takes_nothing_from_those_that_run(clock
     step(engine, clock, 3)
     assert len(engine.scheduler.running) == 2
     in_s, pace_s, _ = due(engine)
-    assert in_s <= pytest.approx(0.05)
+    assert in_s <= 0.05 + 1e-6
     assert pace_s == 0.05
 
 
@@ -309,8 +317,27 @@ def test_company_has_the_pace_of_decodes_in_other_micro_batches(clock: Clock) ->
         step(engine, clock)
     engine.queue.append((output := engine.schedule(), engine._run(output)))
     assert list(output.num_scheduled_tokens) == ["fast"]
-    engine.add("next", 20, 8)
+    engine.add("next", 20, 8, extra_args={"ttft_slo_ms": 5000})
     engine.schedule()
     _, snapshot = engine.scheduler.step_observer.last
     assert not snapshot.state.decodes.requests  # in flight
     assert snapshot.state.company.pace_s == 0.03
+
+
+@pytest.mark.xfail(
+    reason="only decodes that are ready count: a micro-batch without one is not bounded",
+    strict=True,
+)
+@pytest.mark.parametrize("mine", [{}, TPOT])
+def test_decodes_in_other_micro_batches_bound_this_one(mine: dict[str, Any], clock: Clock) -> None:
+    engine = Engine(SarathiScheduler, mine, in_flight=2, pipeline_parallel_size=2)
+    engine.add("decode", 20, 500)
+    step(engine, clock, 5)
+    while engine.scheduler.step_observer.outlook.begin_s > clock.now_s:
+        step(engine, clock)
+    engine.queue.append((output := engine.schedule(), engine._run(output)))
+    assert list(output.num_scheduled_tokens) == ["decode"]
+    engine.add("prompt", 5000, 8)
+    engine.schedule()
+    plan, _ = engine.scheduler.step_observer.last
+    assert plan.objective_s is not None

@@ -42,7 +42,7 @@ class Promise:
         """
         tpot_s, tbt_s = _or_inf(objectives.tpot_s), _or_inf(objectives.tbt_s)
         stall_s = _or_inf(objectives.max_stall_s)
-        if objectives.tpot_s is None and tbt_s < stall_s < inf:
+        if tbt_s < stall_s < inf:
             tpot_s, tbt_s = min(tpot_s, tbt_s), inf
         return cls(
             ttft_s=_or_inf(objectives.ttft_s),

@@ -169,7 +169,7 @@ class Promises:
             if request.is_prefill_chunk or request.num_output_tokens:
                 continue
             promise = self.promise(request)
-            if self.follows_tokens or not promise.is_uniform:
+            if self.follows_tokens or promise != self.default:
                 due_s = self.first_due_s(request) + to_monotonic_s
                 self.answers.expect(request.request_id, promise, due_s)
 
@@ -188,4 +188,5 @@ class Promises:
         if is_full and self.order is not None:
             self._full_step_s += _STEP_WEIGHT * (duration_s - self._full_step_s)
             self._num_prefill += _STEP_WEIGHT * (num_prefill_tokens - self._num_prefill)
+            self.order.step_s = self._full_step_s
             self.order.token_s = self._full_step_s / max(self._num_prefill, 1.0)
