@@ -7,6 +7,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from vllm_sarathi.config import CLIENT_FIELDS, SLO_FIELDS, SarathiConfig
@@ -172,7 +173,9 @@ class ObjectivesReader:
             return None
         if self._max_stall_ms is not None:
             return max(self._max_stall_ms, pace_ms)
-        return None if tpot_ms is None else STALL_PER_TPOT * tpot_ms
+        if tpot_ms is None:
+            return None
+        return min(STALL_PER_TPOT * tpot_ms, inf if tbt_ms is None else tbt_ms)
 
 
 def _check_importance(value: Any) -> None:

@@ -66,9 +66,10 @@ class Sorted:
     num_since: int = 0
     number: int = 0
 
-    def add(self, one: Place, now_s: float, was_aside: bool = False) -> None:
+    def add(self, one: Place, now_s: float, back: Entry | None = None) -> None:
         self.number += 1
-        entry = Entry(one, self.number)
+        entry = Entry(one, back.number if back else self.number)
+        was_aside = back is not None and back.is_aside
         begun = one.has_begun or one.request in self.aged
         entry.is_aside = not begun and (was_aside or one.due_s == inf or entry.begin_s < now_s)
         self._rank(entry)
@@ -94,8 +95,7 @@ class Sorted:
             if not e.is_aside and e.place.request not in begun and e.begin_s < now_s
         ]
         for entry in late:
-            self.number += 1
-            entry.is_aside, entry.number = True, self.number
+            entry.is_aside = True
             self._rank(entry)
             self.share += (1 - self.share) / 50
         return {e.place.request for e in late}
@@ -119,14 +119,14 @@ class Sorted:
         if not entry.is_aside:
             self.share *= 49 / 50
         self.taken[entry.place.request] = entry
-        return entry.place.request
+        return str(entry.place.request)
 
     def put_back(self, name: str, now_s: float) -> None:
         entry = self.taken.pop(name)
         self.num_since -= 1
         if not entry.is_aside:
             self.share /= 49 / 50
-        self.add(entry.place, now_s, was_aside=entry.is_aside)
+        self.add(entry.place, now_s, back=entry)
 
 
 made = st.builds(
@@ -329,10 +329,10 @@ def test_tries_to_admit_a_blocked_request_do_not_hide_the_overload() -> None:
 def test_one_whose_turn_came_while_blocked_goes_first_once_it_can() -> None:
     waiting = order(place("aside", due_s=-1.0), place("r"), ageing=1)
     waiting.pop()
-    waiting.add(place("important", importance=9), 0.0)
+    waiting.add(place("next"), 0.0)
     assert waiting.pop().request == "aside"
     waiting.put_back("aside", 0.0)
-    assert served(waiting) == ["aside", "important"]
+    assert served(waiting) == ["aside", "next"]
 
 
 def test_what_was_taken_can_be_put_back_in_the_same_step_only() -> None:
@@ -359,9 +359,15 @@ def test_a_request_uses_up_one_turn_only() -> None:
 
 
 def test_one_that_is_aged_while_it_waits_moves_to_the_front() -> None:
-    waiting = order(place("r", importance=9), aside := place("aside", due_s=-1.0))
+    waiting = order(place("r"), aside := place("aside", due_s=-1.0))
     waiting.age(aside.request)
     assert names(waiting) == served(waiting) == ["aside", "r"]
+
+
+def test_one_whose_turn_came_waits_for_more_important_ones_that_are_in_time() -> None:
+    waiting = order(place("r", importance=9), aside := place("aside", due_s=-1.0))
+    waiting.age(aside.request)
+    assert names(waiting) == served(waiting) == ["r", "aside"]
 
 
 def _push(waiting: WaitingOrder, i: int, due_s: float) -> None:
@@ -388,7 +394,8 @@ def test_no_heap_keeps_requests_that_left_beyond_twice_those_that_wait(
         if i % 3 or i > 1000:
             leave(waiting, i)
         most = 2 * len(waiting) + 65
-        assert max(map(len, (waiting._in_time, waiting._aside, waiting._expiring))) <= most
+        sizes = len(waiting._in_time), len(waiting._aside), len(waiting._expiring)
+        assert max(sizes) <= most
 
 
 def test_the_first_few_of_many_come_without_sorting_all() -> None:

@@ -53,8 +53,17 @@ def due(engine: Engine, paused_s: float = 0.0) -> tuple[float, float, bool]:
     """What was promised to all that decode, for a step that begins 1 ms from now."""
     scheduler = engine.scheduler
     begin_s = scheduler.step_observer.outlook.begin_s + 0.001
-    decodes = [request for request in scheduler.running if not request.is_prefill_chunk]
-    return promises(engine).due(decodes, Outlook(begin_s, paused_s=paused_s))
+    return promises(engine).due(decodes(engine), Outlook(begin_s, paused_s=paused_s))
+
+
+def decodes(engine: Engine) -> list[Any]:
+    """Requests that decode and whose last token is not on its way."""
+    return [
+        request
+        for request in engine.scheduler.running
+        if not request.is_prefill_chunk
+        and request.num_output_tokens + request.num_output_placeholders < request.max_tokens
+    ]
 
 
 asked = st.sampled_from(
@@ -119,7 +128,7 @@ loads = st.lists(
     loads,
     st.sampled_from(OURS),
     st.sampled_from([30, 200]),
-    st.lists(st.sampled_from([0.01, 0.05, 0.4]), min_size=5, max_size=5),
+    st.lists(st.sampled_from([0.0113, 0.0537, 0.4171]), min_size=5, max_size=5),
 )
 def test_what_is_due_is_the_earliest_over_all_decodes_those_in_flight_included(
     load: list[tuple[int, int, int, dict[str, Any]]],
@@ -139,10 +148,9 @@ def test_what_is_due_is_the_earliest_over_all_decodes_those_in_flight_included(
             for name, tokens in engine.outputs.items():
                 came_s[name] += [clock.now_s] * (len(tokens) - len(came_s[name]))
             begin_s = engine.scheduler.step_observer.outlook.begin_s + 0.001
-            decodes = [r for r in engine.scheduler.running if not r.is_prefill_chunk]
             each = [
                 brute_force_due_s(engine, r, asks[r.request_id], came_s[r.request_id], begin_s)
-                for r in decodes
+                for r in decodes(engine)
             ]
             ours_due = due(engine)
             assert ours_due[0] == pytest.approx(min((d for d, _ in each), default=inf) - begin_s)
@@ -199,7 +207,7 @@ def test_without_objectives_no_token_is_followed(clock: Clock) -> None:
     engine.add("next", 20, 5)
     assert not promises(engine).answers.begun
     assert due(engine) == (inf, inf, True)
-    assert promises(engine).company(promises(engine).due([], Outlook())) is None
+    assert promises(engine).company() is None
 
 
 def test_a_gap_objective_for_all_needs_no_token_to_be_followed(clock: Clock) -> None:
@@ -208,17 +216,13 @@ def test_a_gap_objective_for_all_needs_no_token_to_be_followed(clock: Clock) -> 
     assert due(engine, paused_s=0.02)[:2] == pytest.approx((0.03, 0.05))
 
 
-@pytest.mark.xfail(
-    reason="decodes that began before any token was followed are left out of what is due",
-    strict=True,
-)
 def test_one_request_that_asks_something_takes_nothing_from_those_that_run(clock: Clock) -> None:
     engine = decoding(clock, SarathiScheduler, {}, settings={"tbt_slo_ms": 50})
     engine.add("slow", 20, 500, extra_args={"tpot_slo_ms": 900, "tbt_slo_ms": 80_000_000})
     step(engine, clock, 3)
     assert len(engine.scheduler.running) == 2
     in_s, pace_s, _ = due(engine)
-    assert in_s <= 0.05
+    assert in_s <= 0.05 + 1e-6
     assert pace_s == 0.05
 
 
@@ -276,7 +280,7 @@ def test_company_has_the_pace_of_the_tightest_that_runs_or_is_next(
     ask = promises(engine)
 
     def pace_s() -> float | None:
-        company = ask.company(ask.due(engine.scheduler.running, Outlook(clock.now_s)))
+        company = ask.company()
         return company and company.pace_s
 
     assert pace_s() is None  # nobody waits
@@ -287,17 +291,13 @@ def test_company_has_the_pace_of_the_tightest_that_runs_or_is_next(
     assert pace_s() == 0.06
 
 
-@pytest.mark.xfail(
-    reason="one without a deadline for its first token counts as one whose promise is broken",
-    strict=True,
-)
 def test_company_has_the_pace_of_one_that_is_next_and_asks_nothing_of_its_first_token(
     clock: Clock,
 ) -> None:
     engine = decoding(clock, SarathiScheduler, {}, max_num_seqs=1)
     engine.add("next", 20, 8, extra_args={"tpot_slo_ms": 20})
     ask = promises(engine)
-    company = ask.company(ask.due(engine.scheduler.running, Outlook(clock.now_s)))
+    company = ask.company()
     assert company is not None
     assert company.pace_s == 0.02
 
@@ -306,13 +306,9 @@ def test_company_is_none_where_nothing_was_promised(clock: Clock) -> None:
     engine = decoding(clock, SarathiScheduler, {"qos": "batch"}, max_num_seqs=1)
     engine.add("next", 20, 8, extra_args={"qos": "batch"})
     ask = promises(engine)
-    assert ask.company(ask.due(engine.scheduler.running, Outlook(clock.now_s))) is None
+    assert ask.company() is None
 
 
-@pytest.mark.xfail(
-    reason="only decodes that are ready count, and those of other micro-batches are not",
-    strict=True,
-)
 def test_company_has_the_pace_of_decodes_in_other_micro_batches(clock: Clock) -> None:
     engine = Engine(SarathiScheduler, TPOT, in_flight=2, pipeline_parallel_size=2)
     engine.add("fast", 20, 500, extra_args={"tpot_slo_ms": 30})
@@ -321,8 +317,27 @@ def test_company_has_the_pace_of_decodes_in_other_micro_batches(clock: Clock) ->
         step(engine, clock)
     engine.queue.append((output := engine.schedule(), engine._run(output)))
     assert list(output.num_scheduled_tokens) == ["fast"]
-    engine.add("next", 20, 8)
+    engine.add("next", 20, 8, extra_args={"ttft_slo_ms": 5000})
     engine.schedule()
     _, snapshot = engine.scheduler.step_observer.last
     assert not snapshot.state.decodes.requests  # in flight
     assert snapshot.state.company.pace_s == 0.03
+
+
+@pytest.mark.xfail(
+    reason="only decodes that are ready count: a micro-batch without one is not bounded",
+    strict=True,
+)
+@pytest.mark.parametrize("mine", [{}, TPOT])
+def test_decodes_in_other_micro_batches_bound_this_one(mine: dict[str, Any], clock: Clock) -> None:
+    engine = Engine(SarathiScheduler, mine, in_flight=2, pipeline_parallel_size=2)
+    engine.add("decode", 20, 500)
+    step(engine, clock, 5)
+    while engine.scheduler.step_observer.outlook.begin_s > clock.now_s:
+        step(engine, clock)
+    engine.queue.append((output := engine.schedule(), engine._run(output)))
+    assert list(output.num_scheduled_tokens) == ["decode"]
+    engine.add("prompt", 5000, 8)
+    engine.schedule()
+    plan, _ = engine.scheduler.step_observer.last
+    assert plan.objective_s is not None

@@ -36,7 +36,7 @@ class ByLength:
     def due(self, decodes: list[Any], outlook: Outlook) -> Due:
         return NOTHING_DUE
 
-    def company(self, due: Due) -> None:
+    def company(self) -> None:
         return None
 
 

@@ -58,6 +58,7 @@ class Place:
         has_begun: whether tokens of it are out already, so that a gap grows.
         is_aside: whether it steps aside: it cannot be in time, or has no time to keep.
         is_gone: whether it waits no more.
+        number: of equals, the lower is served first; the order gives it.
     """
 
     request: Any
@@ -69,6 +70,7 @@ class Place:
     has_begun: bool = False
     is_aside: bool = False
     is_gone: bool = False
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -78,12 +80,14 @@ class WaitingOrder:
     Attributes:
         prefill_weight: how many times its own prefill time a request is postponed.
         token_s: predicted seconds of prefill for each token, as load has it.
+        step_s: predicted seconds of a full step: a prefill waits for the one that runs.
         ageing: one admission in so many goes to those that stepped aside.
         share_aside: how many of the last requests stepped aside, from 0 to 1.
     """
 
     prefill_weight: float = PREFILL_WEIGHTS["hybrid"]
     token_s: float = _TOKEN_S
+    step_s: float = 0.0
     ageing: int = AGEING
     share_aside: float = 0.0
     _aged: WeakSet[Any] = field(default_factory=WeakSet)
@@ -99,7 +103,7 @@ class WaitingOrder:
         """Where a request stands: lower is served first."""
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
-        if place.request in self._aged:
+        if place.request in self._aged:  # in front of all but the important
             return place.priority, 0, -max(place.importance, 0), place.arrival_s
         postponed_s = self.prefill_weight * self.token_s * place.num_tokens
         if place.is_aside:  # whoever matters, so that ageing bounds every wait
@@ -109,19 +113,22 @@ class WaitingOrder:
 
     def steps_aside(self, place: Place, now_s: float) -> bool:
         """Whether a request cannot be in time any more, or has no time to keep."""
-        if place.is_aside or place.has_begun:
-            return place.is_aside
+        if place.has_begun or place.request in self._aged:
+            return False
+        if place.is_aside:
+            return True
         return place.due_s == inf or self._latest_s(place) < now_s
 
     def add(self, place: Place, now_s: float) -> None:
         """Let a request wait."""
+        place.number = next(self._sequence)
+        self._wait(place, now_s)
+
+    def _wait(self, place: Place, now_s: float) -> None:
         self._places[place.request] = place
-        if place.request in self._aged:
-            place.has_begun, place.is_aside = True, False
         place.is_aside = self.steps_aside(place, now_s)
-        heap = self._aside if place.is_aside else self._in_time
-        heappush(heap, (self.rank(place), next(self._sequence), place))
-        if not (place.is_aside or place.has_begun):
+        self._push(place)
+        if not (place.is_aside or place.has_begun or place.request in self._aged):
             heappush(self._expiring, (self._latest_s(place), next(self._sequence), place))
         self._drop_stale()
 
@@ -139,7 +146,7 @@ class WaitingOrder:
             place = heappop(self._expiring)[-1]
             if not (place.is_gone or place.is_aside):
                 place.is_aside = True
-                heappush(self._aside, (self.rank(place), next(self._sequence), place))
+                self._push(place)
                 late.append(place.request)
                 self.share_aside += _REQUEST_WEIGHT * (1 - self.share_aside)
         self._drop_stale()
@@ -165,6 +172,7 @@ class WaitingOrder:
         place = self.first()
         if place is None:
             raise IndexError("no request waits")
+        heappop(self._aside if place.is_aside else self._in_time)
         self.remove(place.request)
         if place.is_aside and self.owes_aside:
             self.age(place.request)
@@ -190,7 +198,7 @@ class WaitingOrder:
         self._num_since_aside -= 1
         if not place.is_aside:
             self.share_aside /= 1 - _REQUEST_WEIGHT
-        self.add(replace(place, is_gone=False), now_s)
+        self._wait(replace(place, is_gone=False), now_s)
 
     @property
     def owes_aside(self) -> bool:
@@ -198,18 +206,15 @@ class WaitingOrder:
         return self._num_since_aside >= self.ageing
 
     def age(self, request: Any) -> None:
-        """Let one that stepped aside be admitted before all others, once.
-
-        Its prefill then goes before that of all but the important.
-        """
+        """Let one that stepped aside be served before all but the important from now on, once."""
         if request in self._aged:
             return
         self._aged.add(request)
         self._num_since_aside = 0
         place = self._places.get(request)
         if place is not None:
-            place.has_begun, place.is_aside = True, False
-            heappush(self._in_time, (self.rank(place), next(self._sequence), place))
+            place.is_aside = False
+            self._push(place)
 
     def is_aside(self, request: Any) -> bool:
         """Whether a waiting request stepped aside."""
@@ -241,16 +246,24 @@ class WaitingOrder:
 
     def _latest_s(self, place: Place) -> float:
         """When the prefill of a request must begin."""
-        return place.due_s - self.token_s * place.num_tokens
+        return place.due_s - self.step_s - self.token_s * place.num_tokens
+
+    def _push(self, place: Place) -> None:
+        heap = self._aside if place.is_aside else self._in_time
+        heappush(heap, (self.rank(place), place.number, place))
 
     def _drop_stale(self) -> None:
         """Rebuild a heap once most of its entries are of requests that left it."""
         most = 2 * len(self._places) + _FEW
-        heaps = (self._in_time, False), (self._expiring, False), (self._aside, True)
-        for heap, aside in heaps:
-            if len(heap) > most:
-                heap[:] = [entry for entry in heap if _is_live(entry, aside)]
-                heapify(heap)
+        _shrink(self._in_time, most, aside=False)
+        _shrink(self._expiring, most, aside=False)
+        _shrink(self._aside, most, aside=True)
+
+
+def _shrink(heap: list[Any], most: int, aside: bool) -> None:
+    if len(heap) > most:
+        heap[:] = [entry for entry in heap if _is_live(entry, aside)]
+        heapify(heap)
 
 
 def _is_live(entry: tuple[Any, int, Place], aside: bool) -> bool:

@@ -124,11 +124,12 @@ class Promises:
         begun, begin_s = self.answers.begun, outlook.begin_s
         for request in decodes:
             answer = begun.get(request.request_id)
-            if answer is None:  # every token is due so long after the one before
+            if answer is None:
                 promise = self.promise(request)
                 has_auto = has_auto or promise.is_auto
-                due_s = min(due_s, begin_s - outlook.paused_s + promise.stall_s)
-                pace_s = min(pace_s, promise.stall_s)
+                if promise.is_uniform:
+                    due_s = min(due_s, begin_s - outlook.paused_s + promise.stall_s)
+                    pace_s = min(pace_s, promise.stall_s)
                 continue
             falls_back = answer.is_lost and self.reader.is_auto
             has_auto = has_auto or answer.promise.is_auto or falls_back
@@ -136,26 +137,28 @@ class Promises:
             pace_s = min(pace_s, answer.pace_s)
         return Due(due_s - begin_s, pace_s, has_auto)
 
-    def company(self, due: Due) -> Company | None:
+    def company(self) -> Company | None:
         """What those that run will share; None where nothing was promised or nobody waits."""
-        scheduler = self.scheduler
-        pace_s = due.pace_s
+        scheduler, begun = self.scheduler, self.answers.begun
         if not (scheduler.waiting and self.follows_tokens):
             return None
         first = scheduler.waiting.peek_request()
-        promise = self.promise(first)
-        if self.order is None or not self.order.is_aside(first):
-            pace_s = min(pace_s, promise.pace_s)
+        pace_s = inf if self._is_late(first) else self.promise(first).pace_s
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
-            if not request.num_output_tokens:
-                pace_s = min(pace_s, self.promise(request).pace_s)
+            answer = begun.get(request.request_id)
+            pace_s = min(pace_s, (answer or self.promise(request)).pace_s)
             context_tokens += mean_context(
                 request.num_prompt_tokens, request.num_computed_tokens, mean_output
             )
         if pace_s == inf:
             return None
         return Company(len(scheduler.running), context_tokens, mean_output, pace_s)
+
+    def _is_late(self, request: Any) -> bool:
+        """Whether a waiting request stepped aside because it cannot be in time."""
+        is_aside = self.order is not None and self.order.is_aside(request)
+        return is_aside and self.first_due_s(request) < inf
 
     def scheduled(self, output: Any, chunks: Iterable[Any]) -> None:
         """Note what a step does: whose prefill it ends, and who has ended."""
@@ -166,7 +169,7 @@ class Promises:
             if request.is_prefill_chunk or request.num_output_tokens:
                 continue
             promise = self.promise(request)
-            if self.follows_tokens or not promise.is_uniform:
+            if self.follows_tokens or promise != self.default:
                 due_s = self.first_due_s(request) + to_monotonic_s
                 self.answers.expect(request.request_id, promise, due_s)
 
@@ -185,4 +188,5 @@ class Promises:
         if is_full and self.order is not None:
             self._full_step_s += _STEP_WEIGHT * (duration_s - self._full_step_s)
             self._num_prefill += _STEP_WEIGHT * (num_prefill_tokens - self._num_prefill)
+            self.order.step_s = self._full_step_s
             self.order.token_s = self._full_step_s / max(self._num_prefill, 1.0)

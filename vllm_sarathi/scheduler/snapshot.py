@@ -76,7 +76,7 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
         num_waiting=scheduler.get_request_counts()[1],
         is_by_rank=ranks is not None,
         due=due,
-        company=promises.company(due) if num_free_seats else None,
+        company=promises.company() if num_free_seats else None,
         is_in_order=prefills == running[num_decodes:],
         has_priorities=scheduler.policy == SchedulingPolicy.PRIORITY,
         less_important=_less_important(scheduler),
