@@ -378,7 +378,7 @@ def title(part: str, bench: Bench) -> str:
     function = mix if part == "mix" else PARTS[part]
     name = (function.__doc__ or part).partition("\n")[0].removesuffix(".")
     seeds = {key.rsplit(" ", 1)[-1] for key in bench.runs.figures if key.startswith(f"{part}: ")}
-    return f"### {name} ({len(seeds)} seeds)"
+    return f"### {name} (seeds: {len(seeds)})"
 
 
 if __name__ == "__main__":
