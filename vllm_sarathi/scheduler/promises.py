@@ -1,7 +1,7 @@
 """What requests were promised, read from them and from their tokens. Decides nothing."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
@@ -9,17 +9,20 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
+from vllm.v1.engine import FinishReason
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
 from vllm_sarathi.policy.admission import mean_context
-from vllm_sarathi.policy.deadlines import Answers, Promise
+from vllm_sarathi.policy.deadlines import AnswerListener, Answers, Promise
 from vllm_sarathi.policy.order import PREFILL_WEIGHTS, Place, WaitingOrder
 from vllm_sarathi.policy.state import Company, Due, Outlook, Rank
 from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
 
 _STEP_WEIGHT = 1 / 50
 """Weight of the last step in means over steps: they follow load within a second or two."""
+
+_CUT_OFF = (FinishReason.ABORT, FinishReason.ERROR)
 
 
 @dataclass(slots=True)
@@ -32,6 +35,8 @@ class Promises:
         order: of those that wait; None leaves it to vLLM.
         default: what a request that says nothing is promised.
         answers: of the requests whose tokens are followed.
+        listen: makes who listens to the tokens of a request with such objectives that arrived
+            then, on the monotonic clock; None for nobody.
     """
 
     scheduler: Any
@@ -39,6 +44,7 @@ class Promises:
     order: WaitingOrder | None
     default: Promise
     answers: Answers = field(default_factory=Answers)
+    listen: Callable[[RequestObjectives, float], AnswerListener] | None = None
     _known: WeakKeyDictionary[Any, Promise] = field(default_factory=WeakKeyDictionary)
     _step_s: float = 0.0
     _full_step_s: float = 0.0
@@ -108,6 +114,12 @@ class Promises:
         """Let those step aside that can no longer be in time; who did."""
         return [] if self.order is None else self.order.expire(time.time())
 
+    def is_late(self, request: Any) -> bool:
+        """Whether a request waits that cannot be in time any more."""
+        order = self.order
+        is_aside = order is not None and request in order and order.is_aside(request)
+        return is_aside and self.first_due_s(request) < inf
+
     def due(self, decodes: Sequence[Any], outlook: Outlook) -> Due:
         """What was promised to decodes, and when the earliest next token is due.
 
@@ -171,7 +183,9 @@ class Promises:
             promise = self.promise(request)
             if self.follows_tokens or promise != self.default:
                 due_s = self.first_due_s(request) + to_monotonic_s
-                self.answers.expect(request.request_id, promise, due_s)
+                arrival_s = request.arrival_time + to_monotonic_s
+                listener = self.listen and self.listen(self.objectives(request), arrival_s)
+                self.answers.expect(request.request_id, promise, due_s, listener)
 
     def came(self, outputs: Mapping[int, Any]) -> None:
         """Note the tokens that a step brought, in vLLM's ``EngineCoreOutputs`` of each client."""
@@ -179,8 +193,12 @@ class Promises:
             return
         now_s, answers = time.monotonic(), self.answers
         for output in chain.from_iterable(group.outputs for group in outputs.values()):
-            is_last = output.finish_reason is not None
-            answers.came(output.request_id, len(output.new_token_ids), now_s, is_last)
+            reason = output.finish_reason
+            if reason is not None and reason in _CUT_OFF:
+                answers.forget(output.request_id)
+            else:
+                num_tokens = len(output.new_token_ids)
+                answers.came(output.request_id, num_tokens, now_s, reason is not None)
 
     def finished(self, num_prefill_tokens: int, duration_s: float, is_full: bool) -> None:
         """Note how long a step took, and how much prefill it did if there was more to do."""
