@@ -125,7 +125,7 @@ def overload(bench: Bench) -> str:
     bare = [(replace(qos, extra_args=None), share) for qos, share in classes]
     told = ours(OURS, **A100.settings, client_objectives=list(CLIENT_FIELDS))
     by_priority = replace(held.best, policy="priority", label=f"{held.best.name} by priority")
-    engines = {held.best: bare, by_priority: bare, prototype(A100.ttft_s): bare, told: classes}
+    engines = ((held.best, bare), (by_priority, bare), (told, classes))
     columns = {
         f"{IMPORTANT}: goodput": ".4f",
         f"{OTHERS}: goodput": ".3f",
@@ -136,7 +136,7 @@ def overload(bench: Bench) -> str:
         f"{OTHERS}: ttft_p99_s": ".0f",
     }
     rows = []
-    for engine, kinds in engines.items():
+    for engine, kinds in engines:
         run = Run(
             f"overload: {A100.name}",
             f"2x ({2 * held.rate:.2f}/s)",
@@ -184,7 +184,7 @@ def default(bench: Bench) -> str:
     """Nothing set, below capacity: ours to stock vLLM's best static settings."""
     names = ("ttft_p50_s", "ttft_p90_s", "ttft_p99_s", "output_tokens_per_s", "tbt_p99_ms")
     rows = []
-    for case in (A100, A100_CONVERSATION, H100):
+    for case in (A100, H100, A100_CONVERSATION):
         held = capacity(bench, case)
         for multiple in (0.5, 0.7, 0.9):
             rate = multiple * held.rate
@@ -315,21 +315,27 @@ LONG_LOADS = {
     "agentic turns among chats": (ShortAndLong(Mixed(CHATS, LENGTHS["agentic"], 0.2), 200.0), 2.0),
     "one prompt of 100K among chats": (ShortAndLong(LongAmongShort(every=240), 120.0), 2.0),
 }
+LONG_FIGURES = (
+    "short: ttft_p50_s",
+    "short: ttft_p99_s",
+    "long: ttft_p50_s",
+    "long: e2e_p50_s",
+    "output_tokens_per_s",
+    "tbt_p99_ms",
+)
 
 
 def long(bench: Bench) -> str:
     """Short chats beside long prompts: times to first token, in seconds."""
-    best = capacity(bench, A100_CONVERSATION).best
-    columns = ("short: ttft_p50_s", "short: ttft_p99_s", "long: ttft_p50_s", "long: ttft_p99_s")
-    chat = A100_CONVERSATION.settings
+    told = ours(OURS, **A100_CONVERSATION.settings)
+    engines = (replace(stock(512, 256, 0), label="stock 512"), STOCK_2048, ours(NOTHING_SET), told)
     rows = []
     for name, (traffic, rate) in LONG_LOADS.items():
-        for engine in (best, STOCK_2048, ours(NOTHING_SET), ours(OURS, **chat)):
+        for engine in engines:
             run = Run(f"long: {name}", f"{rate:g}/s", engine, A100.machine, traffic, rate)
             found = bench.over_seeds(run)
-            figures = (*columns, "long: e2e_p50_s", "output_tokens_per_s", "tbt_p99_ms")
-            rows.append([name, engine.name, *(f"{mean(found, n):.3g}" for n in figures)])
-    return markdown(["load", "engine", *figures], rows)
+            rows.append([name, engine.name, *(f"{mean(found, n):.3g}" for n in LONG_FIGURES)])
+    return markdown(["load", "engine", *LONG_FIGURES], rows)
 
 
 PARTS: dict[str, Callable[[Bench], str]] = {

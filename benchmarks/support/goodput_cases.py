@@ -72,7 +72,7 @@ class Case:
 
 
 A100 = Case("a100-llama-3-8b", "sharegpt", 2.0, 0.050, 3.3, 120.0)
-A100_CONVERSATION = Case("a100-llama-3-8b", "conversation", 2.0, 0.050, 6.0, 120.0)
+A100_CONVERSATION = Case("a100-llama-3-8b", "conversation", 2.0, 0.050, 5.0, 60.0)
 H100 = Case("h100-llama-3-8b", "conversation", 2.0, 0.025, 22.0, 60.0)
 
 
