@@ -120,21 +120,23 @@ class Promises:
         is_aside = order is not None and request in order and order.is_aside(request)
         return is_aside and self.first_due_s(request) < inf
 
-    def due(self, decodes: Sequence[Any], outlook: Outlook) -> Due:
+    def due(self, ready: Sequence[Any], elsewhere: Sequence[Any], outlook: Outlook) -> Due:
         """What was promised to decodes, and when the earliest next token is due.
 
         Args:
-            decodes: vLLM's requests.
+            ready: vLLM's requests that can decode in this step.
+            elsewhere: those that decode and whose last token is not back: the step delays
+                their next one by its whole length.
             outlook: when the step can begin.
         """
-        default = self.default
         if not self.follows_tokens:
-            gap_s = default.stall_s
-            return Due(gap_s - outlook.paused_s, gap_s, default.is_auto and bool(decodes))
+            gap_s = self.default.stall_s
+            has_auto = self.default.is_auto and bool(ready or elsewhere)
+            return Due(gap_s - outlook.paused_s, gap_s, has_auto)
         due_s = pace_s = inf
         has_auto = False
         begun, begin_s = self.answers.begun, outlook.begin_s
-        for request in decodes:
+        for request in ready:
             answer = begun.get(request.request_id)
             if answer is None:
                 promise = self.promise(request)
@@ -147,6 +149,11 @@ class Promises:
             has_auto = has_auto or answer.promise.is_auto or falls_back
             due_s = min(due_s, answer.next_due_s(request.num_output_placeholders, begin_s))
             pace_s = min(pace_s, answer.pace_s)
+        for request in elsewhere:
+            asker = begun.get(request.request_id) or self.promise(request)
+            has_auto = has_auto or self.promise(request).is_auto
+            pace_s = min(pace_s, asker.pace_s)
+            due_s = min(due_s, begin_s + asker.pace_s)
         return Due(due_s - begin_s, pace_s, has_auto)
 
     def company(self) -> Company | None:
@@ -155,7 +162,7 @@ class Promises:
         if not (scheduler.waiting and self.follows_tokens):
             return None
         first = scheduler.waiting.peek_request()
-        pace_s = inf if self._is_late(first) else self.promise(first).pace_s
+        pace_s = inf if self.is_late(first) else self.promise(first).pace_s
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
             answer = begun.get(request.request_id)
@@ -166,11 +173,6 @@ class Promises:
         if pace_s == inf:
             return None
         return Company(len(scheduler.running), context_tokens, mean_output, pace_s)
-
-    def _is_late(self, request: Any) -> bool:
-        """Whether a waiting request stepped aside because it cannot be in time."""
-        is_aside = self.order is not None and self.order.is_aside(request)
-        return is_aside and self.first_due_s(request) < inf
 
     def scheduled(self, output: Any, chunks: Iterable[Any]) -> None:
         """Note what a step does: whose prefill it ends, and who has ended."""
