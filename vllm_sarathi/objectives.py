@@ -68,6 +68,7 @@ class ObjectivesReader:
     Attributes:
         default: objectives of a request that says nothing.
         classes: names of the classes that a request may name.
+        of_classes: objectives of requests that name a class and nothing else, the default first.
         is_auto: whether gaps of a request that has nothing to keep follow decode-only steps.
     """
 
@@ -86,6 +87,7 @@ class ObjectivesReader:
         self._resolved = {name: self._resolve(name, {}) for name in self._of_class}
         self.classes = tuple(self._of_class)
         self.default = self._resolved[DEFAULT_CLASS]
+        self.of_classes = (self.default, *self._resolved.values())
 
     def read(self, extra_args: Mapping[str, Any] | None) -> RequestObjectives:
         """Objectives of a request, or an error that its client understands.

@@ -35,10 +35,15 @@ def run(engine: Engine, clock: Clock) -> None:
         engine._answer(output, engine._run(output))
 
 
-def sample(engine: Engine, name: str) -> float:
+def found(engine: Engine, name: str, **labels: str) -> float | None:
     registry: CollectorRegistry = engine.scheduler._recorder.registry
     model = engine.scheduler.vllm_config.model_config.served_model_name
-    value = registry.get_sample_value(f"vllm_sarathi:{name}", {"engine": "0", "model_name": model})
+    labels = {"engine": "0", "model_name": model, **labels}
+    return registry.get_sample_value(f"vllm_sarathi:{name}", labels)
+
+
+def sample(engine: Engine, name: str, **labels: str) -> float:
+    value = found(engine, name, **labels)
     assert value is not None, name
     return value
 
@@ -168,3 +173,98 @@ def test_requests_that_end_or_are_aborted_are_forgotten() -> None:
     engine.add("next", 20, max_tokens=1)
     engine.run()
     assert begun == {}
+
+
+def verdicts(engine: Engine, qos: str) -> dict[str, tuple[float, float]]:
+    """Requests that met and missed each kind of objective, and all of theirs."""
+    counts = {
+        kind: tuple(
+            found(engine, f"objectives_{verdict}_total", qos=qos, kind=kind) or 0
+            for verdict in ("attained", "missed")
+        )
+        for kind in ("ttft", "tpot", "tbt", "e2e")
+    }
+    counts["all"] = tuple(
+        found(engine, f"requests_{verdict}_total", qos=qos) or 0
+        for verdict in ("attained", "missed")
+    )
+    return {kind: (met, missed) for kind, (met, missed) in counts.items() if met or missed}
+
+
+def test_each_class_shows_which_objectives_its_requests_met(clock: Clock) -> None:
+    slow = {"ttft_slo_ms": 30.0, "tpot_slo_ms": 2.0, "tbt_slo_ms": None}
+    engine = Engine(SarathiScheduler, {"tbt_slo_ms": 40, "qos_classes": {"slow": slow}})
+    for i in range(3):
+        engine.add(f"quick{i}", 20, extra_args={"qos": "interactive"}, arrival_time=clock.now_s)
+        engine.add(f"slow{i}", 20, extra_args={"qos": "slow"}, arrival_time=clock.now_s)
+    engine.add("own", 20, extra_args={"e2e_slo_ms": 20}, arrival_time=clock.now_s)
+    engine.add("bulk", 20, extra_args={"qos": "batch"}, arrival_time=clock.now_s)
+    run(engine, clock)
+    assert verdicts(engine, "interactive") == {
+        "ttft": (3, 0), "tpot": (3, 0), "tbt": (3, 0), "all": (3, 0)
+    }  # fmt: skip
+    assert verdicts(engine, "slow") == {"ttft": (3, 0), "tpot": (0, 3), "all": (0, 3)}
+    assert verdicts(engine, "default") == {"tbt": (1, 0), "e2e": (0, 1), "all": (0, 1)}
+    assert verdicts(engine, "batch") == {}
+    assert sample(engine, "fluidity_sum", qos="interactive") == 3
+    assert sample(engine, "fluidity_sum", qos="slow") < 1.5
+    assert sample(engine, "deadline_slack_seconds_count", qos="slow") == 3
+    waited = {qos: found(engine, "waiting_seconds_count", qos=qos) for qos in ("slow", "batch")}
+    assert waited == {"slow": 3, "batch": 1}
+
+
+@pytest.mark.parametrize("most_tokens", [1, 30])
+def test_a_request_that_its_client_aborts_counts_neither_as_met_nor_as_missed(
+    most_tokens: int, clock: Clock
+) -> None:
+    engine = Engine(SarathiScheduler, {"ttft_slo_ms": 1000.0, "tbt_slo_ms": 40})
+    engine.add("aborted", 20, max_tokens=30, arrival_time=clock.now_s)
+    for _ in range(most_tokens - 1):
+        timed(engine, clock, 0.010)
+    engine.scheduler.finish_requests("aborted", RequestStatus.FINISHED_ABORTED)
+    timed(engine, clock, 0.010)
+    assert verdicts(engine, "default") == {}
+
+
+def test_those_that_step_aside_are_counted_once(clock: Clock) -> None:
+    settings = {"ttft_slo_ms": 500.0, "tpot_slo_ms": 100.0}
+    engine = Engine(SarathiScheduler, settings, max_num_seqs=2)
+    for i in range(2):
+        engine.add(f"runs{i}", 20, max_tokens=200, arrival_time=clock.now_s)
+    timed(engine, clock, 0.010)
+    engine.add("waits", 20, extra_args={"qos": "interactive"}, arrival_time=clock.now_s)
+    engine.add("late", 20, arrival_time=clock.now_s - 1)
+    engine.add("never due", 20, extra_args={"qos": "batch"}, arrival_time=clock.now_s)
+    assert sample(engine, "relegated_requests_total", qos="default") == 1
+    run(engine, clock)
+    assert sample(engine, "relegated_requests_total", qos="default") == 1
+    assert found(engine, "relegated_requests_total", qos="batch") is None
+    assert found(engine, "relegated_requests_total", qos="interactive") == 1
+    assert sample(engine, "waiting_seconds_sum", qos="interactive") > 1.9
+
+
+def test_steps_that_admit_nobody_show_why(clock: Clock) -> None:
+    engine = Engine(SarathiScheduler, {"tpot_slo_ms": 100.0}, num_blocks=64)
+    for i in range(2):
+        engine.add(f"runs{i}", 300, max_tokens=60, arrival_time=clock.now_s)
+    timed(engine, clock, 0.010)
+    engine.add("waits", 600, max_tokens=2, arrival_time=clock.now_s)
+    run(engine, clock)
+    num_steps = sample(engine, "admission_held_back_steps_total", reason="kv_blocks")
+    assert num_steps > 30
+    assert sample(engine, "step_limit_total", limit="kv_blocks") == num_steps
+    assert found(engine, "admission_held_back_steps_total", reason="promises") is None
+
+
+@pytest.mark.parametrize("qos", [None, "interactive"])
+def test_late_tokens_are_counted_whether_or_not_each_is_followed(
+    qos: str | None, clock: Clock
+) -> None:
+    engine = Engine(SarathiScheduler, {"tbt_slo_ms": 40})
+    for i in range(3):
+        options = {"extra_args": {"qos": qos}} if qos else {}
+        engine.add(f"r{i}", 20, max_tokens=6, arrival_time=clock.now_s, **options)
+    for duration_s in (0.010, 0.010, 0.050, 0.010, 0.060, 0.010):
+        timed(engine, clock, duration_s)
+    assert sample(engine, "tbt_objective_misses_total") == 6
+    assert sample(engine, "decode_tokens_per_second") == pytest.approx(15 / 0.140, rel=0.01)

@@ -33,7 +33,7 @@ class ByLength:
     def rank(self, request: Any, num_tokens: int) -> Rank:
         return 0, -bool(request.num_output_tokens), 0, request.arrival_time + num_tokens
 
-    def due(self, decodes: list[Any], outlook: Outlook) -> Due:
+    def due(self, ready: list[Any], elsewhere: list[Any], outlook: Outlook) -> Due:
         return NOTHING_DUE
 
     def company(self) -> None:

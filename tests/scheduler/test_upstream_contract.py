@@ -29,7 +29,7 @@ from vllm.v1.core.sched.request_queue import (
     SchedulingPolicy,
 )
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.engine import EngineCoreOutput
+from vllm.v1.engine import EngineCoreOutput, FinishReason
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import RequestStatus
@@ -90,6 +90,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "priority": int,
         "sampling_params": SamplingParams,
         "num_output_tokens": int,
+        "num_preemptions": int,
         "block_hashes": list,
         "skip_reading_prefix_cache": bool,
         "status": RequestStatus,
@@ -157,6 +158,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
     "RequestQueue": {"peek_request": MethodType},
     "SchedulingPolicy": {"FCFS": SchedulingPolicy, "PRIORITY": SchedulingPolicy},
     "RequestStatus": {"RUNNING": RequestStatus, "FINISHED_LENGTH_CAPPED": RequestStatus},
+    "FinishReason": {"ABORT": FinishReason, "ERROR": FinishReason},
     "EngineArgs": {"create_engine_config": FunctionType},
 }
 SOME_VERSIONS_ONLY = {
@@ -204,6 +206,7 @@ def pieces() -> dict[str, Any]:
         "RequestQueue": scheduler.waiting,
         "SchedulingPolicy": SchedulingPolicy,
         "RequestStatus": RequestStatus,
+        "FinishReason": FinishReason,
         "EngineArgs": EngineArgs,
     }
 

@@ -1,12 +1,16 @@
 """What the engine core counts, from what vLLM really scheduled."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from vllm_sarathi.metrics.objectives import ObjectivesRecorder
+from vllm_sarathi.metrics.throughput import ThroughputRecorder
+
 if TYPE_CHECKING:
     from vllm_sarathi.metrics.step_log import ScheduledStep
+    from vllm_sarathi.objectives import RequestObjectives
     from vllm_sarathi.policy.micro_batch import Evenness
 
 PREFIX = "vllm_sarathi:"
@@ -29,14 +33,28 @@ class StepRecorder:
         settings: the settings, for the info metric.
         model_name: the name under which the model is served.
         engine: the data-parallel rank.
+        objectives: those of the classes, first of requests that say nothing.
+
+    Attributes:
+        registry: holds them.
+        objectives: counts how objectives are met.
     """
 
-    def __init__(self, settings: dict[str, Any], model_name: str, engine: int) -> None:
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        model_name: str,
+        engine: int,
+        objectives: Sequence["RequestObjectives"],
+    ) -> None:
         self.registry = CollectorRegistry()
         self._labels = (model_name, str(engine))
         self._chunks: dict[str, int] = {}
         self._make_schedule_metrics()
         self._make_result_metrics()
+        labels = dict(zip(_LABELS, self._labels, strict=True))
+        self.objectives = ObjectivesRecorder(self.registry, PREFIX, labels, objectives)
+        self._throughput = ThroughputRecorder(self.registry, PREFIX, labels, objectives[0].ttft_s)
         self._metric(Info, "settings", "Settings of the scheduler.").info(
             {name: str(value) for name, value in settings.items()}
         )
@@ -69,6 +87,13 @@ class StepRecorder:
             (*_LABELS, "limit"),
             registry=self.registry,
         )
+        self._held_back = Counter(
+            PREFIX + "admission_held_back_steps",
+            "Steps that admitted no waiting request, by reason: kv_blocks (free KV blocks are kept "
+            "for running requests), promises (those would miss their objectives).",
+            (*_LABELS, "reason"),
+            registry=self.registry,
+        )
         text = "Time that planning adds to one schedule()."
         name = "schedule_overhead_seconds"
         self._overhead = self._metric(Histogram, name, text, buckets=_OVERHEAD_S)
@@ -92,12 +117,6 @@ class StepRecorder:
         self._imbalance = self._metric(Histogram, "micro_batch_imbalance", text, buckets=_IMBALANCE)
         text = "Share of stage time that uneven micro-batches leave idle, as predicted."
         self._stage_idle = self._metric(Histogram, "stage_idle_share", text, buckets=_SHARE)
-        self._late_tokens = self._metric(
-            Counter, "tbt_objective_misses", "Tokens that came later than the objective."
-        )
-        self._late_first = self._metric(
-            Counter, "ttft_objective_misses", "First tokens that came later than the objective."
-        )
 
     def count_schedule(
         self, step: "ScheduledStep | None", chunks: Collection[Any], finished: Collection[str]
@@ -114,13 +133,15 @@ class StepRecorder:
         if step is None:
             return
         self._prefill_tokens.observe(step.num_prefill_tokens)
-        self._decode_tokens.observe(step.work.num_tokens - step.num_prefill_tokens)
+        self._decode_tokens.observe(step.num_decode_tokens)
         self._token_budget.set(step.token_budget)
         self._pauses.inc(step.num_decodes_paused)
+        self._limits.labels(*self._labels, step.limit).inc()
+        if step.held_back_by:
+            self._held_back.labels(*self._labels, step.held_back_by).inc()
         if chunks:
             self._piggybacked.inc(step.num_decodes)
             self._step_budget.observe(step.token_budget)
-            self._limits.labels(*self._labels, step.limit).inc()
         for request in chunks:
             count = self._chunks.pop(request.request_id, 0) + 1
             if request.is_prefill_chunk:
@@ -132,31 +153,23 @@ class StepRecorder:
         """Count the time spent around vLLM's own ``schedule()``, in seconds."""
         self._overhead.observe(overhead_s)
 
-    def count_result(
-        self,
-        step: "ScheduledStep",
-        duration_s: float | None,
-        num_late: int,
-        num_late_first: int,
-        safety: float,
-    ) -> None:
+    def count_result(self, step: "ScheduledStep", duration_s: float | None, safety: float) -> None:
         """Count what a result showed.
 
         Args:
             step: the step.
             duration_s: how long it took, in seconds, if that could be told.
-            num_late: tokens of decodes in it that missed their objective.
-            num_late_first: first tokens in it that missed their objective.
             safety: the step-time model's safety factor.
         """
-        self._late_tokens.inc(num_late)
-        self._late_first.inc(num_late_first)
         self._safety.set(safety)
         if step.objective_s is not None:
             self._objective.set(step.objective_s)
         if duration_s is None:
             return
         self._measured.observe(duration_s)
+        self._throughput.finished(
+            step.num_prefill_tokens, step.num_decode_tokens, duration_s, step.is_full
+        )
         if step.predicted_s > 0:
             self._predicted.observe(step.predicted_s)
             self._ratio.observe(duration_s / step.predicted_s)

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from vllm.logger import init_logger
 
+from vllm_sarathi.policy.step import BatchLimit
 from vllm_sarathi.policy.step_time import StepWork
 
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
@@ -56,8 +57,7 @@ class ScheduledStep:
         num_decodes_paused: ready decodes that sat it out.
         predicted_s: expected duration.
         objective_s: objective for gaps between tokens, or None.
-        arrivals_s: arrival of the requests whose first token it brings, in
-            seconds since the epoch.
+        held_back_by: why no waiting request was admitted though seats were free, or None.
     """
 
     work: StepWork
@@ -68,4 +68,14 @@ class ScheduledStep:
     num_decodes_paused: int
     predicted_s: float
     objective_s: float | None
-    arrivals_s: tuple[float, ...]
+    held_back_by: str | None
+
+    @property
+    def num_decode_tokens(self) -> int:
+        """Tokens of the decodes in it."""
+        return self.work.num_tokens - self.num_prefill_tokens
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there was more to do than it held."""
+        return self.limit != BatchLimit.PREFILL_LEFT.value

@@ -8,6 +8,7 @@ section 3.1; Etalon, arXiv 2407.07000, section 4).
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
+from typing import Protocol
 
 from vllm_sarathi.objectives import RequestObjectives
 
@@ -77,6 +78,23 @@ def _or_inf(seconds: float | None) -> float:
     return inf if seconds is None else seconds
 
 
+class AnswerListener(Protocol):
+    """Who is told of an answer's first and last token, and of those that may be late."""
+
+    @property
+    def longest_gap_s(self) -> float:
+        """Gap between two tokens that is in time, in seconds; infinite for any."""
+
+    def began(self, now_s: float, due_s: float) -> None:
+        """The first token came."""
+
+    def may_be_late(self, index: int, last_s: float, now_s: float) -> None:
+        """A token came behind the mean pace, or after a long gap; ``last_s`` was the one before."""
+
+    def ended(self, num_tokens: int, first_s: float, last_s: float) -> None:
+        """The last token came."""
+
+
 @dataclass(slots=True)
 class Answer:
     """An answer that has begun. Asked in every step: nothing is computed twice.
@@ -90,18 +108,23 @@ class Answer:
         pace_s: longest that steps may take on average.
         is_lost: whether the promise is broken for good: all that is left of it is that no
             gap is longer than a stall.
+        listener: who is told of its tokens.
     """
 
     promise: Promise
     first_s: float
+    listener: AnswerListener | None = None
     last_s: float = inf
     num_tokens: int = 0
     due_s: float = inf
     pace_s: float = inf
     is_lost: bool = False
+    _longest_gap_s: float = inf
 
     def __post_init__(self) -> None:
         self.pace_s = self.promise.pace_s
+        if self.listener:
+            self._longest_gap_s = self.listener.longest_gap_s
 
     def next_due_s(self, num_in_flight: int, begin_s: float) -> float:
         """When the token after those in flight is due; they come when the step begins."""
@@ -115,18 +138,32 @@ class Answer:
 
     def came(self, num_tokens: int, now_s: float) -> None:
         """Note tokens that came."""
-        promise = self.promise
-        if self.num_tokens:
-            self.due_s += num_tokens * promise.tpot_s
-        else:
-            self.is_lost = now_s > self.first_s
-            self.first_s = now_s
-            self.due_s = now_s + num_tokens * promise.tpot_s
+        if not self.num_tokens:
+            self._begin(now_s)
+        elif self.is_lost or now_s > self.due_s or now_s - self.last_s > self._longest_gap_s:
+            self._may_be_late(num_tokens, now_s)
         self.num_tokens += num_tokens
         self.last_s = now_s
-        if self.is_lost or now_s > self.due_s - promise.tpot_s + promise.stall_s:
-            self.is_lost = True
-            self.due_s, self.pace_s = inf, promise.stall_s
+        self.due_s += num_tokens * self.promise.tpot_s
+
+    def _begin(self, now_s: float) -> None:
+        if self.listener:
+            self.listener.began(now_s, self.first_s)
+        is_late = now_s > self.first_s
+        self.first_s = self.due_s = now_s
+        if is_late:
+            self._lose()
+
+    def _may_be_late(self, num_tokens: int, now_s: float) -> None:
+        if self.listener:
+            self.listener.may_be_late(self.num_tokens, self.last_s, now_s)
+        last_due_s = self.due_s + (num_tokens - 1) * self.promise.tpot_s
+        if now_s > last_due_s + self.promise.stall_s:
+            self._lose()
+
+    def _lose(self) -> None:
+        self.is_lost = True
+        self.due_s, self.pace_s = inf, self.promise.stall_s
 
 
 _MEMORY_ANSWERS = 500
@@ -156,9 +193,15 @@ class Answers:
         """
         return min(self._num_tokens / max(self._num_ended, 1.0), self._longest)
 
-    def expect(self, request_id: str, promise: Promise, first_due_s: float) -> None:
+    def expect(
+        self,
+        request_id: str,
+        promise: Promise,
+        first_due_s: float,
+        listener: AnswerListener | None = None,
+    ) -> None:
         """Note that a first token is on its way, due at ``first_due_s``."""
-        self.begun[request_id] = Answer(promise, first_due_s)
+        self.begun[request_id] = Answer(promise, first_due_s, listener)
 
     def came(self, request_id: str, num_tokens: int, now_s: float, is_last: bool) -> None:
         """Note tokens of a request that came."""
@@ -173,6 +216,8 @@ class Answers:
             self._num_ended = self._num_ended * keep + 1
             self._num_tokens *= keep
             del self.begun[request_id]
+            if answer.listener:
+                answer.listener.ended(answer.num_tokens, answer.first_s, now_s)
 
     def forget(self, request_id: str) -> None:
         """Drop a request that has ended."""

@@ -51,6 +51,7 @@ class Policy:
             absent=paused,
             max_new_prefills=None if admits_freely else plan.max_new_prefills,
             objective_s=objective_s,
+            held_back_by=view.backlog.held_back_by,
         )
         if not plan.chunks:
             return plan

@@ -200,6 +200,7 @@ class StepPlan:
         order: how vLLM's running list stands.
         overtaken: ids of running prefills that sit it out for requests that still wait.
         objective_s: longest gap between tokens that is in time, in seconds; None for none.
+        held_back_by: why no waiting request may be admitted though seats are free, if so.
     """
 
     token_budget: int
@@ -214,6 +215,7 @@ class StepPlan:
     order: RunningOrder = RunningOrder.UNCHANGED
     overtaken: frozenset[str] = frozenset()
     objective_s: float | None = None
+    held_back_by: BatchLimit | None = None
 
     @property
     def num_prefill_tokens(self) -> int:

@@ -66,13 +66,12 @@ class SarathiMixin:
         num_stages = scheduler.parallel_config.pipeline_parallel_size
         self.batch_policy = self.make_policy(settings, least_chunk)
         self._promises = _promises(scheduler, settings)
-        self._recorder, self._metrics_writer = _metrics(scheduler, settings)
+        self._recorder, self._metrics_writer = _metrics(scheduler, settings, self._promises)
         self.step_observer = StepObserver(
             self.batch_policy,
             self._promises,
             self._recorder,
             num_stages,
-            settings.ttft_slo_ms / 1e3 if settings.ttft_slo_ms else None,
             Path(settings.step_log) if settings.step_log else None,
         )
         logger.info("SARATHI scheduling: %s", settings.sources())
@@ -96,6 +95,12 @@ class SarathiMixin:
             step_time=step_time,
         )
 
+    def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        """Let a request wait."""
+        super().add_request(request, *args, **kwargs)  # type: ignore[misc]  # vLLM's
+        if self._recorder is not None and self._promises.is_late(request):
+            self._recorder.objectives.relegated(self._promises.objectives(request))
+
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         """Plan the next batch and let vLLM schedule it."""
         began_s = perf_counter()
@@ -104,7 +109,9 @@ class SarathiMixin:
         outlook = observer.outlook
         if any((*args[:1], kwargs.get("throttle_prefills"))):
             outlook = replace(outlook, is_as_planned=False)
-        self._promises.expire()
+        for request in self._promises.expire():
+            if self._recorder is not None:
+                self._recorder.objectives.relegated(self._promises.objectives(request))
         snapshot = take_snapshot(self, outlook, self._promises)
         plan = self.batch_policy.plan(snapshot.state)
         with applied(self, plan, snapshot):
@@ -152,12 +159,13 @@ def _promises(scheduler: Any, settings: SarathiConfig) -> Promises:
 
 
 def _metrics(
-    scheduler: Any, settings: SarathiConfig
+    scheduler: Any, settings: SarathiConfig, promises: Promises
 ) -> tuple[StepRecorder | None, EngineMetricsWriter | None]:
     if not scheduler.log_stats:
         return None, None
     config = scheduler.vllm_config
     name, rank = config.model_config.served_model_name, config.parallel_config.data_parallel_index
     served = name[0] if isinstance(name, list) else name
-    recorder = StepRecorder(settings.model_dump(), served, rank)
+    recorder = StepRecorder(settings.model_dump(), served, rank, promises.reader.of_classes)
+    promises.listen = recorder.objectives.follow
     return recorder, EngineMetricsWriter(recorder.registry, f"engine-{rank}")

@@ -6,13 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vllm_sarathi.metrics.objectives import ObjectivesRecorder
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.metrics.step_log import ScheduledStep, StepLog
 from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.policy.micro_batch import evenness
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import Outlook
-from vllm_sarathi.policy.step import BatchLimit, StepPlan
+from vllm_sarathi.policy.step import StepPlan
 from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.snapshot import Snapshot
@@ -27,7 +28,6 @@ class StepObserver:
         promises: what requests were promised; they are told of every token.
         recorder: counts, or None.
         num_stages: pipeline stages.
-        ttft_s: objective for the time to first token, in seconds, or None.
         step_log: a file that gets a JSON line for each step, or None.
 
     Raises:
@@ -40,14 +40,12 @@ class StepObserver:
         promises: Promises,
         recorder: StepRecorder | None,
         num_stages: int = 1,
-        ttft_s: float | None = None,
         step_log: Path | None = None,
     ) -> None:
         self._policy = policy
         self.promises = promises
         self._recorder = recorder
         self._num_stages = num_stages
-        self._ttft_s = ttft_s
         self._timer = StepTimer[ScheduledStep](num_stages)
         self._step_log = StepLog(step_log) if step_log else None
         self.last: tuple[StepPlan, Snapshot] | None = None
@@ -91,6 +89,7 @@ class StepObserver:
             self._timer.paused()
         if self._recorder:
             self._recorder.count_schedule(step, chunks, output.finished_req_ids)
+            self._count_waiting(self._recorder.objectives, admitted)
 
     def finished(
         self, output: Any, drained: bool, answers: Mapping[int, Any] | None = None
@@ -102,6 +101,7 @@ class StepObserver:
             drained: whether no request is left.
             answers: vLLM's ``EngineCoreOutputs`` of each client.
         """
+        follows_tokens = self.promises.follows_tokens
         if answers:
             self.promises.came(answers)
         together_s = [step.predicted_s for step in self._timer.in_flight]
@@ -111,17 +111,16 @@ class StepObserver:
         step, duration_s = result
         pause = self._pause
         self._pause = pause.after(step.num_decodes_paused, duration_s or step.predicted_s)
-        late = self._num_late_first_tokens(step)
         if duration_s is not None:
             self._policy.step_time.observe(step.work, duration_s)
-            is_full = step.limit != BatchLimit.PREFILL_LEFT.value
-            self.promises.finished(step.num_prefill_tokens, duration_s, is_full)
+            self.promises.finished(step.num_prefill_tokens, duration_s, step.is_full)
         if self._recorder:
-            late_tokens, safety = 0, self._policy.step_time.safety.value
-            if step.objective_s and duration_s is not None:
+            if step.objective_s and duration_s is not None and not follows_tokens:
                 gap_s = duration_s * self._num_stages
-                late_tokens = pause.num_late(step.num_decodes, gap_s, step.objective_s)
-            self._recorder.count_result(step, duration_s, late_tokens, late, safety)
+                num_late = pause.num_late(step.num_decodes, gap_s, step.objective_s)
+                self._recorder.objectives.late_tokens(num_late)
+            safety = self._policy.step_time.safety.value
+            self._recorder.count_result(step, duration_s, safety)
             even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
             if even:
                 self._recorder.count_evenness(even)
@@ -145,13 +144,11 @@ class StepObserver:
             num_decodes_paused=len(plan.absent) if plan.pauses_decodes else 0,
             predicted_s=self._policy.step_time.predict(work),
             objective_s=plan.objective_s,
-            arrivals_s=tuple(
-                r.arrival_time for r in chunks if not (r.is_prefill_chunk or r.num_output_tokens)
-            ),
+            held_back_by=plan.held_back_by.value if plan.held_back_by else None,
         )
 
-    def _num_late_first_tokens(self, step: ScheduledStep) -> int:
-        if self._ttft_s is None:
-            return 0
-        now_s = time.time()
-        return sum(now_s - arrival_s > self._ttft_s for arrival_s in step.arrivals_s)
+    def _count_waiting(self, recorder: ObjectivesRecorder, admitted: list[Any]) -> None:
+        for request in admitted:
+            if not request.num_preemptions:
+                waiting_s = time.time() - request.arrival_time
+                recorder.waited(self.promises.objectives(request), waiting_s)

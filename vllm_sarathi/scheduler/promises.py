@@ -1,7 +1,7 @@
 """What requests were promised, read from them and from their tokens. Decides nothing."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
@@ -9,17 +9,20 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
+from vllm.v1.engine import FinishReason
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
 from vllm_sarathi.policy.admission import mean_context
-from vllm_sarathi.policy.deadlines import Answers, Promise
+from vllm_sarathi.policy.deadlines import AnswerListener, Answers, Promise
 from vllm_sarathi.policy.order import PREFILL_WEIGHTS, Place, WaitingOrder
 from vllm_sarathi.policy.state import Company, Due, Outlook, Rank
 from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
 
 _STEP_WEIGHT = 1 / 50
 """Weight of the last step in means over steps: they follow load within a second or two."""
+
+_CUT_OFF = (FinishReason.ABORT, FinishReason.ERROR)
 
 
 @dataclass(slots=True)
@@ -32,6 +35,8 @@ class Promises:
         order: of those that wait; None leaves it to vLLM.
         default: what a request that says nothing is promised.
         answers: of the requests whose tokens are followed.
+        listen: makes who listens to the tokens of a request with such objectives that arrived
+            then, on the monotonic clock; None for nobody.
     """
 
     scheduler: Any
@@ -39,6 +44,7 @@ class Promises:
     order: WaitingOrder | None
     default: Promise
     answers: Answers = field(default_factory=Answers)
+    listen: Callable[[RequestObjectives, float], AnswerListener] | None = None
     _known: WeakKeyDictionary[Any, Promise] = field(default_factory=WeakKeyDictionary)
     _step_s: float = 0.0
     _full_step_s: float = 0.0
@@ -108,21 +114,29 @@ class Promises:
         """Let those step aside that can no longer be in time; who did."""
         return [] if self.order is None else self.order.expire(time.time())
 
-    def due(self, decodes: Sequence[Any], outlook: Outlook) -> Due:
+    def is_late(self, request: Any) -> bool:
+        """Whether a request waits that cannot be in time any more."""
+        order = self.order
+        is_aside = order is not None and request in order and order.is_aside(request)
+        return is_aside and self.first_due_s(request) < inf
+
+    def due(self, ready: Sequence[Any], elsewhere: Sequence[Any], outlook: Outlook) -> Due:
         """What was promised to decodes, and when the earliest next token is due.
 
         Args:
-            decodes: vLLM's requests.
+            ready: vLLM's requests that can decode in this step.
+            elsewhere: those that decode and whose last token is not back: the step delays
+                their next one by its whole length.
             outlook: when the step can begin.
         """
-        default = self.default
         if not self.follows_tokens:
-            gap_s = default.stall_s
-            return Due(gap_s - outlook.paused_s, gap_s, default.is_auto and bool(decodes))
+            gap_s = self.default.stall_s
+            has_auto = self.default.is_auto and bool(ready or elsewhere)
+            return Due(gap_s - outlook.paused_s, gap_s, has_auto)
         due_s = pace_s = inf
         has_auto = False
         begun, begin_s = self.answers.begun, outlook.begin_s
-        for request in decodes:
+        for request in ready:
             answer = begun.get(request.request_id)
             if answer is None:
                 promise = self.promise(request)
@@ -135,6 +149,11 @@ class Promises:
             has_auto = has_auto or answer.promise.is_auto or falls_back
             due_s = min(due_s, answer.next_due_s(request.num_output_placeholders, begin_s))
             pace_s = min(pace_s, answer.pace_s)
+        for request in elsewhere:
+            asker = begun.get(request.request_id) or self.promise(request)
+            has_auto = has_auto or self.promise(request).is_auto
+            pace_s = min(pace_s, asker.pace_s)
+            due_s = min(due_s, begin_s + asker.pace_s)
         return Due(due_s - begin_s, pace_s, has_auto)
 
     def company(self) -> Company | None:
@@ -143,7 +162,7 @@ class Promises:
         if not (scheduler.waiting and self.follows_tokens):
             return None
         first = scheduler.waiting.peek_request()
-        pace_s = inf if self._is_late(first) else self.promise(first).pace_s
+        pace_s = inf if self.is_late(first) else self.promise(first).pace_s
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
             answer = begun.get(request.request_id)
@@ -154,11 +173,6 @@ class Promises:
         if pace_s == inf:
             return None
         return Company(len(scheduler.running), context_tokens, mean_output, pace_s)
-
-    def _is_late(self, request: Any) -> bool:
-        """Whether a waiting request stepped aside because it cannot be in time."""
-        is_aside = self.order is not None and self.order.is_aside(request)
-        return is_aside and self.first_due_s(request) < inf
 
     def scheduled(self, output: Any, chunks: Iterable[Any]) -> None:
         """Note what a step does: whose prefill it ends, and who has ended."""
@@ -171,7 +185,9 @@ class Promises:
             promise = self.promise(request)
             if self.follows_tokens or promise != self.default:
                 due_s = self.first_due_s(request) + to_monotonic_s
-                self.answers.expect(request.request_id, promise, due_s)
+                arrival_s = request.arrival_time + to_monotonic_s
+                listener = self.listen and self.listen(self.objectives(request), arrival_s)
+                self.answers.expect(request.request_id, promise, due_s, listener)
 
     def came(self, outputs: Mapping[int, Any]) -> None:
         """Note the tokens that a step brought, in vLLM's ``EngineCoreOutputs`` of each client."""
@@ -179,8 +195,12 @@ class Promises:
             return
         now_s, answers = time.monotonic(), self.answers
         for output in chain.from_iterable(group.outputs for group in outputs.values()):
-            is_last = output.finish_reason is not None
-            answers.came(output.request_id, len(output.new_token_ids), now_s, is_last)
+            reason = output.finish_reason
+            if reason is not None and reason in _CUT_OFF:
+                answers.forget(output.request_id)
+            else:
+                num_tokens = len(output.new_token_ids)
+                answers.came(output.request_id, num_tokens, now_s, reason is not None)
 
     def finished(self, num_prefill_tokens: int, duration_s: float, is_full: bool) -> None:
         """Note how long a step took, and how much prefill it did if there was more to do."""

@@ -63,7 +63,8 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     num_decodes = len(running) - len(prefills)
     shown = _read_waiting(scheduler, ranks)
     decodes, num_free_seats = _read_decodes(scheduler), _num_free_seats(scheduler)
-    due = promises.due(decodes.requests, outlook)
+    elsewhere = _decodes_elsewhere(running, decodes.requests, num_decodes)
+    due = promises.due(decodes.requests, elsewhere, outlook)
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         max_chunk=max_chunk(scheduler),
@@ -117,6 +118,21 @@ def _read_decodes(scheduler: Any) -> Decodes:
         sizes.append(num_tokens)
         contexts.append(computed)
     return Decodes(requests, sizes, contexts)
+
+
+def _decodes_elsewhere(
+    running: Iterable[Any], ready: Sequence[Any], num_decodes: int
+) -> Sequence[Any]:
+    """Decodes that are in flight, with more tokens to come."""
+    if len(ready) == num_decodes:
+        return ()
+    here = frozenset(ready)
+    return [
+        request
+        for request in running
+        if not (request.is_prefill_chunk or request in here)
+        and request.num_output_tokens + request.num_output_placeholders < request.max_tokens
+    ]
 
 
 def _read_prefills(
