@@ -17,11 +17,10 @@ def place(name: str, arrival_s: float, importance: int = 0) -> Place:
 
 
 @pytest.mark.parametrize("importance", [-100, 0])
-def test_whose_wait_has_ended_goes_before_all_but_the_important(importance: int) -> None:
+def test_one_that_is_owed_a_batch_goes_before_all_but_the_important(importance: int) -> None:
     order = WaitingOrder()
     late = place("late", NOW_S - 50, importance)
     late.is_aside = True
-    order.age(late.request)
     others = [place("important", NOW_S, 10), place("default", NOW_S)]
-    ranked = sorted([*others, late], key=order.rank)
-    assert [one.request for one in ranked] == ["important", "late", "default"]
+    ranks = {order.owed_rank(late): "late"} | {order.rank(one): one.request for one in others}
+    assert [ranks[rank] for rank in sorted(ranks)] == ["important", "late", "default"]

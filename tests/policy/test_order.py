@@ -61,8 +61,7 @@ class Sorted:
     ageing: int
     share: float = 0.0
     waits: list[Entry] = field(default_factory=list)
-    taken: dict[str, Entry] = field(default_factory=dict)
-    aged: set[str] = field(default_factory=set)
+    taken: dict[str, tuple[Entry, int]] = field(default_factory=dict)
     num_since: int = 0
     number: int = 0
 
@@ -70,15 +69,16 @@ class Sorted:
         self.number += 1
         entry = Entry(one, back.number if back else self.number)
         was_aside = back is not None and back.is_aside
-        begun = one.has_begun or one.request in self.aged
-        entry.is_aside = not begun and (was_aside or one.due_s == inf or entry.begin_s < now_s)
+        entry.is_aside = not one.has_begun and (
+            was_aside or one.due_s == inf or entry.begin_s < now_s
+        )
         self._rank(entry)
         self.waits.append(entry)
 
     def _rank(self, entry: Entry) -> None:
         one = entry.place
         late_s = 8.0 * TOKEN_S * one.num_tokens
-        if one.has_begun or one.request in self.aged:
+        if one.has_begun:
             entry.rank = (one.priority, -1, 0, one.arrival_s)
         elif entry.is_aside:
             entry.rank = (one.priority, 1, 0, one.arrival_s + late_s)
@@ -103,27 +103,28 @@ class Sorted:
     def sorted(self) -> list[Entry]:
         by_rank = sorted(self.waits, key=lambda e: (e.rank, e.number))
         aside = [e for e in by_rank if e.is_aside]
-        is_owed = self.num_since >= self.ageing and aside
-        if is_owed and aside[0].place.priority <= by_rank[0].place.priority:
-            by_rank.remove(aside[0])
-            by_rank.insert(0, aside[0])
+        in_time = [e for e in by_rank if not e.is_aside]
+        if self.num_since >= self.ageing and aside and in_time:
+            owed, one = aside[0], aside[0].place
+            if (one.priority, 0, -max(one.importance, 0), one.arrival_s) < in_time[0].rank:
+                by_rank.remove(owed)
+                by_rank.insert(0, owed)
         return by_rank
 
     def pop(self) -> str:
         entry = self.sorted()[0]
         self.waits.remove(entry)
-        if entry.is_aside and self.num_since >= self.ageing:
-            self.aged.add(entry.place.request)
-            self.num_since = 0
-        self.num_since += 1
+        before = self.num_since
+        is_owed = entry.is_aside and before >= self.ageing
+        self.num_since = 0 if is_owed else before + 1
         if not entry.is_aside:
             self.share *= 49 / 50
-        self.taken[entry.place.request] = entry
+        self.taken[entry.place.request] = entry, self.num_since - before
         return str(entry.place.request)
 
     def put_back(self, name: str, now_s: float) -> None:
-        entry = self.taken.pop(name)
-        self.num_since -= 1
+        entry, counted = self.taken.pop(name)
+        self.num_since -= counted
         if not entry.is_aside:
             self.share /= 49 / 50
         self.add(entry.place, now_s, back=entry)
@@ -345,29 +346,43 @@ def test_what_was_taken_can_be_put_back_in_the_same_step_only() -> None:
         waiting.put_back("r", 0.0)
 
 
-def test_a_request_uses_up_one_turn_only() -> None:
-    waiting = order(place("aside", due_s=-1.0), ageing=1)
-    running = Name("running")
-    for i in range(3):
-        waiting.add(place(f"r{i}"), 0.0)
-    waiting.pop()
-    waiting.age(running)
-    waiting.pop()
-    waiting.age(running)
+def owing(*places: Place) -> WaitingOrder:
+    """An order that owes a batch to those that stepped aside."""
+    waiting = order(place("before"), *places, ageing=1)
+    assert waiting.pop().request == "before"
     assert waiting.owes_aside
-    assert waiting.pop().request == "aside"
+    return waiting
 
 
-def test_one_that_is_aged_while_it_waits_moves_to_the_front() -> None:
-    waiting = order(place("r"), aside := place("aside", due_s=-1.0))
-    waiting.age(aside.request)
-    assert names(waiting) == served(waiting) == ["aside", "r"]
+def aside(name: str, arrival_s: float = 0.0) -> Place:
+    one = place(name, due_s=-1.0)
+    one.arrival_s, one.is_aside = arrival_s, True
+    return one
 
 
-def test_one_whose_turn_came_waits_for_more_important_ones_that_are_in_time() -> None:
-    waiting = order(place("r", importance=9), aside := place("aside", due_s=-1.0))
-    waiting.age(aside.request)
-    assert names(waiting) == served(waiting) == ["r", "aside"]
+def test_one_that_runs_gets_one_batch_each_time_that_one_is_owed() -> None:
+    waiting = owing()
+    assert waiting.pays(aside("runs"))
+    assert not waiting.pays(aside("runs"))
+
+
+def test_what_is_owed_goes_to_the_first_of_those_that_run_and_those_that_wait() -> None:
+    waiting = owing(aside("waits", 5.0))
+    assert not waiting.pays(aside("runs", 9.0))
+    assert waiting.owes("waits")
+    assert waiting.pays(aside("runs", 1.0))
+    assert not waiting.owes("waits")
+
+
+def test_nothing_is_owed_to_one_that_is_in_time() -> None:
+    waiting = owing(place("next"))
+    assert not waiting.pays(place("runs"))
+    assert not waiting.owes("next")
+
+
+def test_one_that_is_owed_a_batch_waits_for_more_important_ones_that_are_in_time() -> None:
+    waiting = owing(place("r", importance=9), aside("late"))
+    assert names(waiting) == served(waiting) == ["r", "late"]
 
 
 def _push(waiting: WaitingOrder, i: int, due_s: float) -> None:

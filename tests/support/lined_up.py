@@ -7,6 +7,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from tests.support.engineless import BLOCK_SIZE, Engine
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.policy.state import Outlook
+from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.snapshot import Snapshot, take_snapshot
 
@@ -49,4 +50,6 @@ def leave_free(engine: Engine, num_blocks: int) -> None:
 def seen(engine: Engine) -> Snapshot:
     """What is read of the queues where nothing is promised and vLLM's order stands."""
     settings = SarathiConfig(preset="stall-free", token_budget=256)
-    return take_snapshot(engine.scheduler, Outlook(), Promises.of(engine.scheduler, settings))
+    return take_snapshot(
+        engine.scheduler, Outlook(), Promises.of(engine.scheduler, settings, StepTimeModel())
+    )

@@ -19,17 +19,18 @@ MAX_RESERVED_SHARE = 1 / 16
 would: 256 running requests reach it in a cache of 16,384 blocks."""
 
 
-def backlog(state: SchedulerState, model: StepTimeModel) -> Backlog:
+def backlog(state: SchedulerState, model: StepTimeModel, num_stages: int = 1) -> Backlog:
     """The waiting requests, and how many of them may be admitted.
 
     Args:
         state: who runs and who waits.
         model: predicts step times: the bound on company is learned, and is no setting.
+        num_stages: pipeline stages, each of which a decode passes for every token.
     """
     num_spare = _num_spare_blocks(state)
     keeps_blocks = state.num_decodes or (state.is_by_rank and state.prefills)
     num_fitting = _num_fitting(state, num_spare) if keeps_blocks else sys.maxsize
-    num_joining = _num_joining(state, model) if num_fitting else sys.maxsize
+    num_joining = _num_joining(state, model, num_stages) if num_fitting else sys.maxsize
     held_back_by = None
     if num_fitting == 0:
         held_back_by = BatchLimit.KV_BLOCKS
@@ -49,7 +50,7 @@ def mean_context(num_prompt: int, num_computed: int, mean_output: float) -> floa
     return max(num_computed, num_prompt + mean_output / 2)
 
 
-def _num_joining(state: SchedulerState, model: StepTimeModel) -> int:
+def _num_joining(state: SchedulerState, model: StepTimeModel, num_stages: int) -> int:
     """How many of the waiting requests may join those that run; one may always run.
 
     Decodes that run together share every step, so each one more lengthens the time per
@@ -66,8 +67,8 @@ def _num_joining(state: SchedulerState, model: StepTimeModel) -> int:
         num_prompt = request.num_tokens + request.num_computed_tokens
         context_tokens += mean_context(num_prompt, 0, company.mean_output)
         num_running = company.num_running + num_joining + 1
-        step_s = model.predict(StepWork(num_running, 0.0, round(context_tokens)))
-        if step_s > company.pace_s and num_running > 1:
+        share = StepWork(-(-num_running // num_stages), 0.0, round(context_tokens / num_stages))
+        if num_stages * model.predict(share) > company.pace_s and num_running > 1:
             return num_joining
     return len(state.waiting)
 

@@ -208,6 +208,9 @@ class Answers:
         answer = self.begun.get(request_id)
         if answer is None:
             return
+        if is_last and not (num_tokens or answer.num_tokens):
+            self.forget(request_id)  # it ended without a token
+            return
         answer.came(num_tokens, now_s)
         self._num_tokens += num_tokens
         self._longest = max(self._longest, answer.num_tokens)
@@ -220,5 +223,7 @@ class Answers:
                 answer.listener.ended(answer.num_tokens, answer.first_s, now_s)
 
     def forget(self, request_id: str) -> None:
-        """Drop a request that has ended."""
-        self.begun.pop(request_id, None)
+        """Drop a request that was cut off: it does not tell how long answers are."""
+        answer = self.begun.pop(request_id, None)
+        if answer is not None:
+            self._num_tokens = max(self._num_tokens - answer.num_tokens, 0.0)

@@ -1,11 +1,11 @@
 """The order of waiting requests: those in time first, and who steps aside.
 
 A request that can no longer get its first token in time steps aside for those that can.
-It is never rejected: it is served when nobody who is in time waits, and one admission in
-``AGEING`` goes to those that stepped aside, so that their wait is bounded however long the
-overload lasts: with k of them ahead, it is admitted after at most (k + 1) x ``AGEING``
-admissions. From then on its prefill goes before all but that of more important requests that
-are in time, so that it ends as long as those alone leave room.
+It is never rejected: it is served when nobody who is in time waits. And after each ``AGEING``
+admissions those that stepped aside are owed one batch, the first of them in their own order:
+one that waits is admitted, one that runs gets on with its prefill. So every wait is bounded
+however long the overload lasts: with k batches of prefill ahead of its own, a prompt has ended
+after at most (k + 1) x ``AGEING`` admissions. More important requests that are in time go before.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ from heapq import heapify, heappop, heappush, merge
 from itertools import count
 from math import inf
 from typing import Any
-from weakref import WeakSet
 
 from vllm_sarathi.policy.state import Rank
 
@@ -39,6 +38,10 @@ _REQUEST_WEIGHT = 1 / 50
 
 _TOKEN_S = 1e-4
 """Seconds of prefill for a token before any was seen: those of an 8B model on an A100."""
+
+_UNIMPORTANT_S = 60.0
+"""How much later than others, in seconds of waiting, unimportant requests without a deadline are
+served: "batch" goes behind the rest, though not for ever."""
 
 _FEW = 64
 """Entries of requests that left, at which a heap is not worth rebuilding."""
@@ -90,33 +93,30 @@ class WaitingOrder:
     step_s: float = 0.0
     ageing: int = AGEING
     share_aside: float = 0.0
-    _aged: WeakSet[Any] = field(default_factory=WeakSet)
-    _taken: dict[Any, Place] = field(default_factory=dict)
+    _taken: dict[Any, tuple[Place, int]] = field(default_factory=dict)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: list[tuple[Rank, int, Place]] = field(default_factory=list)
     _expiring: list[tuple[float, int, Place]] = field(default_factory=list)
     _aside: list[tuple[Rank, int, Place]] = field(default_factory=list)
     _sequence: Iterator[int] = field(default_factory=count)
     _num_since_aside: int = 0
+    _num_aside: int = 0
 
     def rank(self, place: Place) -> Rank:
         """Where a request stands: lower is served first."""
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
-        if place.request in self._aged:  # in front of all but the important
-            return place.priority, 0, -max(place.importance, 0), place.arrival_s
         postponed_s = self.prefill_weight * self.token_s * place.num_tokens
-        if place.is_aside:  # whoever matters, so that ageing bounds every wait
+        if place.is_aside:  # by time, so that ageing bounds every wait
+            postponed_s += _UNIMPORTANT_S if place.importance < 0 else 0.0
             return place.priority, 1, 0, place.arrival_s + postponed_s
         overload = min(self.share_aside / FULL_OVERLOAD, 1.0)
         return place.priority, 0, -place.importance, place.due_s + overload * postponed_s
 
     def steps_aside(self, place: Place, now_s: float) -> bool:
         """Whether a request cannot be in time any more, or has no time to keep."""
-        if place.has_begun or place.request in self._aged:
-            return False
-        if place.is_aside:
-            return True
+        if place.has_begun or place.is_aside:
+            return place.is_aside
         return place.due_s == inf or self._latest_s(place) < now_s
 
     def add(self, place: Place, now_s: float) -> None:
@@ -125,10 +125,13 @@ class WaitingOrder:
         self._wait(place, now_s)
 
     def _wait(self, place: Place, now_s: float) -> None:
+        if place.request in self._places:  # vLLM may add a session that already waits
+            self.remove(place.request)
         self._places[place.request] = place
         place.is_aside = self.steps_aside(place, now_s)
+        self._num_aside += place.is_aside
         self._push(place)
-        if not (place.is_aside or place.has_begun or place.request in self._aged):
+        if not (place.is_aside or place.has_begun):
             heappush(self._expiring, (self._latest_s(place), next(self._sequence), place))
         self._drop_stale()
 
@@ -146,6 +149,7 @@ class WaitingOrder:
             place = heappop(self._expiring)[-1]
             if not (place.is_gone or place.is_aside):
                 place.is_aside = True
+                self._num_aside += 1
                 self._push(place)
                 late.append(place.request)
                 self.share_aside += _REQUEST_WEIGHT * (1 - self.share_aside)
@@ -160,8 +164,12 @@ class WaitingOrder:
             heap = self._in_time or self._aside
             return heap[0][-1] if heap else None
         in_time, aside = self._in_time[0], self._aside[0]
-        is_due = self.owes_aside and aside[0][0] <= in_time[0][0]
-        return (aside if is_due else min(in_time, aside))[-1]
+        aside_rank = self.owed_rank(aside[-1]) if self.owes_aside else aside[0]
+        return (aside if aside_rank < in_time[0] else in_time)[-1]
+
+    def owed_rank(self, place: Place) -> Rank:
+        """Where one that stepped aside stands while it is owed a batch."""
+        return place.priority, 0, -max(place.importance, 0), place.arrival_s
 
     def pop(self) -> Place:
         """Take who is served next.
@@ -174,12 +182,12 @@ class WaitingOrder:
             raise IndexError("no request waits")
         heappop(self._aside if place.is_aside else self._in_time)
         self.remove(place.request)
-        if place.is_aside and self.owes_aside:
-            self.age(place.request)
-        self._num_since_aside += 1
+        num_before = self._num_since_aside
+        is_owed = place.is_aside and self.owes_aside
+        self._num_since_aside = 0 if is_owed else num_before + 1
         if not place.is_aside:
             self.share_aside *= 1 - _REQUEST_WEIGHT
-        self._taken[place.request] = place
+        self._taken[place.request] = place, self._num_since_aside - num_before
         return place
 
     def took(self, request: Any) -> bool:
@@ -189,32 +197,37 @@ class WaitingOrder:
     def put_back(self, request: Any, now_s: float) -> None:
         """Let one that was taken wait again at its place: it was not admitted after all.
 
-        One that was due for having stepped aside keeps that: it is served once it can be.
-
         Raises:
             KeyError: it was not taken in this step.
         """
-        place = self._taken.pop(request)
-        self._num_since_aside -= 1
+        place, num_counted = self._taken.pop(request)
+        self._num_since_aside = max(self._num_since_aside - num_counted, 0)
         if not place.is_aside:
             self.share_aside /= 1 - _REQUEST_WEIGHT
         self._wait(replace(place, is_gone=False), now_s)
 
     @property
     def owes_aside(self) -> bool:
-        """Whether the next admission goes to those that stepped aside."""
+        """Whether those that stepped aside are owed a batch."""
         return self._num_since_aside >= self.ageing
 
-    def age(self, request: Any) -> None:
-        """Let one that stepped aside be served before all but the important from now on, once."""
-        if request in self._aged:
-            return
-        self._aged.add(request)
+    def owes(self, request: Any) -> bool:
+        """Whether a waiting request is the one that is owed a batch."""
+        first = self.first() if self.owes_aside else None
+        return first is not None and first.is_aside and first.request is request
+
+    def pays(self, place: Place) -> bool:
+        """Whether one that stepped aside and runs gets the batch that is owed; it is paid then.
+
+        It does, unless another that waits comes before it.
+        """
+        if not (place.is_aside and self.owes_aside):
+            return False
+        _drop_front(self._aside, aside=True)
+        if self._aside and self._aside[0][0] < self.rank(place):
+            return False
         self._num_since_aside = 0
-        place = self._places.get(request)
-        if place is not None:
-            place.is_aside = False
-            self._push(place)
+        return True
 
     def is_aside(self, request: Any) -> bool:
         """Whether a waiting request stepped aside."""
@@ -226,7 +239,9 @@ class WaitingOrder:
         Raises:
             KeyError: it does not wait.
         """
-        self._places.pop(request).is_gone = True
+        place = self._places.pop(request)
+        place.is_gone = True
+        self._num_aside -= place.is_aside
         self._drop_stale()
 
     def __contains__(self, request: Any) -> bool:
@@ -254,10 +269,10 @@ class WaitingOrder:
 
     def _drop_stale(self) -> None:
         """Rebuild a heap once most of its entries are of requests that left it."""
-        most = 2 * len(self._places) + _FEW
-        _shrink(self._in_time, most, aside=False)
-        _shrink(self._expiring, most, aside=False)
-        _shrink(self._aside, most, aside=True)
+        num_in_time = len(self._places) - self._num_aside
+        _shrink(self._in_time, 2 * num_in_time + _FEW, aside=False)
+        _shrink(self._expiring, 2 * num_in_time + _FEW, aside=False)
+        _shrink(self._aside, 2 * self._num_aside + _FEW, aside=True)
 
 
 def _shrink(heap: list[Any], most: int, aside: bool) -> None:

@@ -77,7 +77,7 @@ class Policy:
             num_decode_tokens=sum(decodes.num_tokens),
             decode_context_tokens=sum(decodes.contexts),
             prefills=state.prefills,
-            backlog=backlog(state, self.step_time),
+            backlog=backlog(state, self.step_time, self.budget.num_stages if self.budget else 1),
             num_decodes_elsewhere=state.num_decodes - len(decodes.requests),
             due=state.due,
             may_pause=may_pause,

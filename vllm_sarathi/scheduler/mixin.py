@@ -152,7 +152,7 @@ class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):
 
 def _promises(scheduler: Any, settings: SarathiConfig) -> Promises:
     """What requests are promised; their waiting queue follows, where that is ours to order."""
-    promises = Promises.of(scheduler, settings)
+    promises = Promises.of(scheduler, settings, scheduler.batch_policy.step_time)
     if promises.order is not None:
         scheduler.waiting = OrderedQueue(promises.order, promises.place)
     return promises

@@ -17,7 +17,12 @@ from vllm_sarathi.policy.admission import mean_context
 from vllm_sarathi.policy.deadlines import AnswerListener, Answers, Promise
 from vllm_sarathi.policy.order import PREFILL_WEIGHTS, Place, WaitingOrder
 from vllm_sarathi.policy.state import Company, Due, Outlook, Rank
+from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
 from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
+
+LEAST_PACE = 2.0
+"""Steps of a lone decode that a client's pace spans at least, to bind the others: what a small
+batch cannot keep, nobody else waits for."""
 
 _STEP_WEIGHT = 1 / 50
 """Weight of the last step in means over steps: they follow load within a second or two."""
@@ -34,6 +39,7 @@ class Promises:
         reader: reads the objectives of a request.
         order: of those that wait; None leaves it to vLLM.
         default: what a request that says nothing is promised.
+        step_time: predicts step times.
         answers: of the requests whose tokens are followed.
         listen: makes who listens to the tokens of a request with such objectives that arrived
             then, on the monotonic clock; None for nobody.
@@ -43,6 +49,7 @@ class Promises:
     reader: ObjectivesReader
     order: WaitingOrder | None
     default: Promise
+    step_time: StepTimeModel
     answers: Answers = field(default_factory=Answers)
     listen: Callable[[RequestObjectives, float], AnswerListener] | None = None
     _known: WeakKeyDictionary[Any, Promise] = field(default_factory=WeakKeyDictionary)
@@ -51,12 +58,12 @@ class Promises:
     _num_prefill: float = 0.0
 
     @classmethod
-    def of(cls, scheduler: Any, settings: SarathiConfig) -> "Promises":
+    def of(cls, scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel) -> "Promises":
         """The promises under these settings."""
         order = settings.order or ("hybrid" if settings.preset == "slo" else "fcfs")
         waiting = None if order == "fcfs" else WaitingOrder(PREFILL_WEIGHTS[order])
         reader = ObjectivesReader(settings)
-        return cls(scheduler, reader, waiting, Promise.of(reader.default))
+        return cls(scheduler, reader, waiting, Promise.of(reader.default), step_time)
 
     @property
     def follows_tokens(self) -> bool:
@@ -99,16 +106,12 @@ class Promises:
         )
 
     def rank(self, request: Any, num_tokens: int) -> Rank:
-        """Where a request with so many prefill tokens left stands among those that wait.
-
-        One that stepped aside and runs already is finished once it has its turn.
-        """
+        """Where a request with so many prefill tokens left stands in this step."""
         assert self.order is not None
         place = self._place(request, num_tokens)
         place.is_aside = self.order.steps_aside(place, time.time())
-        if place.is_aside and request.is_prefill_chunk and self.order.owes_aside:
-            self.order.age(request)
-        return self.order.rank(place)
+        is_owed = self.order.owes(request) if request in self.order else self.order.pays(place)
+        return self.order.owed_rank(place) if is_owed else self.order.rank(place)
 
     def expire(self) -> list[Any]:
         """Let those step aside that can no longer be in time; who did."""
@@ -135,7 +138,8 @@ class Promises:
             return Due(gap_s - outlook.paused_s, gap_s, has_auto)
         due_s = pace_s = inf
         has_auto = False
-        begun, begin_s = self.answers.begun, outlook.begin_s
+        begun, begin_s, least_s = self.answers.begun, outlook.begin_s, self._least_pace_s()
+        per_step = 1 + int(self.scheduler.num_spec_tokens)
         for request in ready:
             answer = begun.get(request.request_id)
             if answer is None:
@@ -147,13 +151,17 @@ class Promises:
                 continue
             falls_back = answer.is_lost and self.reader.is_auto
             has_auto = has_auto or answer.promise.is_auto or falls_back
-            due_s = min(due_s, answer.next_due_s(request.num_output_placeholders, begin_s))
+            if answer.pace_s < least_s:
+                due_s, pace_s = min(due_s, begin_s + least_s), min(pace_s, least_s)
+                continue
+            num_in_flight = -(-request.num_output_placeholders // per_step)
+            due_s = min(due_s, answer.next_due_s(num_in_flight, begin_s))
             pace_s = min(pace_s, answer.pace_s)
         for request in elsewhere:
             asker = begun.get(request.request_id) or self.promise(request)
             has_auto = has_auto or self.promise(request).is_auto
-            pace_s = min(pace_s, asker.pace_s)
-            due_s = min(due_s, begin_s + asker.pace_s)
+            its_pace_s = max(asker.pace_s, least_s)
+            due_s, pace_s = min(due_s, begin_s + its_pace_s), min(pace_s, its_pace_s)
         return Due(due_s - begin_s, pace_s, has_auto)
 
     def company(self) -> Company | None:
@@ -163,6 +171,7 @@ class Promises:
             return None
         first = scheduler.waiting.peek_request()
         pace_s = inf if self.is_late(first) else self.promise(first).pace_s
+        least_s = self._least_pace_s()
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
             answer = begun.get(request.request_id)
@@ -172,7 +181,13 @@ class Promises:
             )
         if pace_s == inf:
             return None
+        pace_s = max(pace_s, least_s)
         return Company(len(scheduler.running), context_tokens, mean_output, pace_s)
+
+    def _least_pace_s(self) -> float:
+        """Tightest pace that binds others: the operator's own, or what a small batch can keep."""
+        lone_s = self.step_time.predict(StepWork(1))
+        return min(self.default.pace_s, LEAST_PACE * lone_s)
 
     def scheduled(self, output: Any, chunks: Iterable[Any]) -> None:
         """Note what a step does: whose prefill it ends, and who has ended."""
@@ -181,6 +196,8 @@ class Promises:
         to_monotonic_s = time.monotonic() - time.time()
         for request in chunks:
             if request.is_prefill_chunk or request.num_output_tokens:
+                continue
+            if request.sampling_params is None:  # a pooling request gets no tokens
                 continue
             promise = self.promise(request)
             if self.follows_tokens or promise != self.default:

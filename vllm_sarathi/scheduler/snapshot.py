@@ -199,7 +199,9 @@ def _less_important(scheduler: Any) -> frozenset[str]:
     if scheduler.policy != SchedulingPolicy.PRIORITY or not scheduler.waiting:
         return frozenset()
     first = scheduler.waiting.peek_request()
-    return frozenset(request.request_id for request in scheduler.running if first < request)
+    return frozenset(
+        request.request_id for request in scheduler.running if first.priority < request.priority
+    )
 
 
 def _heads(queue: Any) -> Iterable[Any]:
