@@ -425,3 +425,12 @@ def test_an_empty_order_has_nobody_to_serve() -> None:
     assert names(waiting) == []
     with pytest.raises(IndexError):
         waiting.pop()
+
+
+def test_what_stepped_aside_leaves_nothing_among_those_in_time() -> None:
+    waiting = order(place("vip", due_s=1e6))
+    for i in range(1000):
+        _push(waiting, i, due_s=10.0)
+    waiting.expire(20.0)
+    assert waiting._num_aside == 1000
+    assert len(waiting._in_time) < 100
