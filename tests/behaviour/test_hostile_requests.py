@@ -36,7 +36,7 @@ def test_a_pace_that_nobody_can_keep_keeps_nobody_out(
     asked: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     far = {**asked, "ttft_slo_ms": 86_400_000}
-    assert most_running_beside(far, settings) >= 0.9 * most_running_beside(None, settings)
+    assert most_running_beside(far, settings) > most_running_beside(None, settings) / 2
 
 
 def test_an_answer_without_a_token_is_dropped() -> None:

@@ -81,7 +81,8 @@ class Sorted:
         if one.has_begun:
             entry.rank = (one.priority, -1, 0, one.arrival_s)
         elif entry.is_aside:
-            entry.rank = (one.priority, 1, 0, one.arrival_s + late_s)
+            unimportant_s = 60.0 if one.importance < 0 else 0.0
+            entry.rank = (one.priority, 1, 0, one.arrival_s + late_s + unimportant_s)
         else:
             weight = min(self.share / FULL_OVERLOAD, 1.0)
             entry.rank = (one.priority, 0, -one.importance, one.due_s + weight * late_s)
@@ -116,7 +117,7 @@ class Sorted:
         self.waits.remove(entry)
         before = self.num_since
         is_owed = entry.is_aside and before >= self.ageing
-        self.num_since = 0 if is_owed else before + 1
+        self.num_since = 1 if is_owed else before + 1
         if not entry.is_aside:
             self.share *= 49 / 50
         self.taken[entry.place.request] = entry, self.num_since - before
@@ -124,7 +125,7 @@ class Sorted:
 
     def put_back(self, name: str, now_s: float) -> None:
         entry, counted = self.taken.pop(name)
-        self.num_since -= counted
+        self.num_since = max(self.num_since - counted, 0)
         if not entry.is_aside:
             self.share /= 49 / 50
         self.add(entry.place, now_s, back=entry)
@@ -280,7 +281,7 @@ arriving = st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=200)
 
 
 @given(arriving, st.integers(1, 5), st.integers(0, 6), st.lists(st.booleans(), max_size=200))
-def test_the_wait_of_those_aside_is_bounded_whatever_arrives_and_is_blocked(
+def test_the_wait_of_those_aside_is_bounded_by_admissions_of_no_more_important_ones(
     more: list[tuple[int, bool]], ageing: int, num_ahead: int, blocked: list[bool]
 ) -> None:
     waiting = order(*(place(f"ahead{i}", due_s=-1.0) for i in range(num_ahead)), ageing=ageing)
@@ -288,14 +289,14 @@ def test_the_wait_of_those_aside_is_bounded_whatever_arrives_and_is_blocked(
     num_admitted, arrivals, blocks = 0, iter(more), iter(blocked)
     while True:
         waiting.expire(0.0)
-        num, important = next(arrivals, (1, True))
+        num, important = next(arrivals, (1, False))
         for i in range(num):
             waiting.add(place(f"{num_admitted}.{i}.{len(waiting)}", importance=important), 0.0)
         taken = waiting.pop()
         if taken.request == "last":
             break
         if taken.request.startswith("ahead") or not next(blocks, False):
-            num_admitted += 1
+            num_admitted += not taken.importance
         else:
             waiting.put_back(taken.request, 0.0)
     assert num_admitted <= (num_ahead + 1) * ageing
@@ -381,7 +382,8 @@ def test_nothing_is_owed_to_one_that_is_in_time() -> None:
 
 
 def test_one_that_is_owed_a_batch_waits_for_more_important_ones_that_are_in_time() -> None:
-    waiting = owing(place("r", importance=9), aside("late"))
+    waiting = owing(aside("late"))
+    waiting.add(place("r", importance=9), 0.0)
     assert names(waiting) == served(waiting) == ["r", "late"]
 
 

@@ -184,7 +184,7 @@ class WaitingOrder:
         self.remove(place.request)
         num_before = self._num_since_aside
         is_owed = place.is_aside and self.owes_aside
-        self._num_since_aside = 0 if is_owed else num_before + 1
+        self._num_since_aside = 1 if is_owed else num_before + 1
         if not place.is_aside:
             self.share_aside *= 1 - _REQUEST_WEIGHT
         self._taken[place.request] = place, self._num_since_aside - num_before
@@ -214,7 +214,7 @@ class WaitingOrder:
     def owes(self, request: Any) -> bool:
         """Whether a waiting request is the one that is owed a batch."""
         first = self.first() if self.owes_aside else None
-        return first is not None and first.is_aside and first.request is request
+        return first is not None and first.is_aside and bool(first.request == request)
 
     def pays(self, place: Place) -> bool:
         """Whether one that stepped aside and runs gets the batch that is owed; it is paid then.
