@@ -34,7 +34,7 @@ READY_CLASSES = {
     # First token: MLPerf Inference, server scenario of Llama-2-70B. Later tokens: the
     # interactive class of Niyama/QoServe (arXiv 2503.22562), as a mean.
     "interactive": QosClass(ttft_slo_ms=2000, tpot_slo_ms=50),
-    # Nobody waits for single tokens: no objective, and everyone else goes first.
+    # Nobody waits for single tokens: no objective, and who has one for the first token goes first.
     "batch": QosClass(
         ttft_slo_ms=None,
         tpot_slo_ms=None,

@@ -81,8 +81,7 @@ class Sorted:
         if one.has_begun:
             entry.rank = (one.priority, -1, 0, one.arrival_s)
         elif entry.is_aside:
-            unimportant_s = 60.0 if one.importance < 0 else 0.0
-            entry.rank = (one.priority, 1, 0, one.arrival_s + late_s + unimportant_s)
+            entry.rank = (one.priority, 1, 0, one.arrival_s + late_s)
         else:
             weight = min(self.share / FULL_OVERLOAD, 1.0)
             entry.rank = (one.priority, 0, -one.importance, one.due_s + weight * late_s)

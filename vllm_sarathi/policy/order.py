@@ -39,10 +39,6 @@ _REQUEST_WEIGHT = 1 / 50
 _TOKEN_S = 1e-4
 """Seconds of prefill for a token before any was seen: those of an 8B model on an A100."""
 
-_UNIMPORTANT_S = 60.0
-"""How much later than others, in seconds of waiting, unimportant requests without a deadline are
-served: "batch" goes behind the rest, though not for ever."""
-
 _FEW = 64
 """Entries of requests that left, at which a heap is not worth rebuilding."""
 
@@ -108,7 +104,6 @@ class WaitingOrder:
             return place.priority, -1, 0, place.arrival_s
         postponed_s = self.prefill_weight * self.token_s * place.num_tokens
         if place.is_aside:  # by time, so that ageing bounds every wait
-            postponed_s += _UNIMPORTANT_S if place.importance < 0 else 0.0
             return place.priority, 1, 0, place.arrival_s + postponed_s
         overload = min(self.share_aside / FULL_OVERLOAD, 1.0)
         return place.priority, 0, -place.importance, place.due_s + overload * postponed_s

@@ -65,7 +65,7 @@ class SarathiMixin:
             logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
         num_stages = scheduler.parallel_config.pipeline_parallel_size
         self.batch_policy = self.make_policy(settings, least_chunk)
-        self._promises = _promises(scheduler, settings)
+        self._promises = _promises(scheduler, settings, self.batch_policy.step_time)
         self._recorder, self._metrics_writer = _metrics(scheduler, settings, self._promises)
         self.step_observer = StepObserver(
             self.batch_policy,
@@ -150,9 +150,9 @@ class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):
     """For ``async_scheduling=True``."""
 
 
-def _promises(scheduler: Any, settings: SarathiConfig) -> Promises:
+def _promises(scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel) -> Promises:
     """What requests are promised; their waiting queue follows, where that is ours to order."""
-    promises = Promises.of(scheduler, settings, scheduler.batch_policy.step_time)
+    promises = Promises.of(scheduler, settings, step_time)
     if promises.order is not None:
         scheduler.waiting = OrderedQueue(promises.order, promises.place)
     return promises
