@@ -14,6 +14,7 @@ from heapq import heapify, heappop, heappush, merge
 from itertools import count
 from math import inf
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vllm_sarathi.policy.state import Rank
 
@@ -82,6 +83,7 @@ class WaitingOrder:
         step_s: predicted seconds of a full step: a prefill waits for the one that runs.
         ageing: one admission in so many goes to those that stepped aside.
         share_aside: how many of the last requests stepped aside, from 0 to 1.
+        batch_tokens: prefill tokens of the batch that those that stepped aside are owed.
     """
 
     prefill_weight: float = PREFILL_WEIGHTS["hybrid"]
@@ -89,6 +91,8 @@ class WaitingOrder:
     step_s: float = 0.0
     ageing: int = AGEING
     share_aside: float = 0.0
+    batch_tokens: int = 512
+    _owed: WeakKeyDictionary[Any, int] = field(default_factory=WeakKeyDictionary)
     _taken: dict[Any, tuple[Place, int]] = field(default_factory=dict)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: list[tuple[Rank, int, Place]] = field(default_factory=list)
@@ -103,6 +107,8 @@ class WaitingOrder:
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
         postponed_s = self.prefill_weight * self.token_s * place.num_tokens
+        if place.is_aside and place.num_tokens > self._owed.get(place.request, place.num_tokens):
+            return self.owed_rank(place)
         if place.is_aside:  # by time, so that ageing bounds every wait
             return place.priority, 1, 0, place.arrival_s + postponed_s
         overload = min(self.share_aside / FULL_OVERLOAD, 1.0)
@@ -180,6 +186,8 @@ class WaitingOrder:
         num_before = self._num_since_aside
         is_owed = place.is_aside and self.owes_aside
         self._num_since_aside = 1 if is_owed else num_before + 1
+        if is_owed:
+            self._owed[place.request] = place.num_tokens - self.batch_tokens
         if not place.is_aside:
             self.share_aside *= 1 - _REQUEST_WEIGHT
         self._taken[place.request] = place, self._num_since_aside - num_before
@@ -222,6 +230,7 @@ class WaitingOrder:
         if self._aside and self._aside[0][0] < self.rank(place):
             return False
         self._num_since_aside = 0
+        self._owed[place.request] = place.num_tokens - self.batch_tokens
         return True
 
     def is_aside(self, request: Any) -> bool:

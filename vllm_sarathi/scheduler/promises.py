@@ -62,6 +62,8 @@ class Promises:
         """The promises under these settings."""
         order = settings.order or ("hybrid" if settings.preset == "slo" else "fcfs")
         waiting = None if order == "fcfs" else WaitingOrder(PREFILL_WEIGHTS[order])
+        if waiting is not None:
+            waiting.batch_tokens = int(scheduler.max_num_scheduled_tokens)
         reader = ObjectivesReader(settings)
         return cls(scheduler, reader, waiting, Promise.of(reader.default), step_time)
 
