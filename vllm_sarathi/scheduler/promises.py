@@ -61,9 +61,10 @@ class Promises:
     def of(cls, scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel) -> "Promises":
         """The promises under these settings."""
         order = settings.order or ("hybrid" if settings.preset == "slo" else "fcfs")
-        waiting = None if order == "fcfs" else WaitingOrder(PREFILL_WEIGHTS[order])
-        if waiting is not None:
-            waiting.batch_tokens = int(scheduler.max_num_scheduled_tokens)
+        batch_tokens = int(scheduler.max_num_scheduled_tokens)
+        waiting = None
+        if order != "fcfs":
+            waiting = WaitingOrder(PREFILL_WEIGHTS[order], batch_tokens=batch_tokens)
         reader = ObjectivesReader(settings)
         return cls(scheduler, reader, waiting, Promise.of(reader.default), step_time)
 
