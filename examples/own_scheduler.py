@@ -2,13 +2,13 @@
 
 Decodes come first. Batches are small while little prefill waits, so that gaps between tokens are
 short, and grow with the prefill that waits. vLLM's queues and its ``schedule()`` stay as they are.
-In this folder, beside two static budgets of stock vLLM:
+In this folder, beside a static budget of stock vLLM:
 
-    vllm-sarathi compare stock:256 stock:1024 own_scheduler.AsyncMine --rate 8 --requests 200
+    vllm-sarathi compare stock:256 own_scheduler.AsyncBacklogAware --rate 8 --requests 200
 
-A server takes the same path:
+A server takes the same dotted path, and its /metrics shows what the scheduler does:
 
-    PYTHONPATH=. vllm serve MODEL --scheduler-cls own_scheduler.AsyncMine
+    PYTHONPATH=. vllm serve MODEL --scheduler-cls own_scheduler.AsyncBacklogAware
 """
 
 from dataclasses import dataclass
@@ -29,27 +29,29 @@ class BacklogAware:
     Attributes:
         min_tokens: tokens of a batch, decodes included, while hardly any prefill waits.
         max_tokens: tokens of a batch at most.
-        min_prefill: prefill tokens that a batch has room for, however many decodes there are.
+        min_prefill_tokens: prefill tokens that a batch always has room for.
     """
 
     min_tokens: int
     max_tokens: int
-    min_prefill: int
+    min_prefill_tokens: int
 
     def plan(self, view: StepView) -> StepPlan:
         """Compose the next batch."""
         wanted = min(self.min_tokens + view.num_prefill_tokens // 8, self.max_tokens)
-        floor = view.num_decode_tokens + self.min_prefill
+        floor = view.num_decode_tokens + self.min_prefill_tokens
         total, limit = round_to_tile(view, wanted, BatchLimit.TOKEN_BUDGET, TILE, floor)
-        return fill_batch(view, total, limit, max_prefills=None, min_chunk=self.min_prefill)
+        return fill_batch(
+            view, total, limit, max_prefills=None, min_prefill_tokens=self.min_prefill_tokens
+        )
 
 
-class AsyncMine(AsyncSarathiScheduler):
+class AsyncBacklogAware(AsyncSarathiScheduler):
     """Derive from ``SarathiScheduler`` for engines with ``async_scheduling=False``."""
 
     def make_policy(
-        self, settings: SarathiConfig, least_chunk: int, step_time: StepTimeModel | None = None
+        self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
     ) -> Policy:
         """What decides: the builder. The model only predicts step times, for the step log."""
-        builder = BacklogAware(256, 1024, max(16, least_chunk))
+        builder = BacklogAware(256, 1024, max(16, min_chunk))
         return Policy(step_time or StepTimeModel(), builder)

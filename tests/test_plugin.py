@@ -12,9 +12,15 @@ from vllm.entrypoints.cli.main import main
 from vllm.plugins import load_plugins_by_group
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from tests.support.engineless import model_folder
+from tests.support.scheduler_loop import model_folder
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler, plugin
 
+
+class OwnScheduler(SarathiScheduler):
+    """A scheduler that a user derives from ours."""
+
+
+OWN = f"{__name__}.OwnScheduler"
 SHAPE = ["--model", "", "--skip-tokenizer-init", "--max-model-len", "8192"]
 
 
@@ -101,6 +107,21 @@ def test_vllms_own_flag_takes_the_alias_and_the_dotted_path(name: str) -> None:
     assert config.scheduler_config.get_scheduler_cls() is SarathiScheduler
 
 
+def test_a_derived_class_takes_our_settings_and_names_what_is_wrong_with_them() -> None:
+    settings = parse("--scheduler-cls", OWN, "--sarathi-tbt-slo-ms", "50").additional_config
+    assert settings == {"sarathi": {"tbt_slo_ms": 50}}
+    with pytest.raises(ValueError, match="tbt_slo_ms=-1"):
+        parse("--scheduler-cls", OWN, "--sarathi-tbt-slo-ms", "-1")
+
+
+@pytest.mark.parametrize(
+    "name", ["no.such.module", "tests.NoSuchClass", "not a path.", "json.dumps"]
+)
+def test_a_class_that_is_not_ours_takes_none_of_our_settings(name: str) -> None:
+    with pytest.raises(ValueError, match="need scheduler='sarathi'"):
+        parse("--scheduler-cls", name, "--sarathi-tbt-slo-ms", "50")
+
+
 def test_the_asynchronous_class_can_be_named() -> None:
     config = configuration("--scheduler-cls", "vllm_sarathi.AsyncSarathiScheduler")
     assert config.scheduler_config.get_scheduler_cls() is AsyncSarathiScheduler
@@ -118,7 +139,7 @@ def test_the_alias_takes_the_class_that_fits_async_scheduling(
         assert made.scheduler_config.get_scheduler_cls() is expected
 
 
-@pytest.mark.parametrize("cls", ["vllm_sarathi.SarathiScheduler", SarathiScheduler])
+@pytest.mark.parametrize("cls", ["vllm_sarathi.SarathiScheduler", SarathiScheduler, OWN])
 def test_the_synchronous_class_turns_async_scheduling_off(cls: str | type) -> None:
     arguments = EngineArgs(
         model=model_folder(), skip_tokenizer_init=True, max_model_len=8192, scheduler_cls=cls

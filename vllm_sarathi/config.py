@@ -3,6 +3,7 @@
 Longer than other files, so that every rule on a setting stands beside it.
 """
 
+import pkgutil
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
@@ -257,10 +258,21 @@ class SarathiConfig(BaseModel):
 
 
 def is_ours(scheduler_cls: str | type | None) -> bool:
-    """Whether a ``scheduler_cls`` argument names one of this package's schedulers."""
-    if isinstance(scheduler_cls, str):
-        return scheduler_cls == "sarathi" or scheduler_cls.startswith("vllm_sarathi.")
-    return scheduler_cls is not None and scheduler_cls.__module__.startswith("vllm_sarathi.")
+    """Whether a ``scheduler_cls`` argument names a scheduler of this package, or one derived."""
+    found = resolved(scheduler_cls)
+    bases = found.__mro__ if isinstance(found, type) else ()
+    return found == "sarathi" or any(base.__module__.startswith("vllm_sarathi.") for base in bases)
+
+
+def resolved(scheduler_cls: str | type | None) -> str | type | None:
+    """The class that a ``scheduler_cls`` argument names; the argument where it names none."""
+    if not isinstance(scheduler_cls, str) or "." not in scheduler_cls:
+        return scheduler_cls
+    try:
+        found: type = pkgutil.resolve_name(scheduler_cls)
+    except (ImportError, AttributeError, ValueError):  # vLLM tells its user
+        return scheduler_cls
+    return found
 
 
 def describe(error: ValidationError) -> str:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vllm_sarathi.config import SETTINGS_KEY, SarathiConfig, is_ours
+from vllm_sarathi.config import SETTINGS_KEY, SarathiConfig, is_ours, resolved
 from vllm_sarathi.scheduler.vllm_versions import check_vllm_version
 
 SCHEDULERS = ("default", "sarathi")
@@ -71,8 +71,11 @@ def with_scheduler(
 
 
 def _is_sync(scheduler_cls: str | type) -> bool:
-    name = scheduler_cls if isinstance(scheduler_cls, str) else scheduler_cls.__name__
-    return name.rsplit(".", 1)[-1] == "SarathiScheduler"
+    """Whether a class works with ``async_scheduling=False`` alone; the alias works with both."""
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+
+    found = resolved(scheduler_cls)
+    return isinstance(found, type) and not issubclass(found, AsyncScheduler)
 
 
 def _needs_scheduler(settings: Any) -> str:

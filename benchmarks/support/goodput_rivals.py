@@ -146,10 +146,10 @@ class PartialScheduler(AsyncSarathiScheduler):
         return list(self.vllm_config.additional_config["without"])
 
     def make_policy(
-        self, settings: SarathiConfig, least_chunk: int, step_time: StepTimeModel | None = None
+        self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
     ) -> Policy:
         """Ours, with a fixed budget or without a bound on admissions."""
-        policy = super().make_policy(settings, least_chunk, step_time)
+        policy = super().make_policy(settings, min_chunk, step_time)
         if BUDGET in self._missing:
             assert isinstance(policy.builder, StallFree)
             fixed = replace(policy.builder, token_budget=FixedTokenBudget(FIXED_BUDGET))

@@ -72,14 +72,14 @@ class OracleScheduler(AsyncSarathiScheduler):
     """Knows what every step will take, but for the noise of this one."""
 
     def make_policy(
-        self, settings: SarathiConfig, least_chunk: int, step_time: StepTimeModel | None = None
+        self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
     ) -> Policy:
         """Ours, with exact step times; ``oracle`` tells it the deployment and the noise."""
         told = self.vllm_config.additional_config["oracle"]
         (cost,) = Deployment.from_json(told["deployment"]).stages
         p99 = NormalDist(1.0, told["noise"]).inv_cdf(0.99) if told["noise"] else 1.0
         model = ExactStepTime(1 << 30, 1 << 30, ErrorQuantile(0.99, p99), cost=cost)
-        found = super().make_policy(settings, least_chunk, model)
+        found = super().make_policy(settings, min_chunk, model)
         assert found.builder is not None, "the oracle chooses batches itself"
         return replace(found, builder=InformedBuilder(found.builder, model))
 

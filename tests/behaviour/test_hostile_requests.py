@@ -6,7 +6,7 @@ import pytest
 from vllm.pooling_params import PoolingParams
 
 from tests.support.clock import virtual_time
-from tests.support.engineless import Engine
+from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.deadlines import Answers, Promise
 
@@ -16,17 +16,17 @@ OBJECTIVES = {"ttft_slo_ms": 2000, "tpot_slo_ms": 50}
 def most_running_beside(asked: dict[str, Any] | None, settings: dict[str, Any]) -> int:
     """Of forty requests that come while one with its own wishes decodes, how many run at once."""
     with virtual_time() as clock:
-        engine = Engine(SarathiScheduler, settings)
-        engine.add("first", 20, max_tokens=400, extra_args=asked)
+        loop = SchedulerLoop(SarathiScheduler, settings)
+        loop.add("first", 20, max_tokens=400, extra_args=asked)
         running = []
         for step in range(150):
             if step == 60:
                 for i in range(40):
-                    engine.add(f"r{i}", 50, max_tokens=30, arrival_time=clock.now_s)
-            output = engine.schedule()
+                    loop.add(f"r{i}", 50, max_tokens=30, arrival_time=clock.now_s)
+            output = loop.schedule()
             clock.now_s += 0.010 + 1e-4 * output.total_num_scheduled_tokens
-            engine._answer(output, engine._run(output))
-            running.append(len(engine.scheduler.running))
+            loop._answer(output, loop._run(output))
+            running.append(len(loop.scheduler.running))
         return max(running[60:])
 
 
@@ -57,18 +57,18 @@ def test_one_that_was_cut_off_does_not_tell_how_long_answers_are() -> None:
 
 def test_a_session_that_vllm_adds_twice_ends_no_engine() -> None:
     for num_output in range(40, 60, 3):
-        engine = Engine(AsyncSarathiScheduler, {"order": "edf"}, num_blocks=10)
-        engine.add("other", 30, max_tokens=90)
-        engine.add("session", 14, max_tokens=num_output, resumable=True)
+        loop = SchedulerLoop(AsyncSarathiScheduler, {"order": "edf"}, num_blocks=10)
+        loop.add("other", 30, max_tokens=90)
+        loop.add("session", 14, max_tokens=num_output, resumable=True)
         for step in range(120):
-            engine.step()
+            loop.step()
             if step % 7 == 6:
-                engine.add(f"more{step}", 20, max_tokens=3)
+                loop.add(f"more{step}", 20, max_tokens=3)
 
 
 def test_a_pooling_request_is_promised_no_tokens() -> None:
-    engine = Engine(SarathiScheduler, OBJECTIVES)
-    request = engine.add("pooled", 40)
+    loop = SchedulerLoop(SarathiScheduler, OBJECTIVES)
+    request = loop.add("pooled", 40)
     request.sampling_params, request.pooling_params = None, PoolingParams(task="embed")
-    engine.schedule()
-    assert not engine.scheduler.step_observer.promises.answers.begun
+    loop.schedule()
+    assert not loop.scheduler.step_observer.promises.answers.begun

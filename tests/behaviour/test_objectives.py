@@ -12,7 +12,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from tests.support.clock import Clock, virtual_time
-from tests.support.engineless import Engine
+from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.order import AGEING
 
@@ -37,7 +37,7 @@ class Arrival:
     extra_args: dict[str, Any] | None = None
 
 
-def serve(engine: Engine, clock: Clock, load: dict[str, Arrival]) -> dict[str, list[float]]:
+def serve(loop: SchedulerLoop, clock: Clock, load: dict[str, Arrival]) -> dict[str, list[float]]:
     """Run a load to its end at 10 ms a step and 0.1 ms a token.
 
     Returns:
@@ -46,10 +46,10 @@ def serve(engine: Engine, clock: Clock, load: dict[str, Arrival]) -> dict[str, l
     began_s = clock.now_s
     left = dict(sorted(load.items(), key=lambda item: item[1].at_s))
     came_s: dict[str, list[float]] = {}
-    while left or engine.scheduler.has_unfinished_requests():
+    while left or loop.scheduler.has_unfinished_requests():
         for name, one in list(left.items()):
             if began_s + one.at_s <= clock.now_s:
-                engine.add(
+                loop.add(
                     name,
                     one.num_prompt,
                     one.num_output,
@@ -57,11 +57,11 @@ def serve(engine: Engine, clock: Clock, load: dict[str, Arrival]) -> dict[str, l
                     arrival_time=began_s + one.at_s,
                 )
                 del left[name]
-        output = engine.schedule()
+        output = loop.schedule()
         clock.now_s += 0.010 + 0.0001 * output.total_num_scheduled_tokens
-        engine._answer(output, engine._run(output))
+        loop._answer(output, loop._run(output))
         for name in output.num_scheduled_tokens:
-            num_new = len(engine.outputs[name]) - len(came_s.get(name, ()))
+            num_new = len(loop.outputs[name]) - len(came_s.get(name, ()))
             if num_new:
                 after_s = clock.now_s - began_s - load[name].at_s
                 came_s.setdefault(name, []).extend([after_s] * num_new)
@@ -77,8 +77,8 @@ def num_in_time(came_s: dict[str, list[float]]) -> int:
     return sum(times[0] <= TTFT_S for times in came_s.values())
 
 
-def small(settings: dict[str, Any], **options: Any) -> Engine:
-    return Engine(SarathiScheduler, settings, max_num_batched_tokens=512, **options)
+def small(settings: dict[str, Any], **options: Any) -> SchedulerLoop:
+    return SchedulerLoop(SarathiScheduler, settings, max_num_batched_tokens=512, **options)
 
 
 def test_in_overload_those_that_are_late_step_aside_for_those_that_can_be_in_time(
@@ -130,11 +130,11 @@ def test_a_long_prompt_that_is_late_already_still_has_its_turn(clock: Clock) -> 
 
 def chunk_beside(clock: Clock, extra_args: dict[str, Any] | None) -> int:
     """Prefill tokens in the largest batch beside decodes that ask so much."""
-    engine = Engine(SarathiScheduler, {"tbt_slo_ms": 40})
+    loop = SchedulerLoop(SarathiScheduler, {"tbt_slo_ms": 40})
     decodes = {f"decode{i}": Arrival(0.0, 20, 200, extra_args) for i in range(4)}
     prompts = {f"prompt{i}": Arrival(0.5, 900, 1, BATCH) for i in range(8)}
-    serve(engine, clock, {**decodes, **prompts})
-    mixed = [batch.split() for batch in engine.batches if batch.startswith("D4 P")]
+    serve(loop, clock, {**decodes, **prompts})
+    mixed = [batch.split() for batch in loop.batches if batch.startswith("D4 P")]
     return max(sum(int(chunk[1:]) for chunk in chunks[1:]) for chunks in mixed)
 
 
@@ -147,9 +147,9 @@ def test_batch_class_decodes_do_not_shrink_the_budget(clock: Clock) -> None:
 
 
 def test_batch_class_decodes_do_not_starve_beside_prompts(clock: Clock) -> None:
-    engine = small({"ttft_slo_ms": 1000, "tpot_slo_ms": 50})
+    loop = small({"ttft_slo_ms": 1000, "tpot_slo_ms": 50})
     decodes = {f"batch{i}": Arrival(0.0, 20, 100, BATCH) for i in range(4)}
-    came_s = serve(engine, clock, {**decodes, **overload(200, num_output=2)})
+    came_s = serve(loop, clock, {**decodes, **overload(200, num_output=2)})
     for name in decodes:
         times = came_s[name]
         assert max(b - a for a, b in pairwise(times)) <= 0.5
@@ -170,27 +170,27 @@ def test_requests_that_vllm_passes_over_are_admitted_in_order_once_they_can(
     is_async: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = AsyncSarathiScheduler if is_async else SarathiScheduler
-    engine = Engine(ours, {"ttft_slo_ms": 1000})
-    handle = type(engine.scheduler)._handle_blocked_waiting_request
+    loop = SchedulerLoop(ours, {"ttft_slo_ms": 1000})
+    handle = type(loop.scheduler)._handle_blocked_waiting_request
     is_blocked = True
     monkeypatch.setattr(
-        engine.scheduler,
+        loop.scheduler,
         "_handle_blocked_waiting_request",
         lambda request: (
             not (is_blocked and request.request_id.startswith("blocked"))
-            and handle(engine.scheduler, request)
+            and handle(loop.scheduler, request)
         ),
     )
     for i in range(3):
-        engine.add(f"blocked{i}", 20, 4)
+        loop.add(f"blocked{i}", 20, 4)
     for i in range(2 * AGEING):
-        engine.add(f"r{i}", 20, 1)
+        loop.add(f"r{i}", 20, 1)
         clock.now_s += 0.01
-        engine.step()
-    assert [r.request_id for r in engine.scheduler.waiting][:3] == [f"blocked{i}" for i in range(3)]
+        loop.step()
+    assert [r.request_id for r in loop.scheduler.waiting][:3] == [f"blocked{i}" for i in range(3)]
     is_blocked = False
-    engine.run()
-    assert all(engine.outputs.values())
+    loop.run()
+    assert all(loop.outputs.values())
 
 
 @pytest.mark.parametrize("mine", [{}, {"ttft_slo_ms": 300, "tpot_slo_ms": 50}])
@@ -242,12 +242,12 @@ def tokens(
 ) -> dict[str, list[int]]:
     """What each request gets, in steps that take so long."""
     with virtual_time() as clock:
-        engine = Engine(kind, {**mine, **CLASSES}, **options)
+        loop = SchedulerLoop(kind, {**mine, **CLASSES}, **options)
         for now in count():
             for i, (at, num_prompt, num_output, group, priority, asks) in enumerate(load):
                 if at == now:
                     prompt = [group] * 40 * group + [i + j % 7 for j in range(num_prompt)]
-                    engine.add(
+                    loop.add(
                         f"r{i}",
                         prompt=prompt,
                         max_tokens=num_output,
@@ -255,12 +255,12 @@ def tokens(
                         extra_args=asks,
                     )
             clock.now_s += steps_s[now % len(steps_s)]
-            engine.step()
-            if now > 15 and not engine.scheduler.has_unfinished_requests():
+            loop.step()
+            if now > 15 and not loop.scheduler.has_unfinished_requests():
                 break
             assert now < 3000
-        engine.run()
-    return engine.outputs
+        loop.run()
+    return loop.outputs
 
 
 @settings(max_examples=60)

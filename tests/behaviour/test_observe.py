@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from tests.support.engineless import Engine
+from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 
 OBSERVE = {"preset": "observe"}
@@ -40,7 +40,7 @@ def test_every_batch_and_preemption_is_stocks(
     seen = []
     pair = (AsyncScheduler, AsyncSarathiScheduler) if is_async else (Scheduler, SarathiScheduler)
     for kind in pair:
-        engine = Engine(
+        loop = SchedulerLoop(
             kind,
             {**OBSERVE, "ttft_slo_ms": 100, "tbt_slo_ms": 1} if kind is pair[1] else None,
             num_blocks=num_blocks,
@@ -51,19 +51,19 @@ def test_every_batch_and_preemption_is_stocks(
         )
         for i, (num_prompt, max_tokens, num_steps) in enumerate(traffic):
             prompt = [j % 7 for j in range(num_prompt)]
-            engine.add(f"r{i}", prompt=prompt, max_tokens=max_tokens, priority=-i)
+            loop.add(f"r{i}", prompt=prompt, max_tokens=max_tokens, priority=-i)
             for _ in range(num_steps):
-                engine.step()
-        engine.run()
-        seen.append((engine.batches, engine.preempted, engine.outputs))
+                loop.step()
+        loop.run()
+        seen.append((loop.batches, loop.preempted, loop.outputs))
     assert seen[0] == seen[1]
 
 
 def test_steps_are_counted_predicted_and_logged(tmp_path: Path) -> None:
     log = tmp_path / "steps.jsonl"
-    engine = Engine(SarathiScheduler, {**OBSERVE, "step_log": str(log)}).with_decodes()
-    engine.add("long", 3000)
-    engine.run()
+    loop = SchedulerLoop(SarathiScheduler, {**OBSERVE, "step_log": str(log)}).with_decodes()
+    loop.add("long", 3000)
+    loop.run()
     steps = [json.loads(line) for line in log.read_text().splitlines()]
     assert max(step["num_prefill_tokens"] for step in steps) == 2045
     assert steps[-1]["predicted_s"] > 0
@@ -75,7 +75,7 @@ def test_steps_are_counted_predicted_and_logged(tmp_path: Path) -> None:
 )
 def test_a_setting_that_would_decide_is_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="has no meaning with preset='observe'"):
-        Engine(SarathiScheduler, {**OBSERVE, **setting})
+        SchedulerLoop(SarathiScheduler, {**OBSERVE, **setting})
 
 
 def test_the_start_up_line_reaches_vllms_log_with_every_setting() -> None:
@@ -90,7 +90,7 @@ def test_the_start_up_line_reaches_vllms_log_with_every_setting() -> None:
     logger.addHandler(kept)
     logger.setLevel(logging.INFO)
     try:
-        Engine(SarathiScheduler, {**OBSERVE, "tbt_slo_ms": 40})
+        SchedulerLoop(SarathiScheduler, {**OBSERVE, "tbt_slo_ms": 40})
     finally:
         logger.removeHandler(kept)
         logger.setLevel(level)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from tests.support.engineless import Engine
+from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 
 FCFS = {"preset": "stall-free", "token_budget": 256}
@@ -18,53 +18,53 @@ OURS = [SarathiScheduler, AsyncSarathiScheduler]
 
 def behind_a_long_prompt(
     settings: dict[str, Any], *lengths: int, ours: type = SarathiScheduler, **options: Any
-) -> Engine:
+) -> SchedulerLoop:
     """Three decodes and a long prompt that runs, when others come."""
-    engine = Engine(ours, settings, **options).with_decodes()
-    engine.add("long", 3000, max_tokens=1, arrival_time=0.0)
-    while "D3 P253" not in engine.batches:
-        engine.step()
-    engine.batches.clear()
+    loop = SchedulerLoop(ours, settings, **options).with_decodes()
+    loop.add("long", 3000, max_tokens=1, arrival_time=0.0)
+    while "D3 P253" not in loop.batches:
+        loop.step()
+    loop.batches.clear()
     for i, num_prompt in enumerate(lengths):
-        engine.add(f"chat{i}", num_prompt, max_tokens=2, arrival_time=0.0)
-    return engine
+        loop.add(f"chat{i}", num_prompt, max_tokens=2, arrival_time=0.0)
+    return loop
 
 
 @pytest.mark.parametrize("ours", OURS)
 def test_a_short_prompt_does_not_wait_for_a_long_one_that_runs(ours: type) -> None:
-    engine = behind_a_long_prompt(BY_RANK, 100, ours=ours)
-    engine.schedule()
-    assert engine.batches == ["D3 P153 P100"]
+    loop = behind_a_long_prompt(BY_RANK, 100, ours=ours)
+    loop.schedule()
+    assert loop.batches == ["D3 P153 P100"]
 
 
 def test_without_an_objective_for_the_first_token_it_waits_as_in_vllm() -> None:
-    engine = behind_a_long_prompt(FCFS, 100)
-    engine.schedule()
-    assert engine.batches == ["D3 P253"]
+    loop = behind_a_long_prompt(FCFS, 100)
+    loop.schedule()
+    assert loop.batches == ["D3 P253"]
 
 
 def test_a_batch_is_shared_evenly_where_vllms_order_would_leave_the_first_due_nothing() -> None:
-    engine = behind_a_long_prompt(BY_RANK, 200)
-    engine.step()
-    assert engine.batches == ["D3 P127 P126"]
+    loop = behind_a_long_prompt(BY_RANK, 200)
+    loop.step()
+    assert loop.batches == ["D3 P127 P126"]
 
 
 def test_a_long_prompt_sits_a_batch_out_that_shorter_ones_fill() -> None:
-    engine = behind_a_long_prompt(BY_RANK, 200, 200)
-    engine.step()
-    engine.step()
-    assert engine.batches == ["D3 P200 P53", "D4 P147 P105"]
-    assert [r.request_id for r in engine.scheduler.running][3:] == ["long", "chat1"]
+    loop = behind_a_long_prompt(BY_RANK, 200, 200)
+    loop.step()
+    loop.step()
+    assert loop.batches == ["D3 P200 P53", "D4 P147 P105"]
+    assert [r.request_id for r in loop.scheduler.running][3:] == ["long", "chat1"]
 
 
 def test_a_prompt_nearly_done_is_finished_first() -> None:
-    engine = behind_a_long_prompt(BY_RANK)
-    while engine.scheduler.requests["long"].num_computed_tokens < 2700:
-        engine.step()
-    engine.batches.clear()
-    engine.add("chat", 600, arrival_time=0.0)
-    engine.step()
-    assert engine.batches == ["D3 P217 P36"]
+    loop = behind_a_long_prompt(BY_RANK)
+    while loop.scheduler.requests["long"].num_computed_tokens < 2700:
+        loop.step()
+    loop.batches.clear()
+    loop.add("chat", 600, arrival_time=0.0)
+    loop.step()
+    assert loop.batches == ["D3 P217 P36"]
 
 
 def levers(scheduler: Any) -> tuple[Any, ...]:
@@ -82,8 +82,8 @@ def levers(scheduler: Any) -> tuple[Any, ...]:
 def test_vllms_settings_and_lists_are_whole_afterwards(
     monkeypatch: pytest.MonkeyPatch, fails: bool, lengths: tuple[int, ...]
 ) -> None:
-    engine = behind_a_long_prompt(BY_RANK, *lengths)
-    scheduler = engine.scheduler
+    loop = behind_a_long_prompt(BY_RANK, *lengths)
+    scheduler = loop.scheduler
     running, before = list(scheduler.running), levers(scheduler)
     if fails:
         monkeypatch.setattr(scheduler.kv_cache_manager, "allocate_slots", None)
@@ -96,60 +96,60 @@ def test_vllms_settings_and_lists_are_whole_afterwards(
 
 
 def test_a_lower_limit_on_long_prefills_stays() -> None:
-    engine = behind_a_long_prompt(BY_RANK, 200)
-    engine.scheduler.scheduler_config.long_prefill_token_threshold = 50
-    engine.schedule()
-    assert engine.batches == ["D3 P50 P50"]
+    loop = behind_a_long_prompt(BY_RANK, 200)
+    loop.scheduler.scheduler_config.long_prefill_token_threshold = 50
+    loop.schedule()
+    assert loop.batches == ["D3 P50 P50"]
 
 
 def test_nobody_makes_way_for_a_request_that_vllm_cannot_admit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = behind_a_long_prompt(BY_RANK, 600)
-    admits = type(engine.scheduler)._handle_blocked_waiting_request
+    loop = behind_a_long_prompt(BY_RANK, 600)
+    admits = type(loop.scheduler)._handle_blocked_waiting_request
     monkeypatch.setattr(
-        engine.scheduler,
+        loop.scheduler,
         "_handle_blocked_waiting_request",
-        lambda request: request.request_id != "chat0" and admits(engine.scheduler, request),
+        lambda request: request.request_id != "chat0" and admits(loop.scheduler, request),
     )
-    engine.add("next", 20, arrival_time=0.0)
+    loop.add("next", 20, arrival_time=0.0)
     for _ in range(4):
-        engine.step()
-    assert engine.batches == ["D3 P20", "D4 P252", "D4 P252", "D4 P252"]
+        loop.step()
+    assert loop.batches == ["D3 P20", "D4 P252", "D4 P252", "D4 P252"]
 
 
 def test_a_running_prompt_keeps_the_kv_blocks_that_it_needs_to_go_on() -> None:
     steps = {}
     for name, ours in (("stock", {}), ("by deadline", {"ttft_slo_ms": 1000})):
         kind = SarathiScheduler if ours else Scheduler
-        engine = Engine(
+        loop = SchedulerLoop(
             kind, {"tbt_slo_ms": None, **ours}, num_blocks=200, max_num_batched_tokens=512
         )
-        engine.add("long", 3000, max_tokens=2, arrival_time=0.0)
+        loop.add("long", 3000, max_tokens=2, arrival_time=0.0)
         for _ in range(5):
-            engine.step()
+            loop.step()
         for i in range(3):
-            engine.add(f"chat{i}", 500, max_tokens=200, arrival_time=0.1)
-        engine.run()
-        steps[name] = (len(engine.batches), engine.preempted, engine.batches.count("-"))
+            loop.add(f"chat{i}", 500, max_tokens=200, arrival_time=0.1)
+        loop.run()
+        steps[name] = (len(loop.batches), loop.preempted, loop.batches.count("-"))
     assert steps["by deadline"] == steps["stock"]
 
 
 def test_priorities_rule_over_deadlines() -> None:
-    engine = Engine(SarathiScheduler, BY_RANK, scheduling_policy="priority")
+    loop = SchedulerLoop(SarathiScheduler, BY_RANK, scheduling_policy="priority")
     for name, num_prompt, priority in (("c", 20, 2), ("b", 90, 1), ("a", 20, 1), ("first", 900, 0)):
-        engine.add(name, num_prompt, priority=priority, arrival_time=0.0)
-    assert [r.request_id for r in engine.scheduler.waiting] == ["first", "a", "b", "c"]
+        loop.add(name, num_prompt, priority=priority, arrival_time=0.0)
+    assert [r.request_id for r in loop.scheduler.waiting] == ["first", "a", "b", "c"]
 
 
 def test_what_the_prefix_cache_holds_does_not_make_a_prompt_long() -> None:
-    engine = Engine(SarathiScheduler, BY_RANK, enable_prefix_caching=True).with_decodes()
-    engine.add("warm", prompt=[5] * 1600, max_tokens=1)
-    while "warm" in engine.scheduler.requests:
-        engine.step()
-    engine.add("new", 800, arrival_time=0.0)
-    engine.add("cached", prompt=[5] * 1620, arrival_time=0.0)
-    assert [r.request_id for r in engine.scheduler.waiting] == ["cached", "new"]
+    loop = SchedulerLoop(SarathiScheduler, BY_RANK, enable_prefix_caching=True).with_decodes()
+    loop.add("warm", prompt=[5] * 1600, max_tokens=1)
+    while "warm" in loop.scheduler.requests:
+        loop.step()
+    loop.add("new", 800, arrival_time=0.0)
+    loop.add("cached", prompt=[5] * 1620, arrival_time=0.0)
+    assert [r.request_id for r in loop.scheduler.waiting] == ["cached", "new"]
 
 
 arrivals = st.lists(
@@ -165,7 +165,7 @@ def test_every_request_gets_the_tokens_that_stock_gives_it(
     ours = {"preset": "stall-free", "token_budget": budget, "order": "hybrid"}
     stock, sarathi = OURS_OF[is_async]
     outputs = [
-        arriving(Engine(kind, mine, num_blocks=num_blocks), load)
+        arriving(SchedulerLoop(kind, mine, num_blocks=num_blocks), load)
         for kind, mine in ((stock, {}), (sarathi, ours))
     ]
     assert outputs[0] == outputs[1]
@@ -177,12 +177,12 @@ OURS_OF = {
 }
 
 
-def arriving(engine: Engine, load: list[tuple[int, int, int]]) -> dict[str, list[int]]:
+def arriving(loop: SchedulerLoop, load: list[tuple[int, int, int]]) -> dict[str, list[int]]:
     """Run requests that arrive at steps; their tokens."""
     for step in range(max(at for at, _, _ in load) + 1):
         for i, (at, num_prompt, num_output) in enumerate(load):
             if at == step:
-                engine.add(f"r{i}", num_prompt, max_tokens=num_output, arrival_time=float(at))
-        engine.step()
-    engine.run()
-    return engine.outputs
+                loop.add(f"r{i}", num_prompt, max_tokens=num_output, arrival_time=float(at))
+        loop.step()
+    loop.run()
+    return loop.outputs

@@ -25,7 +25,7 @@ def state(num_blocks: int, num_free: int, num_running: int, num_tokens: int) -> 
 
 
 def admits(state: SchedulerState) -> bool:
-    return backlog(state, StepTimeModel()).held_back_by is None
+    return backlog(state, StepTimeModel()).admission_blocked_by is None
 
 
 @pytest.mark.parametrize(("num_free", "admitted"), [(24, True), (23, False)])
@@ -71,7 +71,7 @@ def in_company(num_running: int, pace_s: float, *prompts: int) -> SchedulerState
 
 def num_admitted(state: SchedulerState) -> int:
     found = backlog(state, OneMillisecondADecode())
-    assert (found.held_back_by is BatchLimit.PROMISES) == (found.max_new == 0)
+    assert (found.admission_blocked_by is BatchLimit.PROMISES) == (found.max_new == 0)
     return min(found.max_new, len(state.waiting))
 
 

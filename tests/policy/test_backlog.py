@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.engineless import Engine
 from tests.support.lined_up import leave_free
+from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import SarathiScheduler
 from vllm_sarathi.policy.admission import MAX_RESERVED_SHARE, RESERVED_BLOCKS
 from vllm_sarathi.policy.admission import backlog as admitted
@@ -55,7 +55,7 @@ def backlog(seen: SchedulerState) -> Backlog:
 
 
 def is_kv_bound(seen: Backlog) -> bool:
-    return seen.held_back_by is BatchLimit.KV_BLOCKS
+    return seen.admission_blocked_by is BatchLimit.KV_BLOCKS
 
 
 # --- how many may be admitted
@@ -68,7 +68,7 @@ def test_where_nothing_runs_that_will_grow_vllm_admits_whom_it_would() -> None:
 
 def test_a_running_prompt_alone_keeps_blocks_only_where_others_may_overtake_it() -> None:
     bound = [
-        backlog(state(40, running=(600,), waiting=(90,), is_by_rank=by_rank)).held_back_by
+        backlog(state(40, running=(600,), waiting=(90,), is_by_rank=by_rank)).admission_blocked_by
         for by_rank in (False, True)
     ]
     assert bound == [None, BatchLimit.KV_BLOCKS]
@@ -82,7 +82,7 @@ def test_nobody_is_admitted_into_the_blocks_kept_for_growth() -> None:
 def test_nobody_is_admitted_into_the_blocks_that_running_prompts_still_need() -> None:
     kept = 2 * RESERVED_BLOCKS + 320 // BLOCK
     seen = [
-        backlog(state(kept + n, decodes=1, running=(320,), waiting=(90,))).held_back_by
+        backlog(state(kept + n, decodes=1, running=(320,), waiting=(90,))).admission_blocked_by
         for n in (5, 6)
     ]
     assert seen == [BatchLimit.KV_BLOCKS, None]
@@ -213,33 +213,33 @@ def test_soon_come_those_that_start_while_blocks_are_left_if_all_are_of_mean_siz
 # --- over vLLM's real scheduler
 
 
-def decoding(num_free: int, **options: Any) -> Engine:
+def decoding(num_free: int, **options: Any) -> SchedulerLoop:
     """Three decodes, and so many free blocks beyond those that they keep."""
     budget = {"preset": "stall-free", "token_budget": 512}
-    engine = Engine(SarathiScheduler, budget, num_blocks=NUM_BLOCKS, **options).with_decodes()
-    engine.add("warm", prompt=[5] * 320, max_tokens=1)
-    while "warm" in engine.scheduler.requests:
-        engine.step()
-    engine.batches.clear()
-    leave_free(engine, 3 * RESERVED_BLOCKS + num_free)
-    return engine
+    loop = SchedulerLoop(SarathiScheduler, budget, num_blocks=NUM_BLOCKS, **options).with_decodes()
+    loop.add("warm", prompt=[5] * 320, max_tokens=1)
+    while "warm" in loop.scheduler.requests:
+        loop.step()
+    loop.batches.clear()
+    leave_free(loop, 3 * RESERVED_BLOCKS + num_free)
+    return loop
 
 
 @pytest.mark.parametrize(("order", "num_small"), [("fcfs", 4), ("priority", 1)])
 def test_nobody_beyond_the_view_is_admitted_into_the_blocks_kept(
     order: str, num_small: int
 ) -> None:
-    engine = decoding(num_small + 5, scheduling_policy=order)
+    loop = decoding(num_small + 5, scheduling_policy=order)
     for i in range(num_small):
-        engine.add(f"small{i}", 8)
-    engine.add("large", 200)
-    engine.step()
-    assert engine.batches == ["D3" + " P8" * num_small]
+        loop.add(f"small{i}", 8)
+    loop.add("large", 200)
+    loop.step()
+    assert loop.batches == ["D3" + " P8" * num_small]
 
 
 def test_a_cached_prefix_that_nobody_holds_takes_free_blocks() -> None:
-    engine = decoding(13, enable_prefix_caching=True)
-    engine.add("first", 20)
-    engine.add("cached", prompt=[5] * 330)
-    engine.step()
-    assert engine.batches == ["D3 P20"]
+    loop = decoding(13, enable_prefix_caching=True)
+    loop.add("first", 20)
+    loop.add("cached", prompt=[5] * 330)
+    loop.step()
+    assert loop.batches == ["D3 P20"]

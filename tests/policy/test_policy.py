@@ -51,10 +51,10 @@ def state(
 
 
 def show(plan: StepPlan) -> str:
-    """``D1 P255 -bc``: one decode and a chunk; b and c are absent."""
+    """``D1 P255 -bc``: one decode and a chunk; b and c are skipped."""
     parts = [f"D{plan.num_decode_tokens}"] * bool(plan.num_decode_tokens)
     parts += [f"P{chunk.num_tokens}" for chunk in plan.chunks]
-    return " ".join(parts + ["-" + "".join(plan.absent)] * bool(plan.absent))
+    return " ".join(parts + ["-" + "".join(plan.skipped_decodes)] * bool(plan.skipped_decodes))
 
 
 def policy(pauses: bool = False, **fields: Any) -> Policy:
@@ -155,7 +155,7 @@ def test_decodes_of_other_cohorts_are_absent() -> None:
     assert batches == ["D2 P254 -cd", "D2 P254 -ab"]
 
 
-def test_those_absent_are_told_to_the_budget_as_running_elsewhere() -> None:
+def test_skipped_decodes_are_told_to_the_budget() -> None:
     views: list[StepView] = []
 
     def budget(view: StepView) -> BatchSize:
@@ -164,7 +164,7 @@ def test_those_absent_are_told_to_the_budget_as_running_elsewhere() -> None:
 
     seen = state("abcd", "1000", num_decodes=6)
     Policy(StepTimeModel(), StallFree(budget), cohorts=Cohorts(2)).plan(seen)
-    assert [(view.num_decodes, view.num_decodes_elsewhere) for view in views] == [(3, 3)]
+    assert [(view.num_decodes, view.num_other_decodes) for view in views] == [(3, 3)]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.engineless import Engine
 from tests.support.lined_up import leave_free, lined_up
+from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.running_order import arranged
 from vllm_sarathi.policy.state import KvRoom, RequestView, SchedulerState
@@ -142,15 +142,15 @@ def test_sure_tokens_find_blocks_however_they_spread(
 # --- vLLM's victim
 
 
-def preempts_from_the_end(engine: Engine) -> None:
+def preempts_from_the_end(loop: SchedulerLoop) -> None:
     """Run everything; in each step those preempted are the last of vLLM's list."""
     for _ in range(500):
-        before = [r.request_id for r in engine.scheduler.running]
-        engine.preempted.clear()
-        engine.step()
-        num_preempted = len(engine.preempted)
-        assert sorted(before[len(before) - num_preempted :]) == engine.preempted
-        if not engine.scheduler.has_unfinished_requests():
+        before = [r.request_id for r in loop.scheduler.running]
+        loop.preempted.clear()
+        loop.step()
+        num_preempted = len(loop.preempted)
+        assert sorted(before[len(before) - num_preempted :]) == loop.preempted
+        if not loop.scheduler.has_unfinished_requests():
             return
     raise AssertionError("some never end")
 
@@ -166,8 +166,8 @@ def preempts_from_the_end(engine: Engine) -> None:
 def test_whatever_the_order_vllm_preempts_the_last_of_its_own_list(
     letters: list[str], num_free: int, ours: type, chosen: dict[str, Any], num_new: int
 ) -> None:
-    engine = lined_up(" ".join(letters), ours, settings=chosen, in_flight=1, num_blocks=200)
-    leave_free(engine, num_free + 45)  # room for the longest request alone
+    loop = lined_up(" ".join(letters), ours, settings=chosen, in_flight=1, num_blocks=200)
+    leave_free(loop, num_free + 45)  # room for the longest request alone
     for i in range(num_new):
-        engine.add(f"w{i}", 100, max_tokens=40)
-    preempts_from_the_end(engine)
+        loop.add(f"w{i}", 100, max_tokens=40)
+    preempts_from_the_end(loop)

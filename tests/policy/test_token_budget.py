@@ -305,14 +305,14 @@ def test_a_lone_prompt_is_cut_so_that_it_fills_the_pipeline() -> None:
 
 def test_an_objective_binds_a_pipeline_while_anyone_decodes_in_it() -> None:
     budget = slo(known(), 0.05, num_stages=2, balances=True)
-    free = replace(view(0, 2000), num_decodes_elsewhere=0)
-    assert budget(free)[0] > budget(replace(free, num_decodes_elsewhere=3))[0]
+    free = replace(view(0, 2000), num_other_decodes=0)
+    assert budget(free)[0] > budget(replace(free, num_other_decodes=3))[0]
 
 
 def test_an_objective_binds_uneven_micro_batches_as_well() -> None:
     budget = slo(known(), 0.05, num_stages=2, balances=False)
-    free = replace(view(0, 2000), num_decodes_elsewhere=0)
-    assert budget(free)[0] > budget(replace(free, num_decodes_elsewhere=3))[0]
+    free = replace(view(0, 2000), num_other_decodes=0)
+    assert budget(free)[0] > budget(replace(free, num_other_decodes=3))[0]
 
 
 def test_a_long_pipeline_takes_even_chunks_where_one_stage_takes_all() -> None:

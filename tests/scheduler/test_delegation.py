@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.engineless import Engine
 from tests.support.lined_up import leave_free, lined_up, names, seen
+from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi.policy.step import Chunk, RunningOrder, StepPlan
 from vllm_sarathi.scheduler.delegation import applied, overridden, restored, visible_requests
 from vllm_sarathi.scheduler.vllm_versions import admission_attribute
@@ -19,20 +19,20 @@ SOME = (Chunk("p0", 1),)
 """A plan with any prefill restricts the tokens of the batch; which is for vLLM to see."""
 
 
-def follow(engine: Engine, absent: Sequence[str] = (), **fields: Any) -> None:
+def follow(loop: SchedulerLoop, skipped: Sequence[str] = (), **fields: Any) -> None:
     """Schedule one batch after a plan."""
-    hidden = tuple(engine.scheduler.requests[name] for name in absent)
-    plan = replace(StepPlan(token_budget=2048, absent=hidden), **fields)
-    with applied(engine.scheduler, plan, seen(engine)):
-        engine.schedule()
+    hidden = tuple(loop.scheduler.requests[name] for name in skipped)
+    plan = replace(StepPlan(token_budget=2048, skipped_decodes=hidden), **fields)
+    with applied(loop.scheduler, plan, seen(loop)):
+        loop.schedule()
 
 
-def waiting_for(engine: Engine, num_new: int, max_running: int = 256) -> Engine:
+def waiting_for(loop: SchedulerLoop, num_new: int, max_running: int = 256) -> SchedulerLoop:
     """The same, with requests that wait and a limit on those that run."""
-    setattr(engine.scheduler, admission_attribute(engine.scheduler), max_running)
+    setattr(loop.scheduler, admission_attribute(loop.scheduler), max_running)
     for i in range(num_new):
-        engine.add(f"w{i}", 20)
-    return engine
+        loop.add(f"w{i}", 20)
+    return loop
 
 
 def levers(scheduler: Any) -> dict[str, Any]:
@@ -51,12 +51,14 @@ def levers(scheduler: Any) -> dict[str, Any]:
 # --- the order in which vLLM sees its running requests
 
 
-def visible(letters: str, absent: str = "", by: str = "", **fields: Any) -> str:
+def visible(letters: str, skipped: str = "", by: str = "", **fields: Any) -> str:
     """``visible("P D", order=...)``: what vLLM sees; ``by`` is the order of service."""
     scheduler = lined_up(letters).scheduler
     prefills = [r for r in scheduler.running if r.is_prefill_chunk]
     prefills.sort(key=lambda r: by.find(r.request_id))
-    plan = StepPlan(0, absent=tuple(scheduler.requests[n] for n in absent.split()), **fields)
+    plan = StepPlan(
+        0, skipped_decodes=tuple(scheduler.requests[n] for n in skipped.split()), **fields
+    )
     return names(visible_requests(scheduler.running, plan, prefills))
 
 
@@ -90,7 +92,7 @@ def test_overtaken_prefills_sit_the_step_out() -> None:
     ],
 )
 def test_absent_requests_are_not_seen_in_any_order(order: RunningOrder, shown: str) -> None:
-    assert visible("P D D P D", absent="d0 d1", order=order) == shown
+    assert visible("P D D P D", skipped="d0 d1", order=order) == shown
 
 
 def test_a_list_that_stays_as_it_is_is_not_copied() -> None:
@@ -102,51 +104,51 @@ def test_a_list_that_stays_as_it_is_is_not_copied() -> None:
 
 
 def test_decodes_take_what_they_need_where_there_is_no_prefill() -> None:
-    engine = lined_up("D D D")
-    follow(engine, token_budget=1, max_new_prefills=0)
-    assert engine.batches == ["D3"]
+    loop = lined_up("D D D")
+    follow(loop, token_budget=1, max_new_prefills=0)
+    assert loop.batches == ["D3"]
 
 
 def test_a_batch_with_prefill_keeps_to_the_budget() -> None:
-    engine = lined_up("D P")
-    follow(engine, token_budget=100, chunks=SOME, max_new_prefills=0)
-    assert engine.batches == ["D1 P99"]
+    loop = lined_up("D P")
+    follow(loop, token_budget=100, chunks=SOME, max_new_prefills=0)
+    assert loop.batches == ["D1 P99"]
 
 
 def test_no_budget_exceeds_vllms_limit() -> None:
-    engine = lined_up("D P")
-    engine.scheduler.max_num_scheduled_tokens = 256  # with drafts, less than a batch may hold
-    follow(engine, token_budget=10_000, chunks=SOME, max_new_prefills=0)
-    assert engine.batches == ["D1 P255"]
+    loop = lined_up("D P")
+    loop.scheduler.max_num_scheduled_tokens = 256  # with drafts, less than a batch may hold
+    follow(loop, token_budget=10_000, chunks=SOME, max_new_prefills=0)
+    assert loop.batches == ["D1 P255"]
 
 
 def test_no_prefill_gets_more_than_the_largest_chunk() -> None:
-    engine = lined_up("D P P")
-    follow(engine, chunks=SOME, max_new_prefills=0, max_chunk=100)
-    assert engine.batches == ["D1 P100 P100"]
+    loop = lined_up("D P P")
+    follow(loop, chunks=SOME, max_new_prefills=0, max_chunk=100)
+    assert loop.batches == ["D1 P100 P100"]
 
 
 def test_a_lower_threshold_of_the_user_stays() -> None:
-    engine = lined_up("P P", long_prefill_token_threshold=40)
-    follow(engine, chunks=SOME, max_new_prefills=0, max_chunk=100)
-    assert engine.batches == ["P40 P40"]
+    loop = lined_up("P P", long_prefill_token_threshold=40)
+    follow(loop, chunks=SOME, max_new_prefills=0, max_chunk=100)
+    assert loop.batches == ["P40 P40"]
 
 
 def test_vllms_adaptive_threshold_does_not_undo_the_largest_chunk() -> None:
-    engine = lined_up("P P")
-    engine.scheduler.adaptive_long_prefill_threshold = True
-    follow(engine, chunks=SOME, max_new_prefills=0, max_chunk=100)
-    assert engine.batches == ["P100 P100"]
-    assert engine.scheduler.adaptive_long_prefill_threshold is True
+    loop = lined_up("P P")
+    loop.scheduler.adaptive_long_prefill_threshold = True
+    follow(loop, chunks=SOME, max_new_prefills=0, max_chunk=100)
+    assert loop.batches == ["P100 P100"]
+    assert loop.scheduler.adaptive_long_prefill_threshold is True
 
 
 def test_a_plan_that_leaves_admission_to_vllm_and_hides_nobody_changes_nothing() -> None:
-    engine = lined_up("P D")
-    running, before = engine.scheduler.running, levers(engine.scheduler)
+    loop = lined_up("P D")
+    running, before = loop.scheduler.running, levers(loop.scheduler)
     plan = StepPlan(token_budget=1, chunks=SOME, max_chunk=1)
-    with applied(engine.scheduler, plan, seen(engine)):
-        assert engine.scheduler.running is running
-        assert levers(engine.scheduler) == before
+    with applied(loop.scheduler, plan, seen(loop)):
+        assert loop.scheduler.running is running
+        assert levers(loop.scheduler) == before
 
 
 # --- seats
@@ -157,38 +159,38 @@ def test_a_plan_that_leaves_admission_to_vllm_and_hides_nobody_changes_nothing()
     [(0, "D2"), (1, "D2 P20"), (2, "D2 P20 P20"), (9, "D2 P20 P20 P20"), (None, "D2 P20 P20 P20")],
 )
 def test_no_more_requests_are_admitted_than_planned(max_new: int | None, batch: str) -> None:
-    engine = waiting_for(lined_up("D D"), 3)
-    follow(engine, max_new_prefills=max_new)
-    assert engine.batches == [batch]
+    loop = waiting_for(lined_up("D D"), 3)
+    follow(loop, max_new_prefills=max_new)
+    assert loop.batches == [batch]
 
 
 @pytest.mark.parametrize("max_new", [9, None])
 @pytest.mark.parametrize(
-    ("absent", "batch"), [("", "D3 P20"), ("d0", "D2 P20"), ("d0 d2", "D1 P20")]
+    ("skipped", "batch"), [("", "D3 P20"), ("d0", "D2 P20"), ("d0 d2", "D1 P20")]
 )
-def test_hidden_requests_keep_their_seats(absent: str, batch: str, max_new: int | None) -> None:
-    engine = waiting_for(lined_up("D D D"), 3, max_running=4)
-    follow(engine, absent=absent.split(), max_new_prefills=max_new)
-    assert engine.batches == [batch]
-    assert names(engine.scheduler.running) == "d0 d1 d2 w0"
+def test_hidden_requests_keep_their_seats(skipped: str, batch: str, max_new: int | None) -> None:
+    loop = waiting_for(lined_up("D D D"), 3, max_running=4)
+    follow(loop, skipped=skipped.split(), max_new_prefills=max_new)
+    assert loop.batches == [batch]
+    assert names(loop.scheduler.running) == "d0 d1 d2 w0"
 
 
 def test_prefills_that_sit_a_step_out_keep_their_seats() -> None:
-    engine = waiting_for(lined_up("D P P"), 3, max_running=4)
+    loop = waiting_for(lined_up("D P P"), 3, max_running=4)
     order, overtaken = RunningOrder.DECODES_FIRST, frozenset({"p0", "p1"})
-    follow(engine, chunks=SOME, max_new_prefills=9, order=order, overtaken=overtaken)
-    assert engine.batches == ["D1 P20"]
-    assert names(engine.scheduler.running) == "d0 p0 p1 w0"
+    follow(loop, chunks=SOME, max_new_prefills=9, order=order, overtaken=overtaken)
+    assert loop.batches == ["D1 P20"]
+    assert names(loop.scheduler.running) == "d0 p0 p1 w0"
 
 
 @pytest.mark.parametrize(
     ("max_running", "max_new", "batch"), [(5, 9, "D1 P20"), (9, 1, "D1 P20"), (4, 9, "D1")]
 )
 def test_streaming_sessions_keep_their_seats(max_running: int, max_new: int, batch: str) -> None:
-    engine = waiting_for(lined_up("D D"), 3, max_running)
-    engine.scheduler.num_waiting_for_streaming_input = 2
-    follow(engine, absent=["d1"], max_new_prefills=max_new)
-    assert engine.batches == [batch]
+    loop = waiting_for(lined_up("D D"), 3, max_running)
+    loop.scheduler.num_waiting_for_streaming_input = 2
+    follow(loop, skipped=["d1"], max_new_prefills=max_new)
+    assert loop.batches == [batch]
 
 
 # --- everything as before
@@ -196,12 +198,12 @@ def test_streaming_sessions_keep_their_seats(max_running: int, max_new: int, bat
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("order", RunningOrder)
-@pytest.mark.parametrize("absent", [(), ("d0",)])
+@pytest.mark.parametrize("skipped", [(), ("d0",)])
 def test_everything_is_as_before_also_after_an_exception(
-    fails: bool, order: RunningOrder, absent: tuple[str, ...]
+    fails: bool, order: RunningOrder, skipped: tuple[str, ...]
 ) -> None:
-    engine = waiting_for(lined_up("P D P D"), 2)
-    scheduler = engine.scheduler
+    loop = waiting_for(lined_up("P D P D"), 2)
+    scheduler = loop.scheduler
     running, before = names(scheduler.running), levers(scheduler)
     plan = StepPlan(
         token_budget=100,
@@ -209,11 +211,11 @@ def test_everything_is_as_before_also_after_an_exception(
         max_new_prefills=1,
         max_chunk=50,
         order=order,
-        absent=tuple(scheduler.requests[name] for name in absent),
+        skipped_decodes=tuple(scheduler.requests[name] for name in skipped),
     )
 
     raises = pytest.raises(ArithmeticError) if fails else nullcontext()
-    with raises, applied(scheduler, plan, seen(engine)):
+    with raises, applied(scheduler, plan, seen(loop)):
         assert levers(scheduler) != before
         if fails:
             raise ArithmeticError
@@ -237,12 +239,12 @@ def test_attributes_are_restored_where_one_of_them_cannot_be_set() -> None:
 
 
 def test_a_request_preempted_while_others_are_hidden_waits_and_they_run_on() -> None:
-    engine = lined_up("D D D")
-    leave_free(engine, 1)
-    follow(engine, absent=["d0"])
-    assert engine.batches == ["D1"]
-    assert names(engine.scheduler.running) == "d0 d1"
-    assert names(engine.scheduler.waiting) == "d2"
+    loop = lined_up("D D D")
+    leave_free(loop, 1)
+    follow(loop, skipped=["d0"])
+    assert loop.batches == ["D1"]
+    assert names(loop.scheduler.running) == "d0 d1"
+    assert names(loop.scheduler.waiting) == "d2"
 
 
 lists = st.permutations(range(8))
@@ -285,18 +287,18 @@ def test_whatever_is_planned_nobody_is_lost_and_who_is_hidden_is_left_alone(
     policy: str,
     data: st.DataObject,
 ) -> None:
-    engine = lined_up(" ".join(letters), scheduling_policy=policy)
-    waiting_for(engine, num_waiting)
-    leave_free(engine, num_free)
-    scheduler = engine.scheduler
+    loop = lined_up(" ".join(letters), scheduling_policy=policy)
+    waiting_for(loop, num_waiting)
+    leave_free(loop, num_free)
+    scheduler = loop.scheduler
     if "D" not in letters:
         order = RunningOrder.UNCHANGED  # no plan asks for another one
     decodes = [r.request_id for r in scheduler.running if not r.is_prefill_chunk]
-    absent = data.draw(st.sets(st.sampled_from(decodes)) if decodes else st.just(set()))
+    skipped = data.draw(st.sets(st.sampled_from(decodes)) if decodes else st.just(set()))
     before, everybody, as_set = names(scheduler.running), set(scheduler.requests), levers(scheduler)
     follow(
-        engine,
-        absent=sorted(absent),
+        loop,
+        skipped=sorted(skipped),
         token_budget=budget,
         chunks=SOME,
         max_new_prefills=max_new,
@@ -307,5 +309,5 @@ def test_whatever_is_planned_nobody_is_lost_and_who_is_hidden_is_left_alone(
     assert old == [name for name in before.split() if name in old]
     assert running[: len(old)] == old
     assert sorted(running + waiting) == sorted(everybody)
-    assert absent <= set(old)
+    assert skipped <= set(old)
     assert levers(scheduler) == as_set

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vllm.v1.request import RequestStatus
 
 from tests.support.clock import Clock, virtual_time
-from tests.support.engineless import Engine
+from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.state import Outlook
 from vllm_sarathi.policy.step_time import StepTimeModel
@@ -28,40 +28,40 @@ def clock() -> Iterator[Clock]:
         yield made
 
 
-def promises(engine: Engine) -> Promises:
-    found: Promises = engine.scheduler._promises
+def promises(loop: SchedulerLoop) -> Promises:
+    found: Promises = loop.scheduler._promises
     return found
 
 
-def step(engine: Engine, clock: Clock, num: int = 1, step_s: float = STEP_S) -> None:
+def step(loop: SchedulerLoop, clock: Clock, num: int = 1, step_s: float = STEP_S) -> None:
     for _ in range(num):
         clock.now_s += step_s
-        engine.step()
+        loop.step()
 
 
 def decoding(
     clock: Clock, ours: type = SarathiScheduler, *asked: dict[str, Any], **options: Any
-) -> Engine:
-    """An engine with a decode for each of the objectives."""
-    engine = Engine(ours, options.pop("settings", TPOT), **options)
+) -> SchedulerLoop:
+    """A loop with a decode for each of the objectives."""
+    loop = SchedulerLoop(ours, options.pop("settings", TPOT), **options)
     for i, extra_args in enumerate(asked):
-        engine.add(f"r{i}", 20, max_tokens=500, extra_args=extra_args)
-    step(engine, clock, 4)
-    return engine
+        loop.add(f"r{i}", 20, max_tokens=500, extra_args=extra_args)
+    step(loop, clock, 4)
+    return loop
 
 
-def due(engine: Engine, paused_s: float = 0.0) -> tuple[float, float, bool]:
+def due(loop: SchedulerLoop, paused_s: float = 0.0) -> tuple[float, float, bool]:
     """What was promised to all that decode, for a step that begins 1 ms from now."""
-    scheduler = engine.scheduler
+    scheduler = loop.scheduler
     begin_s = scheduler.step_observer.outlook.begin_s + 0.001
-    return promises(engine).due(decodes(engine), (), Outlook(begin_s, paused_s=paused_s))
+    return promises(loop).due(decodes(loop), (), Outlook(begin_s, paused_s=paused_s))
 
 
-def decodes(engine: Engine) -> list[Any]:
+def decodes(loop: SchedulerLoop) -> list[Any]:
     """Requests that decode and whose last token is not on its way."""
     return [
         request
-        for request in engine.scheduler.running
+        for request in loop.scheduler.running
         if not request.is_prefill_chunk
         and request.num_output_tokens + request.num_output_placeholders < request.max_tokens
     ]
@@ -93,13 +93,17 @@ def paces_s(extra_args: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def brute_force_due_s(
-    engine: Engine, request: Any, extra_args: dict[str, Any], came_s: list[float], begin_s: float
+    loop: SchedulerLoop,
+    request: Any,
+    extra_args: dict[str, Any],
+    came_s: list[float],
+    begin_s: float,
 ) -> tuple[float, float]:
     """When a decode's next token is due, and its pace: from the times of all its tokens."""
     ttft_s, tpot_s, stall_s = paces_s(extra_args)
     flying = sum(
         any(answer.sampled_token_ids[i])
-        for _, answer in engine.queue
+        for _, answer in loop.queue
         if (i := answer.req_id_to_index.get(request.request_id)) is not None
     )
     if not came_s:
@@ -109,7 +113,7 @@ def brute_force_due_s(
         is_lost = came_s[0] > request.arrival_time + ttft_s + 1e-9
         is_lost |= any(t > at + stall_s + 1e-9 for t, at in zip(came_s, due_s, strict=True))
     else:
-        is_lost = promises(engine).answers.begun[request.request_id].is_lost
+        is_lost = promises(loop).answers.begun[request.request_id].is_lost
     next_s = (begin_s if flying else came_s[-1]) + stall_s
     if is_lost:
         return next_s, stall_s
@@ -140,35 +144,35 @@ def test_what_is_due_is_the_earliest_over_all_decodes_those_in_flight_included(
     asks = {f"r{i}": extra_args for i, (*_, extra_args) in enumerate(load)}
     came_s: dict[str, list[float]] = {name: [] for name in asks}
     with virtual_time() as clock:
-        engine = Engine(ours, TPOT, num_blocks=num_blocks)
-        promises(engine).step_time = StepTimeModel()  # knows of no pace that is too tight
+        loop = SchedulerLoop(ours, TPOT, num_blocks=num_blocks)
+        promises(loop).step_time = StepTimeModel()  # knows of no pace that is too tight
         for now in count():
             for i, (at, num_prompt, num_output, extra_args) in enumerate(load):
                 if at == now:
-                    engine.add(f"r{i}", num_prompt, num_output, extra_args=extra_args)
-            step(engine, clock, step_s=steps_s[now % 5])
-            for name, tokens in engine.outputs.items():
+                    loop.add(f"r{i}", num_prompt, num_output, extra_args=extra_args)
+            step(loop, clock, step_s=steps_s[now % 5])
+            for name, tokens in loop.outputs.items():
                 came_s[name] += [clock.now_s] * (len(tokens) - len(came_s[name]))
-            begin_s = engine.scheduler.step_observer.outlook.begin_s + 0.001
+            begin_s = loop.scheduler.step_observer.outlook.begin_s + 0.001
             each = [
-                brute_force_due_s(engine, r, asks[r.request_id], came_s[r.request_id], begin_s)
-                for r in decodes(engine)
+                brute_force_due_s(loop, r, asks[r.request_id], came_s[r.request_id], begin_s)
+                for r in decodes(loop)
             ]
-            ours_due = due(engine)
+            ours_due = due(loop)
             assert ours_due[0] == pytest.approx(min((d for d, _ in each), default=inf) - begin_s)
             assert ours_due[1] == min((pace_s for _, pace_s in each), default=inf)
-            if now > 8 and not engine.scheduler.has_unfinished_requests():
+            if now > 8 and not loop.scheduler.has_unfinished_requests():
                 break
-        engine.step()
-    assert not promises(engine).answers.begun
+        loop.step()
+    assert not promises(loop).answers.begun
 
 
 @pytest.mark.parametrize("ours", OURS)
 def test_each_request_is_promised_what_it_asks(ours: type, clock: Clock) -> None:
-    engine = decoding(clock, ours, {}, {"tpot_slo_ms": 30}, {"qos": "batch"})
-    found = [promises(engine).promise(r).tpot_s for r in engine.scheduler.running]
+    loop = decoding(clock, ours, {}, {"tpot_slo_ms": 30}, {"qos": "batch"})
+    found = [promises(loop).promise(r).tpot_s for r in loop.scheduler.running]
     assert found == [0.1, 0.03, inf]
-    assert due(engine)[1] == 0.03
+    assert due(loop)[1] == 0.03
 
 
 @pytest.mark.parametrize(
@@ -190,103 +194,103 @@ def test_each_request_is_promised_what_it_asks(ours: type, clock: Clock) -> None
 def test_nonsense_that_reaches_the_engine_is_no_objective(
     nonsense: dict[Any, Any], clock: Clock
 ) -> None:
-    engine = decoding(clock, SarathiScheduler, nonsense)
-    (request,) = engine.scheduler.running
-    assert promises(engine).promise(request) == promises(engine).default
-    engine.run()
+    loop = decoding(clock, SarathiScheduler, nonsense)
+    (request,) = loop.scheduler.running
+    assert promises(loop).promise(request) == promises(loop).default
+    loop.run()
 
 
 def test_a_broken_promise_falls_back_to_the_derived_gap_objective(clock: Clock) -> None:
-    engine = decoding(clock, SarathiScheduler, {"tpot_slo_ms": 30}, settings={})
-    assert not due(engine)[2]
-    step(engine, clock, 1, step_s=5.0)
-    step(engine, clock, 1)
-    assert due(engine)[1:] == (0.3, True)
+    loop = decoding(clock, SarathiScheduler, {"tpot_slo_ms": 30}, settings={})
+    assert not due(loop)[2]
+    step(loop, clock, 1, step_s=5.0)
+    step(loop, clock, 1)
+    assert due(loop)[1:] == (0.3, True)
 
 
 def test_without_objectives_no_token_is_followed(clock: Clock) -> None:
-    engine = decoding(clock, SarathiScheduler, {}, {}, settings={})
-    engine.add("next", 20, 5)
-    assert not promises(engine).answers.begun
-    assert due(engine) == (inf, inf, True)
-    assert promises(engine).company() is None
+    loop = decoding(clock, SarathiScheduler, {}, {}, settings={})
+    loop.add("next", 20, 5)
+    assert not promises(loop).answers.begun
+    assert due(loop) == (inf, inf, True)
+    assert promises(loop).company() is None
 
 
 def test_a_gap_objective_for_all_needs_no_token_to_be_followed(clock: Clock) -> None:
-    engine = decoding(clock, SarathiScheduler, {}, settings={"tbt_slo_ms": 50})
-    assert not promises(engine).answers.begun
-    assert due(engine, paused_s=0.02)[:2] == pytest.approx((0.03, 0.05))
+    loop = decoding(clock, SarathiScheduler, {}, settings={"tbt_slo_ms": 50})
+    assert not promises(loop).answers.begun
+    assert due(loop, paused_s=0.02)[:2] == pytest.approx((0.03, 0.05))
 
 
 def test_one_request_that_asks_something_takes_nothing_from_those_that_run(clock: Clock) -> None:
-    engine = decoding(clock, SarathiScheduler, {}, settings={"tbt_slo_ms": 50})
-    engine.add("slow", 20, 500, extra_args={"tpot_slo_ms": 900, "tbt_slo_ms": 80_000_000})
-    step(engine, clock, 3)
-    assert len(engine.scheduler.running) == 2
-    in_s, pace_s, _ = due(engine)
+    loop = decoding(clock, SarathiScheduler, {}, settings={"tbt_slo_ms": 50})
+    loop.add("slow", 20, 500, extra_args={"tpot_slo_ms": 900, "tbt_slo_ms": 80_000_000})
+    step(loop, clock, 3)
+    assert len(loop.scheduler.running) == 2
+    in_s, pace_s, _ = due(loop)
     assert in_s <= 0.05 + 1e-6
     assert pace_s == 0.05
 
 
 @pytest.mark.parametrize("ours", OURS)
 def test_an_aborted_request_is_forgotten(ours: type, clock: Clock) -> None:
-    engine = decoding(clock, ours, {}, {"tpot_slo_ms": 30})
-    assert set(promises(engine).answers.begun) == {"r0", "r1"}
-    engine.scheduler.finish_requests("r1", RequestStatus.FINISHED_ABORTED)
-    step(engine, clock, 3)
-    assert set(promises(engine).answers.begun) == {"r0"}
-    assert due(engine)[1] == 0.1
+    loop = decoding(clock, ours, {}, {"tpot_slo_ms": 30})
+    assert set(promises(loop).answers.begun) == {"r0", "r1"}
+    loop.scheduler.finish_requests("r1", RequestStatus.FINISHED_ABORTED)
+    step(loop, clock, 3)
+    assert set(promises(loop).answers.begun) == {"r0"}
+    assert due(loop)[1] == 0.1
 
 
 def test_a_request_that_waits_and_is_aborted_leaves_the_queue(clock: Clock) -> None:
-    engine = Engine(SarathiScheduler, TPOT, max_num_seqs=1)
+    loop = SchedulerLoop(SarathiScheduler, TPOT, max_num_seqs=1)
     for name in ("a", "b", "c"):
-        engine.add(name, 20, 8)
-    step(engine, clock)
-    engine.scheduler.finish_requests("b", RequestStatus.FINISHED_ABORTED)
-    assert [request.request_id for request in engine.scheduler.waiting] == ["c"]
-    engine.run()
-    assert [len(tokens) for tokens in engine.outputs.values()] == [8, 0, 8]
+        loop.add(name, 20, 8)
+    step(loop, clock)
+    loop.scheduler.finish_requests("b", RequestStatus.FINISHED_ABORTED)
+    assert [request.request_id for request in loop.scheduler.waiting] == ["c"]
+    loop.run()
+    assert [len(tokens) for tokens in loop.outputs.values()] == [8, 0, 8]
 
 
 @pytest.mark.parametrize("ours", OURS)
 def test_a_name_that_is_used_again_begins_anew(ours: type, clock: Clock) -> None:
-    engine = decoding(clock, ours, {"tpot_slo_ms": 30})
-    engine.scheduler.finish_requests("r0", RequestStatus.FINISHED_ABORTED)
-    step(engine, clock, 2)
-    engine.add("r0", 20, 50)
-    step(engine, clock, 4)
-    answer = promises(engine).answers.begun["r0"]
+    loop = decoding(clock, ours, {"tpot_slo_ms": 30})
+    loop.scheduler.finish_requests("r0", RequestStatus.FINISHED_ABORTED)
+    step(loop, clock, 2)
+    loop.add("r0", 20, 50)
+    step(loop, clock, 4)
+    answer = promises(loop).answers.begun["r0"]
     assert answer.pace_s == 0.1
     assert answer.num_tokens < 5
 
 
 @pytest.mark.parametrize("ours", OURS)
 def test_a_preempted_request_keeps_its_answer(ours: type, clock: Clock) -> None:
-    engine = decoding(clock, ours, {}, {"tpot_slo_ms": 30})
-    before = dict(promises(engine).answers.begun)
-    engine.scheduler.reset_prefix_cache(reset_running_requests=True)
-    step(engine, clock, 4)
-    after = promises(engine).answers.begun
+    loop = decoding(clock, ours, {}, {"tpot_slo_ms": 30})
+    before = dict(promises(loop).answers.begun)
+    loop.scheduler.reset_prefix_cache(reset_running_requests=True)
+    step(loop, clock, 4)
+    after = promises(loop).answers.begun
     assert {name: id(answer) for name, answer in after.items()} == {
         name: id(answer) for name, answer in before.items()
     }
-    assert [len(engine.outputs[name]) for name in after] == [a.num_tokens for a in after.values()]
+    assert [len(loop.outputs[name]) for name in after] == [a.num_tokens for a in after.values()]
 
 
 @pytest.mark.parametrize("ours", OURS)
 def test_company_has_the_pace_of_the_tightest_that_runs_or_is_next(
     ours: type, clock: Clock
 ) -> None:
-    engine = decoding(clock, ours, {}, {"tpot_slo_ms": 60}, max_num_seqs=2)
-    ask = promises(engine)
+    loop = decoding(clock, ours, {}, {"tpot_slo_ms": 60}, max_num_seqs=2)
+    ask = promises(loop)
 
     def pace_s() -> float | None:
         company = ask.company()
         return company and company.pace_s
 
     assert pace_s() is None  # nobody waits
-    engine.add("next", 20, 8, extra_args={"ttft_slo_ms": 500, "tpot_slo_ms": 40})
+    loop.add("next", 20, 8, extra_args={"ttft_slo_ms": 500, "tpot_slo_ms": 40})
     assert pace_s() == 0.04
     clock.now_s += 1.0
     assert ask.expire()  # its promise is broken before it began
@@ -296,46 +300,46 @@ def test_company_has_the_pace_of_the_tightest_that_runs_or_is_next(
 def test_company_has_the_pace_of_one_that_is_next_and_asks_nothing_of_its_first_token(
     clock: Clock,
 ) -> None:
-    engine = decoding(clock, SarathiScheduler, {}, max_num_seqs=1)
-    engine.add("next", 20, 8, extra_args={"tpot_slo_ms": 40})
-    ask = promises(engine)
+    loop = decoding(clock, SarathiScheduler, {}, max_num_seqs=1)
+    loop.add("next", 20, 8, extra_args={"tpot_slo_ms": 40})
+    ask = promises(loop)
     company = ask.company()
     assert company is not None
     assert company.pace_s == 0.04
 
 
 def test_company_is_none_where_nothing_was_promised(clock: Clock) -> None:
-    engine = decoding(clock, SarathiScheduler, {"qos": "batch"}, max_num_seqs=1)
-    engine.add("next", 20, 8, extra_args={"qos": "batch"})
-    ask = promises(engine)
+    loop = decoding(clock, SarathiScheduler, {"qos": "batch"}, max_num_seqs=1)
+    loop.add("next", 20, 8, extra_args={"qos": "batch"})
+    ask = promises(loop)
     assert ask.company() is None
 
 
 def test_company_has_the_pace_of_decodes_in_other_micro_batches(clock: Clock) -> None:
-    engine = Engine(SarathiScheduler, TPOT, in_flight=2, pipeline_parallel_size=2)
-    engine.add("fast", 20, 500, extra_args={"tpot_slo_ms": 30})
-    step(engine, clock, 5)
-    while engine.scheduler.step_observer.outlook.begin_s > clock.now_s:
-        step(engine, clock)
-    engine.queue.append((output := engine.schedule(), engine._run(output)))
+    loop = SchedulerLoop(SarathiScheduler, TPOT, in_flight=2, pipeline_parallel_size=2)
+    loop.add("fast", 20, 500, extra_args={"tpot_slo_ms": 30})
+    step(loop, clock, 5)
+    while loop.scheduler.step_observer.outlook.begin_s > clock.now_s:
+        step(loop, clock)
+    loop.queue.append((output := loop.schedule(), loop._run(output)))
     assert list(output.num_scheduled_tokens) == ["fast"]
-    engine.add("next", 20, 8, extra_args={"ttft_slo_ms": 5000})
-    engine.schedule()
-    _, snapshot = engine.scheduler.step_observer.last
+    loop.add("next", 20, 8, extra_args={"ttft_slo_ms": 5000})
+    loop.schedule()
+    _, snapshot = loop.scheduler.step_observer.last
     assert not snapshot.state.decodes.requests  # in flight
     assert snapshot.state.company.pace_s == 0.03
 
 
 @pytest.mark.parametrize("mine", [{}, TPOT])
 def test_decodes_in_other_micro_batches_bound_this_one(mine: dict[str, Any], clock: Clock) -> None:
-    engine = Engine(SarathiScheduler, mine, in_flight=2, pipeline_parallel_size=2)
-    engine.add("decode", 20, 500)
-    step(engine, clock, 5)
-    while engine.scheduler.step_observer.outlook.begin_s > clock.now_s:
-        step(engine, clock)
-    engine.queue.append((output := engine.schedule(), engine._run(output)))
+    loop = SchedulerLoop(SarathiScheduler, mine, in_flight=2, pipeline_parallel_size=2)
+    loop.add("decode", 20, 500)
+    step(loop, clock, 5)
+    while loop.scheduler.step_observer.outlook.begin_s > clock.now_s:
+        step(loop, clock)
+    loop.queue.append((output := loop.schedule(), loop._run(output)))
     assert list(output.num_scheduled_tokens) == ["decode"]
-    engine.add("prompt", 5000, 8)
-    engine.schedule()
-    plan, _ = engine.scheduler.step_observer.last
+    loop.add("prompt", 5000, 8)
+    loop.schedule()
+    plan, _ = loop.scheduler.step_observer.last
     assert plan.objective_s is not None

@@ -35,7 +35,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import RequestStatus
 
 import vllm_sarathi
-from tests.support.engineless import Engine
+from tests.support.scheduler_loop import SchedulerLoop
 from tests.support.upstream_attributes import touched
 
 TOUCHING = ("scheduler", "simulator/engine")
@@ -179,10 +179,10 @@ SOME_VERSIONS_ONLY = {
 @pytest.fixture(scope="module")
 def pieces() -> dict[str, Any]:
     """vLLM's objects, in the middle of a request."""
-    engine = Engine(Scheduler, enable_prefix_caching=True)
-    request = engine.add("a", 40)
-    output = engine.schedule()
-    scheduler = engine.scheduler
+    loop = SchedulerLoop(Scheduler, enable_prefix_caching=True)
+    request = loop.add("a", 40)
+    output = loop.schedule()
+    scheduler = loop.scheduler
     manager, config = scheduler.kv_cache_manager, scheduler.vllm_config
     return {
         "Scheduler": scheduler,
@@ -304,14 +304,14 @@ def test_vllms_schedule_preempts_from_the_end_of_its_list() -> None:
 
 
 def test_requests_are_counted_as_running_and_waiting() -> None:
-    engine = Engine(Scheduler, max_num_seqs=2)
-    assert engine.scheduler.get_request_counts() == (0, 0)
-    assert not engine.scheduler.has_unfinished_requests()
+    loop = SchedulerLoop(Scheduler, max_num_seqs=2)
+    assert loop.scheduler.get_request_counts() == (0, 0)
+    assert not loop.scheduler.has_unfinished_requests()
     for i in range(5):
-        engine.add(f"r{i}", 20)
-    engine.schedule()
-    assert engine.scheduler.get_request_counts() == (2, 3)
-    assert engine.scheduler.has_unfinished_requests()
+        loop.add(f"r{i}", 20)
+    loop.schedule()
+    assert loop.scheduler.get_request_counts() == (2, 3)
+    assert loop.scheduler.has_unfinished_requests()
 
 
 @pytest.mark.parametrize(
@@ -320,11 +320,11 @@ def test_requests_are_counted_as_running_and_waiting() -> None:
 def test_a_waiting_queue_shows_its_first_request_and_keeps_it(
     policy: str, queue: type[RequestQueue]
 ) -> None:
-    engine = Engine(Scheduler, scheduling_policy=policy)
-    first = engine.add("first", 20)
-    engine.add("second", 20, priority=1)
-    waiting = engine.scheduler.waiting
-    assert engine.scheduler.policy == SchedulingPolicy(policy)
+    loop = SchedulerLoop(Scheduler, scheduling_policy=policy)
+    first = loop.add("first", 20)
+    loop.add("second", 20, priority=1)
+    waiting = loop.scheduler.waiting
+    assert loop.scheduler.policy == SchedulingPolicy(policy)
     assert isinstance(waiting, queue)
     assert waiting.peek_request() is first
     assert len(waiting) == 2
@@ -343,31 +343,31 @@ def test_requests_that_hold_blocks_or_were_skipped_wait_in_a_queue_of_their_own(
 
 
 def test_a_request_counts_its_tokens_as_a_step_runs_them() -> None:
-    engine = Engine(Scheduler, max_num_batched_tokens=32, max_num_seqs=4)
-    request = engine.add("a", 40, max_tokens=3)
+    loop = SchedulerLoop(Scheduler, max_num_batched_tokens=32, max_num_seqs=4)
+    request = loop.add("a", 40, max_tokens=3)
     seen = []
     for _ in range(4):
-        engine.step()
+        loop.step()
         seen.append((request.is_prefill_chunk, request.num_computed_tokens, request.num_tokens))
     assert seen == [(True, 32, 40), (False, 40, 41), (False, 41, 42), (False, 42, 43)]
     assert (request.num_prompt_tokens, request.num_output_tokens) == (40, 3)
 
 
 def test_a_token_in_flight_is_a_placeholder() -> None:
-    engine = Engine(AsyncScheduler)
-    request = engine.add("a", 40, max_tokens=9)
-    output = engine.schedule()
+    loop = SchedulerLoop(AsyncScheduler)
+    request = loop.add("a", 40, max_tokens=9)
+    output = loop.schedule()
     assert request.num_output_placeholders == 1
-    engine._answer(output, engine._run(output))
+    loop._answer(output, loop._run(output))
     assert request.num_output_placeholders == 0
 
 
 def test_free_kv_blocks_are_all_but_the_null_block_and_those_held() -> None:
-    engine = Engine(Scheduler, num_blocks=100)
-    pool = engine.scheduler.kv_cache_manager.block_pool
+    loop = SchedulerLoop(Scheduler, num_blocks=100)
+    pool = loop.scheduler.kv_cache_manager.block_pool
     assert pool.get_num_free_blocks() == 99
-    engine.add("a", 40)
-    engine.schedule()
+    loop.add("a", 40)
+    loop.schedule()
     assert pool.get_num_free_blocks() == 96
 
 

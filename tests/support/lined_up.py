@@ -4,7 +4,7 @@ from typing import Any
 
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from tests.support.engineless import BLOCK_SIZE, Engine
+from tests.support.scheduler_loop import BLOCK_SIZE, SchedulerLoop
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.policy.state import Outlook
 from vllm_sarathi.policy.step_time import StepTimeModel
@@ -15,25 +15,25 @@ NUM_PROMPT = 600
 """Prompt tokens of a prefill, the first block of which is computed."""
 
 
-def lined_up(letters: str, scheduler_class: type = Scheduler, **options: Any) -> Engine:
-    """An engine that runs ``d0``, ``d1``, ... and ``p0``, ``p1``, ... in that order.
+def lined_up(letters: str, scheduler_class: type = Scheduler, **options: Any) -> SchedulerLoop:
+    """A loop that runs ``d0``, ``d1``, ... and ``p0``, ``p1``, ... in that order.
 
     Each has one block of tokens in the KV cache, so that a decode needs a second one next.
     """
-    engine = Engine(scheduler_class, **{"num_blocks": 500, **options})
-    config, counts = engine.scheduler.scheduler_config, {"D": 0, "P": 0}
+    loop = SchedulerLoop(scheduler_class, **{"num_blocks": 500, **options})
+    config, counts = loop.scheduler.scheduler_config, {"D": 0, "P": 0}
     before = config.long_prefill_token_threshold
     config.long_prefill_token_threshold = BLOCK_SIZE
-    engine.add("guard", BLOCK_SIZE, max_tokens=1)  # vLLM ignores the threshold for one alone
+    loop.add("guard", BLOCK_SIZE, max_tokens=1)  # vLLM ignores the threshold for one alone
     for letter in letters.split():
         name = f"{letter.lower()}{counts[letter]}"
         counts[letter] += 1
-        engine.add(name, BLOCK_SIZE if letter == "D" else NUM_PROMPT, max_tokens=64)
-    output = engine.schedule()
-    engine._answer(output, engine._run(output))
+        loop.add(name, BLOCK_SIZE if letter == "D" else NUM_PROMPT, max_tokens=64)
+    output = loop.schedule()
+    loop._answer(output, loop._run(output))
     config.long_prefill_token_threshold = before
-    engine.batches.clear()
-    return engine
+    loop.batches.clear()
+    return loop
 
 
 def names(requests: Any) -> str:
@@ -41,15 +41,15 @@ def names(requests: Any) -> str:
     return " ".join(request.request_id for request in requests)
 
 
-def leave_free(engine: Engine, num_blocks: int) -> None:
+def leave_free(loop: SchedulerLoop, num_blocks: int) -> None:
     """Take KV blocks until so many are free."""
-    pool = engine.scheduler.kv_cache_manager.block_pool
+    pool = loop.scheduler.kv_cache_manager.block_pool
     pool.get_new_blocks(pool.get_num_free_blocks() - num_blocks)
 
 
-def seen(engine: Engine) -> Snapshot:
+def seen(loop: SchedulerLoop) -> Snapshot:
     """What is read of the queues where nothing is promised and vLLM's order stands."""
     settings = SarathiConfig(preset="stall-free", token_budget=256)
     return take_snapshot(
-        engine.scheduler, Outlook(), Promises.of(engine.scheduler, settings, StepTimeModel())
+        loop.scheduler, Outlook(), Promises.of(loop.scheduler, settings, StepTimeModel())
     )

@@ -27,10 +27,10 @@ def parser() -> argparse.ArgumentParser:
     for name in ("simulate", "compare", "capacity", "tune"):
         _add_load(added[name], has_rate=name in ("simulate", "compare"))
         _add_engine(added[name])
-    added["simulate"].add_argument("scheduler", metavar="ENGINE", help=ENGINE_HELP)
+    added["simulate"].add_argument("scheduler", metavar="SCHEDULER", help=SCHEDULER_HELP)
     added["simulate"].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
     for name in ("compare", "capacity"):
-        added[name].add_argument("schedulers", nargs="+", metavar="ENGINE", help=ENGINE_HELP)
+        added[name].add_argument("schedulers", nargs="+", metavar="SCHEDULER", help=SCHEDULER_HELP)
     for name in ("compare", "capacity", "tune"):
         _add_many(added[name])
     _add_goal(added["capacity"])
@@ -51,7 +51,7 @@ DEPLOYMENTS = (
     "h100-llama-2-70b-tp4, a100-llama-2-70b-tp8, h100-llama-2-70b-tp8, a100-gpt-3-tp8-pp8, "
     "h100-gpt-3-tp8-pp8"
 )
-ENGINE_HELP = (
+SCHEDULER_HELP = (
     "NAME[:BUDGET][,KEY=VALUE...]: 'stock', 'sarathi' or the dotted path of a scheduler class; "
     "vLLM's max_num_batched_tokens (default 2048); settings, e.g. sarathi:2048,tbt_slo_ms=50 or "
     "stock:512,max_num_seqs=128"

@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from vllm_sarathi.cli.engine_spec import parse_engine, with_objective
+from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objective
 from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.latency import Objectives
@@ -167,7 +167,8 @@ def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSetting
     """The engines that the words name; their classes and settings exist."""
     defaults = EngineSettings(max_num_seqs=options.max_num_seqs, async_scheduling=not options.sync)
     found = [
-        with_objective(parse_engine(word, defaults), seconds(options.tbt_slo_ms)) for word in words
+        with_objective(parse_scheduler(word, defaults), seconds(options.tbt_slo_ms))
+        for word in words
     ]
     for engine in found:
         scheduler_class(engine)

@@ -87,8 +87,8 @@ class StepRecorder:
             (*_LABELS, "limit"),
             registry=self.registry,
         )
-        self._held_back = Counter(
-            PREFIX + "admission_held_back_steps",
+        self._admission_blocked = Counter(
+            PREFIX + "admission_blocked_steps",
             "Steps that admitted no waiting request, by reason: kv_blocks (free KV blocks are kept "
             "for running requests), promises (those would miss their objectives).",
             (*_LABELS, "reason"),
@@ -137,8 +137,8 @@ class StepRecorder:
         self._token_budget.set(step.token_budget)
         self._pauses.inc(step.num_decodes_paused)
         self._limits.labels(*self._labels, step.limit).inc()
-        if step.held_back_by:
-            self._held_back.labels(*self._labels, step.held_back_by).inc()
+        if step.admission_blocked_by:
+            self._admission_blocked.labels(*self._labels, step.admission_blocked_by).inc()
         if chunks:
             self._piggybacked.inc(step.num_decodes)
             self._step_budget.observe(step.token_budget)

@@ -57,7 +57,7 @@ class ScheduledStep:
         num_decodes_paused: ready decodes that sat it out.
         predicted_s: expected duration.
         objective_s: objective for gaps between tokens, or None.
-        held_back_by: why no waiting request was admitted though seats were free, or None.
+        admission_blocked_by: why no waiting request was admitted though seats were free, or None.
     """
 
     work: StepWork
@@ -68,7 +68,7 @@ class ScheduledStep:
     num_decodes_paused: int
     predicted_s: float
     objective_s: float | None
-    held_back_by: str | None
+    admission_blocked_by: str | None
 
     @property
     def num_decode_tokens(self) -> int:

@@ -31,17 +31,17 @@ def backlog(state: SchedulerState, model: StepTimeModel, num_stages: int = 1) ->
     keeps_blocks = state.num_decodes or (state.is_by_rank and state.prefills)
     num_fitting = _num_fitting(state, num_spare) if keeps_blocks else sys.maxsize
     num_joining = _num_joining(state, model, num_stages) if num_fitting else sys.maxsize
-    held_back_by = None
+    admission_blocked_by = None
     if num_fitting == 0:
-        held_back_by = BatchLimit.KV_BLOCKS
+        admission_blocked_by = BatchLimit.KV_BLOCKS
     elif num_joining == 0:
-        held_back_by = BatchLimit.PROMISES
+        admission_blocked_by = BatchLimit.PROMISES
     return Backlog(
         shown=state.waiting,
         num_waiting=state.num_waiting,
         max_new=min(num_fitting, num_joining, state.num_free_seats),
         max_new_tokens=max(num_spare, 0) * state.kv.block_size,
-        held_back_by=held_back_by,
+        admission_blocked_by=admission_blocked_by,
     )
 
 

@@ -103,7 +103,7 @@ def decodes_alone(view: StepView) -> StepPlan:
         num_decode_tokens=view.num_decode_tokens,
         decode_context_tokens=view.decode_context_tokens,
         max_new_prefills=0,
-        limit=view.backlog.held_back_by or BatchLimit.PREFILL_LEFT,
+        limit=view.backlog.admission_blocked_by or BatchLimit.PREFILL_LEFT,
     )
 
 
@@ -135,7 +135,7 @@ def round_to_tile(
 
 
 def fill_batch(
-    view: StepView, total: int, limit: BatchLimit, max_prefills: int | None, min_chunk: int
+    view: StepView, total: int, limit: BatchLimit, max_prefills: int | None, min_prefill_tokens: int
 ) -> StepPlan:
     """Fill a batch of ``total`` tokens: decodes, then prefills in the order of service.
 
@@ -144,7 +144,7 @@ def fill_batch(
     """
     new = {request.request_id for request in view.backlog.shown}
     left = total - view.num_decode_tokens
-    served, max_chunk = _served(view, left, max_prefills, new, min_chunk)
+    served, max_chunk = _served(view, left, max_prefills, new, min_prefill_tokens)
     chunks: list[Chunk] = []
     for request in served:
         if left <= 0:
@@ -164,13 +164,13 @@ def fill_batch(
         decode_context_tokens=view.decode_context_tokens,
         chunks=tuple(chunks),
         max_new_prefills=seats if left > 0 or num_new else 0,
-        limit=limit if left <= 0 else view.backlog.held_back_by or BatchLimit.PREFILL_LEFT,
+        limit=limit if left <= 0 else view.backlog.admission_blocked_by or BatchLimit.PREFILL_LEFT,
         max_chunk=max_chunk,
     )
 
 
 def _served(
-    view: StepView, room: int, max_prefills: int | None, new: Set[str], min_chunk: int
+    view: StepView, room: int, max_prefills: int | None, new: Set[str], min_prefill_tokens: int
 ) -> tuple[list[RequestView], int]:
     """Requests whose prefill fills the room, in the order of service, and most tokens of one.
 
@@ -189,7 +189,7 @@ def _served(
     if left >= 0 or names.isdisjoint(new) or served[-1].request_id in new:
         return served, sys.maxsize
     max_chunk = _even_chunk([request.num_tokens for request in served], room)
-    if max_chunk >= min_chunk:
+    if max_chunk >= min_prefill_tokens:
         return served, max_chunk
     if 2 * sum(request.num_tokens for request in served[:-1]) >= room:
         return served[:-1], sys.maxsize

@@ -45,13 +45,13 @@ class Policy:
             )
         plan = self.builder.plan(view)
         paused = tuple(decodes.requests) if plan.pauses_decodes else postponed
-        admits_freely = not plan.chunks and view.backlog.held_back_by is None
+        admits_freely = not plan.chunks and view.backlog.admission_blocked_by is None
         plan = replace(
             plan,
-            absent=paused,
+            skipped_decodes=paused,
             max_new_prefills=None if admits_freely else plan.max_new_prefills,
             objective_s=objective_s,
-            held_back_by=view.backlog.held_back_by,
+            admission_blocked_by=view.backlog.admission_blocked_by,
         )
         if not plan.chunks:
             return plan
@@ -61,7 +61,7 @@ class Policy:
         """What the batch is composed of, its decodes, and the requests of those postponed."""
         decodes, postponed = state.decodes, tuple[Any, ...]()
         if self.cohorts is not None:
-            if _may_leave_out(state, decodes):
+            if _may_skip_decodes(state, decodes):
                 decodes, postponed = self.cohorts.choose(decodes, state.num_decodes)
             else:
                 self.cohorts.skip()
@@ -69,7 +69,7 @@ class Policy:
             self.pauses_decodes
             and state.outlook.is_as_planned
             and bool(state.prefills or state.waiting)
-            and _may_leave_out(state, decodes)
+            and _may_skip_decodes(state, decodes)
         )
         view = StepView(
             max_num_scheduled_tokens=state.max_num_scheduled_tokens,
@@ -78,7 +78,7 @@ class Policy:
             decode_context_tokens=sum(decodes.contexts),
             prefills=state.prefills,
             backlog=backlog(state, self.step_time, self.budget.num_stages if self.budget else 1),
-            num_decodes_elsewhere=state.num_decodes - len(decodes.requests),
+            num_other_decodes=state.num_decodes - len(decodes.requests),
             due=state.due,
             may_pause=may_pause,
             outlook=state.outlook,
@@ -94,7 +94,7 @@ class Policy:
         return objective_s if isfinite(objective_s) else None
 
 
-def _may_leave_out(state: SchedulerState, decodes: Decodes) -> bool:
+def _may_skip_decodes(state: SchedulerState, decodes: Decodes) -> bool:
     """Whether vLLM can do without seeing some decodes in this step.
 
     It has to see whom it would preempt, and which adapters run.

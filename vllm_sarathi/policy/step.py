@@ -55,14 +55,14 @@ class Backlog:
         num_waiting: all requests that wait, at least ``len(shown)``.
         max_new: how many of them may be admitted at most.
         max_new_tokens: prefill tokens of theirs for which KV blocks are free.
-        held_back_by: why none may be admitted though seats are free, if so.
+        admission_blocked_by: why none may be admitted though seats are free, if so.
     """
 
     shown: tuple[RequestView, ...] = ()
     num_waiting: int = 0
     max_new: int = 0
     max_new_tokens: int = sys.maxsize
-    held_back_by: BatchLimit | None = None
+    admission_blocked_by: BatchLimit | None = None
 
     @property
     def admissible(self) -> tuple[RequestView, ...]:
@@ -109,7 +109,7 @@ class StepView:
         num_decode_tokens: tokens they need, more than one each with
             speculative decoding.
         decode_context_tokens: sum of their context lengths.
-        num_decodes_elsewhere: decodes that the batch leaves out: their last token is not
+        num_other_decodes: decodes that the batch does not run: their last token is not
             back, they ride in a later micro-batch, or they pause.
         prefills: running requests with prefill left, in the order of service.
         backlog: prefill that waits.
@@ -124,7 +124,7 @@ class StepView:
     decode_context_tokens: int = 0
     prefills: tuple[RequestView, ...] = ()
     backlog: Backlog = Backlog()
-    num_decodes_elsewhere: int = 0
+    num_other_decodes: int = 0
     due: Due = NOTHING_DUE
     may_pause: bool = False
     outlook: Outlook = _NO_OUTLOOK
@@ -147,14 +147,14 @@ class StepView:
         return running + self.backlog.num_tokens_soon
 
     def without_decodes(self) -> "StepView":
-        """The same, with the decodes left out."""
-        elsewhere = self.num_decodes_elsewhere + self.num_decodes
+        """The same, without its decodes."""
+        others = self.num_other_decodes + self.num_decodes
         return replace(
             self,
             num_decodes=0,
             num_decode_tokens=0,
             decode_context_tokens=0,
-            num_decodes_elsewhere=elsewhere,
+            num_other_decodes=others,
         )
 
 
@@ -196,11 +196,11 @@ class StepPlan:
         max_chunk: most prefill tokens of one request.
         limit: what kept the batch from being larger.
         pauses_decodes: whether decodes that could run sit it out.
-        absent: handles of the decodes that could run and are not in the batch.
+        skipped_decodes: requests of the decodes that could run and are not in the batch.
         order: how vLLM's running list stands.
         overtaken: ids of running prefills that sit it out for requests that still wait.
         objective_s: longest gap between tokens that is in time, in seconds; None for none.
-        held_back_by: why no waiting request may be admitted though seats are free, if so.
+        admission_blocked_by: why no waiting request may be admitted though seats are free, if so.
     """
 
     token_budget: int
@@ -211,11 +211,11 @@ class StepPlan:
     max_chunk: int = sys.maxsize
     limit: BatchLimit = BatchLimit.PREFILL_LEFT
     pauses_decodes: bool = False
-    absent: tuple[Any, ...] = ()
+    skipped_decodes: tuple[Any, ...] = ()
     order: RunningOrder = RunningOrder.UNCHANGED
     overtaken: frozenset[str] = frozenset()
     objective_s: float | None = None
-    held_back_by: BatchLimit | None = None
+    admission_blocked_by: BatchLimit | None = None
 
     @property
     def num_prefill_tokens(self) -> int:

@@ -34,7 +34,7 @@ present ones (the roofline in Sarathi-Serve, arXiv 2403.02310, section 3.1)."""
 _NUM_FEATURES = 5
 _MEMORY_STEPS = 500.0
 _PRIOR_WEIGHT = 0.01
-_FAINT = np.array([0.0, 0.0, 0.008, 0.0, 0.0])
+_UNSURE_SHARE = np.array([0.0, 0.0, 0.008, 0.0, 0.0])
 """How much of a feature says little of its coefficient: few tokens beyond the ridge may
 as well have met a cliff."""
 _CORRECTION_RATE = 0.05
@@ -178,7 +178,9 @@ class StepTimeModel:
         self._moments = keep ** len(rows) * self._moments + kept.T @ rows
         self._targets = keep ** len(rows) * self._targets + kept.sum(axis=0)
         self._unlearned.clear()
-        prior = _PRIOR_WEIGHT * np.diag(self._moments) + _FAINT**2 * self._moments[0, 0] + 1e-12
+        prior = (
+            _PRIOR_WEIGHT * np.diag(self._moments) + _UNSURE_SHARE**2 * self._moments[0, 0] + 1e-12
+        )
         weights = non_negative_fit(
             self._moments + np.diag(prior), self._targets + prior * np.array(self._weights)
         )

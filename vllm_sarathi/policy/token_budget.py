@@ -112,7 +112,7 @@ class SloTokenBudget:
 
     def __call__(self, view: StepView) -> BatchSize:
         """Choose the batch size for these requests."""
-        anyone_decodes = bool(view.num_decodes or view.num_decodes_elsewhere)
+        anyone_decodes = bool(view.num_decodes or view.num_other_decodes)
         limit_s = self._step_limit_s(view) if anyone_decodes else inf
         if limit_s == inf and not self.balances:
             return BatchSize(view.max_num_scheduled_tokens, BatchLimit.MAXIMUM)

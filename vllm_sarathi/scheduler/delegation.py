@@ -21,7 +21,7 @@ def applied(scheduler: Any, plan: StepPlan, snapshot: Snapshot) -> Iterator[None
         plan: the next batch.
         snapshot: what the plan was made from.
     """
-    if plan.max_new_prefills is None and not plan.absent:
+    if plan.max_new_prefills is None and not plan.skipped_decodes:
         yield
         return
     running = scheduler.running
@@ -62,9 +62,9 @@ def visible_requests(running: list[Any], plan: StepPlan, prefills: list[Any]) ->
             visible = [*decodes, *kept]
         else:
             visible = [*decodes[:-1], *running[running.index(decodes[-1]) :]]
-    if plan.absent:
-        absent = frozenset(plan.absent)
-        visible = [request for request in visible if request not in absent]
+    if plan.skipped_decodes:
+        skipped = frozenset(plan.skipped_decodes)
+        visible = [request for request in visible if request not in skipped]
     return visible
 
 

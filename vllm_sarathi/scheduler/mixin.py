@@ -26,7 +26,7 @@ from vllm_sarathi.scheduler.vllm_versions import (
     check_vllm_version,
     keeps_items_whole,
     keeps_paused_decodes,
-    min_chunk,
+    model_min_chunk,
 )
 
 if TYPE_CHECKING:
@@ -54,17 +54,17 @@ class SarathiMixin:
         super().__init__(*args, **kwargs)
         scheduler: Any = self
         settings = SarathiConfig.of_engine(scheduler.vllm_config)
-        least_chunk = min_chunk(scheduler)
+        min_chunk = model_min_chunk(scheduler)
         settings.check_limits(
             max_num_batched_tokens=scheduler.max_num_scheduled_tokens,
             enable_chunked_prefill=scheduler.scheduler_config.enable_chunked_prefill,
             is_encoder_decoder=scheduler.is_encoder_decoder,
-            min_chunk=least_chunk,
+            min_chunk=min_chunk,
         )
         if keeps_items_whole(scheduler):
             logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
         num_stages = scheduler.parallel_config.pipeline_parallel_size
-        self.batch_policy = self.make_policy(settings, least_chunk)
+        self.batch_policy = self.make_policy(settings, min_chunk)
         self._promises = _promises(scheduler, settings, self.batch_policy.step_time)
         self._recorder, self._metrics_writer = _metrics(scheduler, settings, self._promises)
         self.step_observer = StepObserver(
@@ -77,19 +77,19 @@ class SarathiMixin:
         logger.info("SARATHI scheduling: %s", settings.sources())
 
     def make_policy(
-        self, settings: SarathiConfig, least_chunk: int, step_time: StepTimeModel | None = None
+        self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
     ) -> Policy:
         """What decides; a subclass may bring another one.
 
         Args:
             settings: the settings.
-            least_chunk: prefill tokens below which the model makes no progress.
+            min_chunk: prefill tokens below which the model makes no progress.
             step_time: predicts step times; None learns them.
         """
         scheduler: Any = self
         return presets.policy(
             settings,
-            min_prefill_tokens=max(MIN_PREFILL_TOKENS, least_chunk),
+            min_prefill_tokens=max(MIN_PREFILL_TOKENS, min_chunk),
             num_stages=scheduler.parallel_config.pipeline_parallel_size,
             keeps_paused_decodes=keeps_paused_decodes(scheduler),
             step_time=step_time,
@@ -129,8 +129,8 @@ class SarathiMixin:
         """Let vLLM process a result, and learn from it."""
         scheduler: Any = self
         outputs = super().update_from_output(scheduler_output, *args, **kwargs)  # type: ignore[misc]
-        drained = not scheduler.has_unfinished_requests()
         if self.step_observer is not None:
+            drained = not scheduler.has_unfinished_requests()
             self.step_observer.finished(scheduler_output, drained, outputs)
             if self._metrics_writer is not None:
                 self._metrics_writer.touch()

@@ -134,6 +134,7 @@ class StepObserver:
             tokens[r.request_id] * (r.num_computed_tokens - tokens[r.request_id] / 2)
             for r in chunks
         )
+        blocked_by = plan.admission_blocked_by
         work = StepWork(output.total_num_scheduled_tokens, context, plan.decode_context_tokens)
         return ScheduledStep(
             work=work,
@@ -141,10 +142,10 @@ class StepObserver:
             num_prefill_tokens=sum(tokens[r.request_id] for r in chunks),
             token_budget=plan.token_budget,
             limit=plan.limit.value,
-            num_decodes_paused=len(plan.absent) if plan.pauses_decodes else 0,
+            num_decodes_paused=len(plan.skipped_decodes) if plan.pauses_decodes else 0,
             predicted_s=self._policy.step_time.predict(work),
             objective_s=plan.objective_s,
-            held_back_by=plan.held_back_by.value if plan.held_back_by else None,
+            admission_blocked_by=blocked_by.value if blocked_by else None,
         )
 
     def _count_waiting(self, recorder: ObjectivesRecorder, admitted: list[Any]) -> None:

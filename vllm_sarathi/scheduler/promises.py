@@ -126,18 +126,18 @@ class Promises:
         is_aside = order is not None and request in order and order.is_aside(request)
         return is_aside and self.first_due_s(request) < inf
 
-    def due(self, ready: Sequence[Any], elsewhere: Sequence[Any], outlook: Outlook) -> Due:
+    def due(self, ready: Sequence[Any], others: Sequence[Any], outlook: Outlook) -> Due:
         """What was promised to decodes, and when the earliest next token is due.
 
         Args:
             ready: vLLM's requests that can decode in this step.
-            elsewhere: those that decode and whose last token is not back: the step delays
+            others: those that decode and whose last token is not back: the step delays
                 their next one by its whole length.
             outlook: when the step can begin.
         """
         if not self.follows_tokens:
             gap_s = self.default.stall_s
-            has_auto = self.default.is_auto and bool(ready or elsewhere)
+            has_auto = self.default.is_auto and bool(ready or others)
             return Due(gap_s - outlook.paused_s, gap_s, has_auto)
         due_s = pace_s = inf
         has_auto = False
@@ -160,7 +160,7 @@ class Promises:
             num_in_flight = -(-request.num_output_placeholders // per_step)
             due_s = min(due_s, answer.next_due_s(num_in_flight, begin_s))
             pace_s = min(pace_s, answer.pace_s)
-        for request in elsewhere:
+        for request in others:
             asker = begun.get(request.request_id) or self.promise(request)
             has_auto = has_auto or self.promise(request).is_auto
             its_pace_s = max(asker.pace_s, least_s)

@@ -63,8 +63,8 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     num_decodes = len(running) - len(prefills)
     shown = _read_waiting(scheduler, ranks)
     decodes, num_free_seats = _read_decodes(scheduler), _num_free_seats(scheduler)
-    elsewhere = _decodes_elsewhere(running, decodes.requests, num_decodes)
-    due = promises.due(decodes.requests, elsewhere, outlook)
+    others = _other_decodes(running, decodes.requests, num_decodes)
+    due = promises.due(decodes.requests, others, outlook)
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         max_chunk=max_chunk(scheduler),
@@ -120,9 +120,7 @@ def _read_decodes(scheduler: Any) -> Decodes:
     return Decodes(requests, sizes, contexts)
 
 
-def _decodes_elsewhere(
-    running: Iterable[Any], ready: Sequence[Any], num_decodes: int
-) -> Sequence[Any]:
+def _other_decodes(running: Iterable[Any], ready: Sequence[Any], num_decodes: int) -> Sequence[Any]:
     """Decodes that are in flight, with more tokens to come."""
     if len(ready) == num_decodes:
         return ()

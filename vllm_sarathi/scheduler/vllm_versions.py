@@ -64,7 +64,7 @@ def max_chunk(scheduler: Any) -> int:
     return int(scheduler.scheduler_config.long_prefill_token_threshold) or sys.maxsize
 
 
-def min_chunk(scheduler: Any) -> int:
+def model_min_chunk(scheduler: Any) -> int:
     """Least chunk that makes progress: some models can only be cut at certain places."""
     lookahead = getattr(scheduler, "num_prefill_lookahead", 0)
     least = max(1 + scheduler.num_spec_tokens, 1 + lookahead)

@@ -56,7 +56,7 @@ def _engine_config(arguments: str) -> VllmConfig:
     ).create_engine_config()
 
 
-class Engine:
+class SchedulerLoop:
     """A scheduler and the loop around it.
 
     Args:
@@ -130,7 +130,7 @@ class Engine:
         self.scheduler.add_request(request)
         return request
 
-    def with_decodes(self) -> "Engine":
+    def with_decodes(self) -> "SchedulerLoop":
         """The same engine, with three requests that decode."""
         for i in range(3):
             self.add(f"decode{i}", 20, max_tokens=64)
