@@ -14,7 +14,8 @@ from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm_sarathi import AsyncSarathiScheduler
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.policy.batch_builder import StallFree
-from vllm_sarathi.policy.order import Place, WaitingOrder
+from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import SchedulerState
 from vllm_sarathi.policy.step import StepPlan

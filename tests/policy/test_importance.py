@@ -2,7 +2,8 @@
 
 import pytest
 
-from vllm_sarathi.policy.order import Place, WaitingOrder
+from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.place import Place
 
 NOW_S = 100.0
 

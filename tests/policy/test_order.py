@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, Place, WaitingOrder
+from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, WaitingOrder
+from vllm_sarathi.policy.place import Place
 
 TOKEN_S = 0.01
 
@@ -59,7 +60,7 @@ class Sorted:
     """The reference: a list, searched and sorted each time."""
 
     ageing: int
-    share: float = 0.0
+    share: dict[int, float] = field(default_factory=dict)
     waits: list[Entry] = field(default_factory=list)
     taken: dict[str, tuple[Entry, int]] = field(default_factory=dict)
     num_since: int = 0
@@ -81,9 +82,9 @@ class Sorted:
         if one.has_begun:
             entry.rank = (one.priority, -1, 0, one.arrival_s)
         elif entry.is_aside:
-            entry.rank = (one.priority, 1, 0, one.arrival_s + late_s)
+            entry.rank = (one.priority, 1, -max(one.importance, 0), one.arrival_s + late_s)
         else:
-            weight = min(self.share / FULL_OVERLOAD, 1.0)
+            weight = min(self.share.get(one.importance, 0.0) / FULL_OVERLOAD, 1.0)
             entry.rank = (one.priority, 0, -one.importance, one.due_s + weight * late_s)
 
     def expire(self, now_s: float) -> set[str]:
@@ -97,7 +98,8 @@ class Sorted:
         for entry in late:
             entry.is_aside = True
             self._rank(entry)
-            self.share += (1 - self.share) / 50
+            share = self.share.get(entry.place.importance, 0.0)
+            self.share[entry.place.importance] = share + (1 - share) / 50
         return {e.place.request for e in late}
 
     def sorted(self) -> list[Entry]:
@@ -111,6 +113,10 @@ class Sorted:
                 by_rank.insert(0, owed)
         return by_rank
 
+    def _scale_share(self, importance: int, factor: float) -> None:
+        if importance in self.share:
+            self.share[importance] *= factor
+
     def pop(self) -> str:
         entry = self.sorted()[0]
         self.waits.remove(entry)
@@ -118,7 +124,7 @@ class Sorted:
         is_owed = entry.is_aside and before >= self.ageing
         self.num_since = 1 if is_owed else before + 1
         if not entry.is_aside:
-            self.share *= 49 / 50
+            self._scale_share(entry.place.importance, 49 / 50)
         self.taken[entry.place.request] = entry, self.num_since - before
         return str(entry.place.request)
 
@@ -126,7 +132,7 @@ class Sorted:
         entry, counted = self.taken.pop(name)
         self.num_since = max(self.num_since - counted, 0)
         if not entry.is_aside:
-            self.share /= 49 / 50
+            self._scale_share(entry.place.importance, 50 / 49)
         self.add(entry.place, now_s, back=entry)
 
 
@@ -237,12 +243,23 @@ def test_the_more_important_go_first_of_those_in_time() -> None:
     assert served(waiting) == ["b", "a"]
 
 
-def test_importance_does_not_rule_those_that_stepped_aside() -> None:
-    waiting = order(
-        place("a", due_s=1.0, arrival_s=0.0), place("b", due_s=1.0, arrival_s=0.5, importance=9)
-    )
+@pytest.mark.parametrize(("importance", "first"), [(9, "b"), (0, "a"), (-9, "a")])
+def test_of_those_that_stepped_aside_important_ones_come_first_and_time_orders_the_rest(
+    importance: int, first: str
+) -> None:
+    late = place("b", due_s=1.0, arrival_s=0.5, importance=importance)
+    waiting = order(place("a", due_s=1.0, arrival_s=0.0), late)
     waiting.expire(5.0)
-    assert served(waiting) == ["a", "b"]
+    assert served(waiting)[0] == first
+
+
+def test_overload_of_the_less_important_postpones_no_long_prompt_of_the_others() -> None:
+    waiting = order(place("late", due_s=1.0), share_aside={0: FULL_OVERLOAD})
+    for importance in (0, 9):
+        waiting.add(place(f"long {importance}", 50.0, 900, importance=importance), 0.0)
+        waiting.add(place(f"short {importance}", 51.0, 1, importance=importance), 0.0)
+    waiting.expire(5.0)
+    assert served(waiting) == ["long 9", "short 9", "short 0", "long 0", "late"]
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -265,7 +282,7 @@ def test_a_turn_for_those_aside_does_not_break_priorities() -> None:
 def test_in_overload_the_shortest_goes_first_as_its_weight_says(
     weight: float, expected: list[str]
 ) -> None:
-    waiting = order(prefill_weight=weight, share_aside=FULL_OVERLOAD)
+    waiting = order(prefill_weight=weight, share_aside={0: FULL_OVERLOAD})
     waiting.add(place("long", due_s=60.0, num_tokens=1000), 0.0)
     waiting.add(place("short", due_s=61.0), 0.0)
     assert served(waiting) == expected
@@ -320,11 +337,11 @@ def test_a_request_that_is_put_back_was_not_admitted() -> None:
 
 
 def test_tries_to_admit_a_blocked_request_do_not_hide_the_overload() -> None:
-    waiting = order(place("blocked"), share_aside=0.5)
+    waiting = order(place("blocked"), share_aside={0: 0.5})
     for _ in range(100):
         waiting.pop()
         waiting.put_back("blocked", 0.0)
-    assert waiting.share_aside == pytest.approx(0.5)
+    assert waiting.share_aside == pytest.approx({0: 0.5})
 
 
 def test_one_whose_turn_came_while_blocked_goes_first_once_it_can() -> None:
@@ -410,8 +427,8 @@ def test_no_heap_keeps_requests_that_left_beyond_twice_those_that_wait(
         if i % 3 or i > 1000:
             leave(waiting, i)
         most = 2 * len(waiting) + 65
-        sizes = len(waiting._in_time), len(waiting._aside), len(waiting._expiring)
-        assert max(sizes) <= most
+        heaps = waiting._in_time, waiting._aside, waiting._expiring
+        assert max(len(heap._entries) for heap in heaps) <= most
 
 
 def test_the_first_few_of_many_come_without_sorting_all() -> None:
@@ -434,4 +451,4 @@ def test_what_stepped_aside_leaves_nothing_among_those_in_time() -> None:
         _push(waiting, i, due_s=10.0)
     waiting.expire(20.0)
     assert waiting._num_aside == 1000
-    assert len(waiting._in_time) < 100
+    assert len(waiting._in_time._entries) < 100

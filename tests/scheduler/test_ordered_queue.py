@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vllm.v1.core.sched.request_queue import RequestQueue
 
-from vllm_sarathi.policy.order import AGEING, Place, WaitingOrder
+from vllm_sarathi.policy.order import AGEING, WaitingOrder
+from vllm_sarathi.policy.place import Place
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 
 NAMES = count()
@@ -53,7 +54,7 @@ def test_a_request_whose_tokens_already_flow_goes_first() -> None:
 
 
 def test_in_overload_a_long_prompt_is_overtaken_only_by_those_that_come_soon_after_it() -> None:
-    waiting = queue(WaitingOrder(prefill_weight=8.0, token_s=1e-3, share_aside=1.0))
+    waiting = queue(WaitingOrder(prefill_weight=8.0, token_s=1e-3, share_aside={0: 1.0}))
     long = Waiting(0.0, 2000)
     waiting.add_request(long)
     for arrival_s in range(100):

@@ -16,7 +16,8 @@ from vllm.v1.kv_cache_interface import KVCacheGroupSpec, SlidingWindowSpec
 
 from tests.support.lined_up import NUM_PROMPT, leave_free, lined_up, names, seen
 from tests.support.scheduler_loop import SchedulerLoop
-from vllm_sarathi.policy.order import Place, WaitingOrder
+from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import NOTHING_DUE, Due, Outlook, Rank, SchedulerState
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 from vllm_sarathi.scheduler.snapshot import MAX_WAITING_SHOWN, Snapshot, take_snapshot

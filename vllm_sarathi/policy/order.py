@@ -5,17 +5,19 @@ It is never rejected: it is served when nobody who is in time waits. And after e
 admissions those that stepped aside are owed one batch, the first of them in their own order:
 one that waits is admitted, one that runs gets on with its prefill. So every wait is bounded
 however long the overload lasts: with k batches of prefill ahead of its own, a prompt has ended
-after at most (k + 1) x ``AGEING`` admissions. More important requests that are in time go before.
+after at most (k + 1) x ``AGEING`` admissions. Requests of positive importance go before others of
+their kind: before those that are in time, and before those that stepped aside.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from heapq import heapify, heappop, heappush, merge
+from heapq import merge
 from itertools import count
 from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from vllm_sarathi.policy.place import Place, PlaceHeap
 from vllm_sarathi.policy.state import Rank
 
 AGEING = 40
@@ -30,47 +32,16 @@ for ever. Anything from 5 to 100 gives the same goodput in overload (as above: 0
 alone 0.75); the hybrid keeps long prompts soonest."""
 
 FULL_OVERLOAD = 0.1
-"""Share of requests stepping aside from which lengths count in full. Below it they count in
-proportion, so that deadlines alone rule while all can be met (A100 at 3.2 requests/s: goodput
-0.981, 0.971 with the full weight at any load; at 3.8: 0.925, 0.919 in full, 0.904 without)."""
+"""Share of requests of the same importance stepping aside from which lengths count in full. Below
+it they count in proportion, so that deadlines alone rule while all can be met (A100 at 3.2
+requests/s: goodput 0.981, 0.971 with the full weight at any load; at 3.8: 0.925, 0.919 in full,
+0.904 without)."""
 
 _REQUEST_WEIGHT = 1 / 50
 """Weight of the last request in the share of those that step aside."""
 
 _TOKEN_S = 1e-4
 """Seconds of prefill for a token before any was seen: those of an 8B model on an A100."""
-
-_FEW = 64
-"""Entries of requests that left, at which a heap is not worth rebuilding."""
-
-
-@dataclass(slots=True, eq=False)
-class Place:
-    """A request's place in the order.
-
-    Attributes:
-        request: whose; opaque here.
-        arrival_s: when it came.
-        due_s: when its first token is due; infinite where none is.
-        num_tokens: prefill tokens that it has left.
-        importance: higher is served first.
-        priority: vLLM's, lower is served first, before all else.
-        has_begun: whether tokens of it are out already, so that a gap grows.
-        is_aside: whether it steps aside: it cannot be in time, or has no time to keep.
-        is_gone: whether it waits no more.
-        number: of equals, the lower is served first; the order gives it.
-    """
-
-    request: Any
-    arrival_s: float
-    due_s: float
-    num_tokens: int
-    importance: int = 0
-    priority: int = 0
-    has_begun: bool = False
-    is_aside: bool = False
-    is_gone: bool = False
-    number: int = 0
 
 
 @dataclass(slots=True)
@@ -82,23 +53,24 @@ class WaitingOrder:
         token_s: predicted seconds of prefill for each token, as load has it.
         step_s: predicted seconds of a full step: a prefill waits for the one that runs.
         ageing: one admission in so many goes to those that stepped aside.
-        share_aside: how many of the last requests stepped aside, from 0 to 1.
         batch_tokens: prefill tokens of the batch that those that stepped aside are owed.
+        share_aside: for each importance, how many of its last requests stepped aside, from 0
+            to 1: the less important may be in overload while the others are not.
     """
 
     prefill_weight: float = PREFILL_WEIGHTS["hybrid"]
     token_s: float = _TOKEN_S
     step_s: float = 0.0
     ageing: int = AGEING
-    share_aside: float = 0.0
     batch_tokens: int = 512
+    share_aside: dict[int, float] = field(default_factory=dict)
     _owed: WeakKeyDictionary[Any, int] = field(default_factory=WeakKeyDictionary)
     _taken: dict[Any, tuple[Place, int]] = field(default_factory=dict)
     _places: dict[Any, Place] = field(default_factory=dict)
-    _in_time: list[tuple[Rank, int, Place]] = field(default_factory=list)
-    _expiring: list[tuple[float, int, Place]] = field(default_factory=list)
-    _aside: list[tuple[Rank, int, Place]] = field(default_factory=list)
-    _sequence: Iterator[int] = field(default_factory=count)
+    _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
+    _expiring: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
+    _aside: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
+    _numbers: Iterator[int] = field(default_factory=count)
     _num_since_aside: int = 0
     _num_aside: int = 0
 
@@ -107,12 +79,17 @@ class WaitingOrder:
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
         postponed_s = self.prefill_weight * self.token_s * place.num_tokens
-        if place.is_aside and place.num_tokens > self._owed.get(place.request, place.num_tokens):
-            return self.owed_rank(place)
-        if place.is_aside:  # by time, so that ageing bounds every wait
-            return place.priority, 1, 0, place.arrival_s + postponed_s
-        overload = min(self.share_aside / FULL_OVERLOAD, 1.0)
+        if place.is_aside:
+            if place.num_tokens > self._owed.get(place.request, place.num_tokens):
+                return self.owed_rank(place)
+            # By time, so that ageing bounds every wait.
+            return place.priority, 1, -max(place.importance, 0), place.arrival_s + postponed_s
+        overload = min(self.share_aside.get(place.importance, 0.0) / FULL_OVERLOAD, 1.0)
         return place.priority, 0, -place.importance, place.due_s + overload * postponed_s
+
+    def owed_rank(self, place: Place) -> Rank:
+        """Where one that stepped aside stands while it is owed a batch."""
+        return place.priority, 0, -max(place.importance, 0), place.arrival_s
 
     def steps_aside(self, place: Place, now_s: float) -> bool:
         """Whether a request cannot be in time any more, or has no time to keep."""
@@ -122,19 +99,8 @@ class WaitingOrder:
 
     def add(self, place: Place, now_s: float) -> None:
         """Let a request wait."""
-        place.number = next(self._sequence)
+        place.number = next(self._numbers)
         self._wait(place, now_s)
-
-    def _wait(self, place: Place, now_s: float) -> None:
-        if place.request in self._places:  # vLLM may add a session that already waits
-            self.remove(place.request)
-        self._places[place.request] = place
-        place.is_aside = self.steps_aside(place, now_s)
-        self._num_aside += place.is_aside
-        self._push(place)
-        if not (place.is_aside or place.has_begun):
-            heappush(self._expiring, (self._latest_s(place), next(self._sequence), place))
-        self._drop_stale()
 
     def expire(self, now_s: float) -> list[Any]:
         """Let those step aside that can no longer be in time, as each step begins.
@@ -146,31 +112,25 @@ class WaitingOrder:
         """
         self._taken.clear()
         late = []
-        while self._expiring and self._expiring[0][0] < now_s:
-            place = heappop(self._expiring)[-1]
-            if not (place.is_gone or place.is_aside):
-                place.is_aside = True
-                self._num_aside += 1
-                self._push(place)
-                late.append(place.request)
-                self.share_aside += _REQUEST_WEIGHT * (1 - self.share_aside)
+        while (entry := self._expiring.first()) and entry[0] < now_s:
+            place = entry[-1]
+            place.is_aside = True
+            self._num_aside += 1
+            self._aside.push(self.rank(place), place)
+            late.append(place.request)
+            share = self.share_aside.get(place.importance, 0.0)
+            self.share_aside[place.importance] = share + _REQUEST_WEIGHT * (1 - share)
         self._drop_stale()
         return late
 
     def first(self) -> Place | None:
         """Who is served next."""
-        _drop_front(self._in_time, aside=False)
-        _drop_front(self._aside, aside=True)
-        if not (self._in_time and self._aside):
-            heap = self._in_time or self._aside
-            return heap[0][-1] if heap else None
-        in_time, aside = self._in_time[0], self._aside[0]
+        in_time, aside = self._in_time.first(), self._aside.first()
+        if in_time is None or aside is None:
+            found = in_time or aside
+            return found[-1] if found else None
         aside_rank = self.owed_rank(aside[-1]) if self.owes_aside else aside[0]
         return (aside if aside_rank < in_time[0] else in_time)[-1]
-
-    def owed_rank(self, place: Place) -> Rank:
-        """Where one that stepped aside stands while it is owed a batch."""
-        return place.priority, 0, -max(place.importance, 0), place.arrival_s
 
     def pop(self) -> Place:
         """Take who is served next.
@@ -181,15 +141,13 @@ class WaitingOrder:
         place = self.first()
         if place is None:
             raise IndexError("no request waits")
-        heappop(self._aside if place.is_aside else self._in_time)
         self.remove(place.request)
         num_before = self._num_since_aside
-        is_owed = place.is_aside and self.owes_aside
-        self._num_since_aside = 1 if is_owed else num_before + 1
-        if is_owed:
-            self._owed[place.request] = place.num_tokens - self.batch_tokens
-        if not place.is_aside:
-            self.share_aside *= 1 - _REQUEST_WEIGHT
+        if place.is_aside and self.owes_aside:
+            self._grant(place)
+        self._num_since_aside += 1
+        if not place.is_aside and place.importance in self.share_aside:
+            self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
         self._taken[place.request] = place, self._num_since_aside - num_before
         return place
 
@@ -205,8 +163,8 @@ class WaitingOrder:
         """
         place, num_counted = self._taken.pop(request)
         self._num_since_aside = max(self._num_since_aside - num_counted, 0)
-        if not place.is_aside:
-            self.share_aside /= 1 - _REQUEST_WEIGHT
+        if not place.is_aside and place.importance in self.share_aside:
+            self.share_aside[place.importance] /= 1 - _REQUEST_WEIGHT
         self._wait(replace(place, is_gone=False), now_s)
 
     @property
@@ -226,11 +184,10 @@ class WaitingOrder:
         """
         if not (place.is_aside and self.owes_aside):
             return False
-        _drop_front(self._aside, aside=True)
-        if self._aside and self._aside[0][0] < self.rank(place):
+        first = self._aside.first()
+        if first and first[0] < self.rank(place):
             return False
-        self._num_since_aside = 0
-        self._owed[place.request] = place.num_tokens - self.batch_tokens
+        self._grant(place)
         return True
 
     def is_aside(self, request: Any) -> bool:
@@ -260,51 +217,32 @@ class WaitingOrder:
         if first is None:
             return
         yield first
-        in_time, aside = _in_order(self._in_time, False), _in_order(self._aside, True)
-        yield from (entry[-1] for entry in merge(in_time, aside) if entry[-1] is not first)
+        yield from (
+            entry[-1] for entry in merge(self._in_time, self._aside) if entry[-1] is not first
+        )
+
+    def _wait(self, place: Place, now_s: float) -> None:
+        if place.request in self._places:  # vLLM may add a session that already waits
+            self.remove(place.request)
+        self._places[place.request] = place
+        place.is_aside = self.steps_aside(place, now_s)
+        self._num_aside += place.is_aside
+        (self._aside if place.is_aside else self._in_time).push(self.rank(place), place)
+        if not (place.is_aside or place.has_begun):
+            self._expiring.push(self._latest_s(place), place)
+        self._drop_stale()
 
     def _latest_s(self, place: Place) -> float:
         """When the prefill of a request must begin."""
         return place.due_s - self.step_s - self.token_s * place.num_tokens
 
-    def _push(self, place: Place) -> None:
-        heap = self._aside if place.is_aside else self._in_time
-        heappush(heap, (self.rank(place), place.number, place))
+    def _grant(self, place: Place) -> None:
+        """Give one that stepped aside the batch that is owed."""
+        self._num_since_aside = 0
+        self._owed[place.request] = place.num_tokens - self.batch_tokens
 
     def _drop_stale(self) -> None:
-        """Rebuild a heap once most of its entries are of requests that left it."""
         num_in_time = len(self._places) - self._num_aside
-        _shrink(self._in_time, 2 * num_in_time + _FEW, aside=False)
-        _shrink(self._expiring, 2 * num_in_time + _FEW, aside=False)
-        _shrink(self._aside, 2 * self._num_aside + _FEW, aside=True)
-
-
-def _shrink(heap: list[Any], most: int, aside: bool) -> None:
-    if len(heap) > most:
-        heap[:] = [entry for entry in heap if _is_live(entry, aside)]
-        heapify(heap)
-
-
-def _is_live(entry: tuple[Any, int, Place], aside: bool) -> bool:
-    """Whether an entry is of a request that still waits, and in this heap."""
-    place = entry[-1]
-    return not place.is_gone and place.is_aside == aside
-
-
-def _drop_front(heap: list[tuple[Rank, int, Place]], aside: bool) -> None:
-    while heap and not _is_live(heap[0], aside):
-        heappop(heap)
-
-
-def _in_order(
-    heap: list[tuple[Rank, int, Place]], aside: bool
-) -> Iterator[tuple[Rank, int, Place]]:
-    """The live entries of a heap from the front, without changing it."""
-    front = [(heap[0], 0)] if heap else []
-    while front:
-        entry, at = heappop(front)
-        if _is_live(entry, aside):
-            yield entry
-        for child in (2 * at + 1, 2 * at + 2):
-            if child < len(heap):
-                heappush(front, (heap[child], child))
+        self._in_time.shrink(num_in_time)
+        self._expiring.shrink(num_in_time)
+        self._aside.shrink(self._num_aside)

@@ -6,7 +6,8 @@ from typing import Any
 
 from vllm.v1.core.sched.request_queue import RequestQueue
 
-from vllm_sarathi.policy.order import Place, WaitingOrder
+from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.place import Place
 
 
 class OrderedQueue(RequestQueue):

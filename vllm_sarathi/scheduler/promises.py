@@ -15,7 +15,8 @@ from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
 from vllm_sarathi.policy.admission import mean_context
 from vllm_sarathi.policy.deadlines import AnswerListener, Answers, Promise
-from vllm_sarathi.policy.order import PREFILL_WEIGHTS, Place, WaitingOrder
+from vllm_sarathi.policy.order import PREFILL_WEIGHTS, WaitingOrder
+from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import Company, Due, Outlook, Rank
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
 from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
