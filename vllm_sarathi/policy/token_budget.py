@@ -15,13 +15,13 @@ from vllm_sarathi.policy.step_time import BATCH_SIZES, StepTimeModel, StepWork
 AUTO_TBT_FACTOR = 5.0
 """A strict objective in decode-only steps (Sarathi-Serve, arXiv 2403.02310, section 5.1)."""
 
-_LEVEL_COST = 1.002
+_LEVEL_EXCESS = 0.002
 """How much dearer a larger batch may be and still win: less is more than a prediction can tell."""
 
 _PAUSE_SAVING = 0.005
 """What share of a batch's time it has to save that decodes pause for one more."""
 
-_UNTRIED_DISCOUNT = 0.9
+_UNTRIED_DISCOUNT = 0.1
 """How much cheaper than predicted a batch size may be that was never tried."""
 
 _LEAST_GAP = 0.5
@@ -182,14 +182,14 @@ class SloTokenBudget:
             context = work.chunk_context * rest / chunk
             total_s += self.model.predict(StepWork(decodes + rest, context, work.decode_context))
         cost = total_s / (prefill + (num_full + bool(rest)) * decodes)
-        return cost if self.model.has_seen(work.num_tokens) else _UNTRIED_DISCOUNT * cost
+        return cost if self.model.has_seen(work.num_tokens) else (1 - _UNTRIED_DISCOUNT) * cost
 
 
 def _cheapest(batches: Iterable[PricedBatch]) -> PricedBatch:
     """The largest batch that costs hardly more than the cheapest smaller one."""
     least = inf
     for batch in batches:
-        if batch.cost <= least * _LEVEL_COST:
+        if batch.cost <= least * (1 + _LEVEL_EXCESS):
             best = batch
         least = min(least, batch.cost)
     return best
