@@ -6,7 +6,7 @@ from vllm import LLM, SamplingParams
 
 
 def main(model: str) -> None:
-    llm = LLM(model, scheduler_cls="sarathi", dtype="float32", max_model_len=2048)
+    llm = LLM(model, scheduler_cls="sarathi", max_model_len=2048)
     prompts = ["The capital of France is", "Water boils at"]
     for answer in llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=24)):
         print(answer.prompt, "->", answer.outputs[0].text)

@@ -1,1 +1,1 @@
-"""Latency definitions, and what the engine counts and exports."""
+"""What is counted of steps and requests, its way to ``/metrics``, and the step log."""
