@@ -99,6 +99,30 @@ def test_a_shed_request_is_answered_429_with_the_time_to_try_again(stream: bool)
     assert "Retry after 7 s" in error["message"]
 
 
+def test_a_shed_request_is_refused_also_where_vllm_fails_to_tell_its_error() -> None:
+    async def script(http: HttpObjectives, send: Any, got: list[Any]) -> None:
+        http.admit(DUE)
+
+        async def chunks() -> AsyncIterator[str]:
+            yield "created"
+            of(http).shed(7)
+            raise TypeError("not an event of this stream")
+
+        await sent(StreamingResponse(chunks()), send)
+
+    assert status(answer(script)) == 429
+
+
+def test_other_errors_of_the_application_go_on_and_nothing_goes_out_before_them() -> None:
+    async def script(http: HttpObjectives, send: Any, got: list[Any]) -> None:
+        http.admit(DUE)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("the engine died")
+
+    with pytest.raises(RuntimeError, match="the engine died"):
+        answer(script)
+
+
 def test_a_stream_is_whole_and_begins_with_its_first_token() -> None:
     seen = []
 

@@ -48,10 +48,10 @@ class HeldAnswer:
 
     async def send(self, message: Any) -> None:
         """Send a message of the application, hold it back, or send a refusal in its place."""
-        if self._retry_after_s is not None:
-            return await self._refuse(message)
-        is_last = message["type"] == _BODY and not message.get("more_body", False)
         self._held.append(message)
+        if await self.refuse():
+            return
+        is_last = message["type"] == _BODY and not message.get("more_body", False)
         if self._waits and not is_last:
             return
         self._has_begun = True
@@ -59,17 +59,18 @@ class HeldAnswer:
         for each in held:
             await self._send(each)
 
-    async def _refuse(self, message: Any) -> None:
-        if self._is_refused:
-            return
-        self._is_refused = True
-        self._held.append(message)
-        starts = [each for each in self._held if each["type"] == _START]
-        headers = starts[0].get("headers", ()) if starts else ()
-        self._held.clear()
-        assert self._retry_after_s is not None
-        for each in refusal(self._retry_after_s, headers):
-            await self._send(each)
+    async def refuse(self) -> bool:
+        """Refuse a request that was shed before its answer began; whether it was one."""
+        if self._retry_after_s is None:
+            return False
+        held, self._held = self._held, []
+        if not self._is_refused:
+            self._is_refused = True
+            starts = [each for each in held if each["type"] == _START]
+            headers = starts[0].get("headers", ()) if starts else ()
+            for each in refusal(self._retry_after_s, headers):
+                await self._send(each)
+        return True
 
 
 def refusal(retry_after_s: int, headers: Any) -> tuple[dict[str, Any], dict[str, Any]]:

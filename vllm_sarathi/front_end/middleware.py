@@ -81,6 +81,9 @@ class ObjectivesMiddleware:
         token = CURRENT.set(asked)
         try:
             await self._app(scope, receive, send if answer is None else answer.send)
+        except Exception:  # vLLM cannot tell every error in every kind of stream
+            if answer is None or not await answer.refuse():
+                raise
         finally:
             CURRENT.reset(token)
 
