@@ -21,6 +21,10 @@ def test_no_settings_give_the_slo_preset() -> None:
         ({"tbt_slo_ms": 50, "max_stall_ms": 40}, ("max_stall_ms=40", "tbt_slo_ms=50", "at least")),
         ({"ttft_slo_ms": -5}, ("ttft_slo_ms=-5", "greater than 0")),
         ({"preset": "stall-free", "tbt_slo_ms": 50}, ("tbt_slo_ms=50", "'slo'")),
+        ({"shed": 1}, ("shed=1", "boolean")),
+        ({"preset": "observe", "shed": True}, ("shed=True", "preset='observe'", "'slo'")),
+        ({"order": "fcfs", "shed": True}, ("shed=True", "order='fcfs'", "'hybrid', 'edf'")),
+        ({"preset": "stall-free", "shed": True}, ("shed=True", "order=None", "'stall-free'")),
         ({"token_budget": "256"}, ("token_budget='256'", "integer")),
         ({"token_budget": True}, ("token_budget=True", "integer")),
         ({"token_budget": 256.5}, ("token_budget=256.5", "integer")),
@@ -99,6 +103,14 @@ def test_an_engine_that_does_not_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="the model is an encoder-decoder"):
         limits(SarathiConfig(), enable_chunked_prefill=False, is_encoder_decoder=True)
     limits(SarathiConfig(preset="observe"), enable_chunked_prefill=False)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"order": "srpf"}, {"preset": "stall-free", "order": "edf"}]
+)
+def test_any_order_that_knows_deadlines_can_shed(settings: dict[str, object]) -> None:
+    assert SarathiConfig.from_mapping({**settings, "shed": True}).shed
+    assert not SarathiConfig.from_mapping(settings).shed
 
 
 def test_the_settings_say_which_were_set() -> None:

@@ -18,11 +18,12 @@ MAY_IMPORT = {
     "qos_classes": set(),
     "config": {"qos_classes"},
     "latency": set(),
+    "shed_notice": set(),
     "objectives": {"config", "latency", "qos_classes"},
     "policy": {"config", "objectives"},
     "metrics": {"policy", "config", "objectives"},
-    "scheduler": {"policy", "metrics", "config", "objectives"},
-    "front_end": {"config", "objectives"},
+    "scheduler": {"policy", "metrics", "config", "objectives", "shed_notice"},
+    "front_end": {"config", "objectives", "latency", "shed_notice"},
     "plugin": {"scheduler", "front_end", "metrics", "config"},
     "llm": {"plugin", "config"},
     "__init__": {"_version", "config", "scheduler", "llm"},
@@ -30,9 +31,16 @@ MAY_IMPORT = {
     "simulator": {"scheduler", "policy", "config", "latency"},
     "cli": {"simulator", "config", "latency"},
 }
-TOUCH_VLLM = ("scheduler", "front_end/request_checks", "simulator/engine", "plugin", "llm")
+TOUCH_VLLM = (
+    "scheduler",
+    "front_end/request_checks",
+    "front_end/refusals",
+    "simulator/engine",
+    "plugin",
+    "llm",
+)
 LOGGER_ONLY = ("metrics",)
-DECIDE = ("policy", "config", "latency", "objectives", "qos_classes")
+DECIDE = ("policy", "config", "latency", "objectives", "qos_classes", "shed_notice")
 
 
 def room_of(module: str) -> str:

@@ -31,6 +31,7 @@ _GOES_WITH = {
     "tbt_slo_ms": ("slo", "observe"),
     "max_stall_ms": ("slo", "observe"),
     "order": ("slo", "stall-free"),
+    "shed": ("slo", "stall-free"),
     "tile_size": ("slo", "stall-free", "decode-maximal"),
     "max_prefills_per_batch": ("slo", "stall-free", "decode-maximal"),
     "balance_micro_batches": ("slo", "stall-free", "decode-maximal"),
@@ -105,6 +106,11 @@ class SarathiConfig(BaseModel):
         'remaining prefill, or deadline and remaining prefill as load has it. null: "hybrid" under '
         '"slo", else "fcfs".',
     )
+    shed: bool = Field(
+        False,
+        description="Refuse a request that can no longer get its first token in time, with HTTP "
+        "429 and Retry-After, rather than let it step aside.",
+    )
     step_log: str | None = Field(None, description="File that gets a JSON line for each step.")
     balance_micro_batches: bool | None = Field(
         None, description="Spread decodes evenly over pipeline stages; null: with more than one."
@@ -156,6 +162,12 @@ class SarathiConfig(BaseModel):
                     f"it goes with {' or '.join(map(repr, presets))}"
                 )
         self._check_max_stall()
+        if self.shed and self.waiting_order == "fcfs":
+            raise ValueError(
+                f"shed=True has no meaning with order={self.order!r} and preset={self.preset!r}, "
+                "which know no deadlines of those that wait; it goes with order='hybrid', 'edf' "
+                "or 'srpf'"
+            )
         if self.preset == "decode-maximal" and (self.max_prefills_per_batch or 1) != 1:
             raise ValueError(
                 f"max_prefills_per_batch={self.max_prefills_per_batch} contradicts "
@@ -192,6 +204,11 @@ class SarathiConfig(BaseModel):
             + ("(set)" if name in self.model_fields_set else "(default)")
             for name in type(self).model_fields
         )
+
+    @property
+    def waiting_order(self) -> Literal["fcfs", "edf", "srpf", "hybrid"]:
+        """The order of waiting requests that ``order`` and the preset come to."""
+        return self.order or ("hybrid" if self.preset == "slo" else "fcfs")
 
     @property
     def batch_tokens(self) -> int:

@@ -183,10 +183,15 @@ def _activate(config: Any) -> None:
     if scheduler.scheduler_cls == "sarathi":
         scheduler.scheduler_cls = _ASYNC_CLASS if scheduler.async_scheduling else _SYNC_CLASS
     scheduler.get_scheduler_cls()  # a class that does not exist is told before anything loads
-    SarathiConfig.of_engine(config).check_limits(
+    settings = SarathiConfig.of_engine(config)
+    settings.check_limits(
         max_num_batched_tokens=scheduler.max_num_batched_tokens,
         enable_chunked_prefill=scheduler.enable_chunked_prefill,
         is_encoder_decoder=config.model_config.is_encoder_decoder,
     )
     share_with_engines()
     request_checks.install()
+    if settings.shed:
+        from vllm_sarathi.front_end import refusals
+
+        refusals.install()

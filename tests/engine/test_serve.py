@@ -12,7 +12,10 @@ from support.server import Server, serve
 pytestmark = pytest.mark.engine
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "16", "--enforce-eager")
-SETTINGS = ("--scheduler", "sarathi", "--sarathi-config", '{"token_budget": 128}')
+SETTINGS = (
+    *("--scheduler", "sarathi", "--sarathi-config", '{"token_budget": 128, "order": "edf"}'),
+    *("--sarathi-shed", "true"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,36 @@ def test_the_body_wins_over_a_header_and_both_over_a_broken_older_one(
     assert post(server, model, "completions", {"ttft_slo_ms": 50}, headers=headers).is_success
     headers = {TTFT_HEADER: "50", "x-slo-ttft-ms": "fast"}
     assert post(server, model, "completions", headers=headers).is_success
+
+
+def test_in_overload_a_request_that_cannot_be_in_time_is_refused_streams_included(
+    server: Server, model: str
+) -> None:
+    hopeless = {"ttft_slo_ms": 1.5}
+
+    async def refused(client: httpx.AsyncClient, endpoint: str, **given: Any) -> None:
+        body = {"model": model, **ENDPOINTS[endpoint], "vllm_xargs": hopeless, **given}
+        answer = await client.post(f"/v1/{endpoint}", json=body)
+        assert answer.status_code == 429, answer.text
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.headers["x-llm-d-request-dropped-reason"] == "rejected-ttl-expired"
+        error = answer.json()["error"]
+        assert (error["code"], error["type"]) == (429, "TooManyRequestsError")
+
+    async def overload() -> int:
+        num_refused = 0
+        async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+            long = asyncio.create_task(ask(client, model, "river stone " * 100, 400))
+            await asyncio.sleep(2)
+            for endpoint in ENDPOINTS:
+                for given in ({}, {"stream": True}):
+                    await refused(client, endpoint, **given)
+                    num_refused += 1
+            await refused(client, "completions", n=2, stream=True)
+            assert not long.done()
+            stream = await long
+            assert len(stream.times.token_times_s) == 400
+        return num_refused + 2
+
+    assert asyncio.run(overload()) == sample(server, "shed_requests_total")
+    assert complete(server, model, max_tokens=3, vllm_xargs=hopeless).status_code == 200

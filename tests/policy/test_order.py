@@ -227,6 +227,15 @@ def test_who_stepped_aside_never_comes_back_among_those_in_time() -> None:
     assert waiting.is_aside("late")
 
 
+def test_the_backlog_is_the_prefill_of_those_in_time_after_the_step_that_runs() -> None:
+    waiting = order(place("a", num_tokens=30), place("late", due_s=-1.0), step_s=0.2)
+    waiting.add(place("b", num_tokens=20), 0.0)
+    waiting.add(place("never due", due_s=inf), 0.0)
+    assert waiting.backlog_s == pytest.approx(0.2 + 50 * TOKEN_S)
+    waiting.pop()
+    assert waiting.backlog_s < 0.2 + 50 * TOKEN_S
+
+
 def test_one_without_a_deadline_lets_all_with_one_go_first() -> None:
     waiting = order(place("batch", due_s=inf), place("chat", due_s=9.0, arrival_s=8.0))
     assert served(waiting) == ["chat", "batch"]

@@ -29,7 +29,8 @@ from vllm.v1.core.sched.request_queue import (
     SchedulingPolicy,
 )
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.engine import EngineCoreOutput, FinishReason
+from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, FinishReason
+from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import RequestStatus
@@ -71,6 +72,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "schedule": MethodType,
         "update_from_output": MethodType,
         "add_request": MethodType,
+        "finish_requests": MethodType,
         "has_requests": MethodType,
         "has_unfinished_requests": MethodType,
         "get_request_counts": MethodType,
@@ -94,6 +96,12 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "block_hashes": list,
         "skip_reading_prefix_cache": bool,
         "status": RequestStatus,
+        "client_index": int,
+        "events": list,
+        "streaming_queue": type(None),
+        "trace_headers": type(None),
+        "record_event": MethodType,
+        "take_events": MethodType,
         "_output_token_ids": list,
         "_all_token_ids": list,
         "_block_hasher": object,
@@ -157,7 +165,12 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
     "SamplingParams": {"extra_args": (dict, type(None))},
     "RequestQueue": {"peek_request": MethodType},
     "SchedulingPolicy": {"FCFS": SchedulingPolicy, "PRIORITY": SchedulingPolicy},
-    "RequestStatus": {"RUNNING": RequestStatus, "FINISHED_LENGTH_CAPPED": RequestStatus},
+    "RequestStatus": {
+        "RUNNING": RequestStatus,
+        "FINISHED_LENGTH_CAPPED": RequestStatus,
+        "FINISHED_ERROR": RequestStatus,
+    },
+    "EngineCoreEventType": {"SCHEDULED": EngineCoreEventType},
     "FinishReason": {"ABORT": FinishReason, "ERROR": FinishReason},
     "EngineArgs": {"create_engine_config": FunctionType},
 }
@@ -206,6 +219,7 @@ def pieces() -> dict[str, Any]:
         "RequestQueue": scheduler.waiting,
         "SchedulingPolicy": SchedulingPolicy,
         "RequestStatus": RequestStatus,
+        "EngineCoreEventType": EngineCoreEventType,
         "FinishReason": FinishReason,
         "EngineArgs": EngineArgs,
     }
@@ -400,7 +414,10 @@ def test_engine_arguments_have_the_field(name: str) -> None:
     assert name in EngineArgs.__dataclass_fields__
 
 
-@pytest.mark.parametrize("name", ["request_id", "new_token_ids", "finish_reason"])
+@pytest.mark.parametrize(
+    "name",
+    ["request_id", "new_token_ids", "finish_reason", "stop_reason", "events", "trace_headers"],
+)
 def test_an_engines_answer_has(name: str) -> None:
     assert name in EngineCoreOutput.__struct_fields__
 
@@ -424,6 +441,12 @@ def test_the_front_end_has_what_checks_of_requests_wrap() -> None:
     assert "extra_args" in inspect.signature(SamplingParams.from_optional).parameters
     error = VLLMValidationError("why", parameter="field", value="given")
     assert (error.parameter, error.value) == ("field", "given")
+
+
+def test_requests_over_http_pass_a_generator_of_the_engines_outputs() -> None:
+    assert inspect.isasyncgenfunction(AsyncLLM.generate)
+    names = list(inspect.signature(AsyncLLM.generate).parameters)
+    assert names[:3] == ["self", "prompt", "sampling_params"]
 
 
 def test_every_generating_endpoint_makes_its_parameters_where_they_are_checked() -> None:

@@ -1,8 +1,9 @@
 """Carries objectives from HTTP headers to where vLLM makes a request's sampling parameters.
 
 A pure ASGI middleware: it reads headers, never a body, and passes every message
-on untouched. A context variable carries what it read, since vLLM answers a request
-in the task, or in children of the task, that runs the application.
+on untouched, unless the server sheds requests. A context variable carries what it read,
+since vLLM answers a request in the task, or in children of the task, that runs the
+application.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.front_end.held_answer import HeldAnswer
 from vllm_sarathi.objectives import ObjectivesReader
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -29,10 +31,12 @@ class HttpObjectives:
     Args:
         reader: reader under the server's settings.
         from_headers: objectives by field, numbers where they are any.
+        answer: the answer, where the server sheds requests.
     """
 
     reader: ObjectivesReader
     from_headers: Mapping[str, float | str]
+    answer: HeldAnswer | None = None
 
     def admit(self, extra_args: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """Extra arguments of a request with what its headers say; its body wins.
@@ -42,8 +46,15 @@ class HttpObjectives:
         """
         if self.from_headers:
             extra_args = {**self.from_headers, **(extra_args or {})}
-        self.reader.read(extra_args)
+        objectives = self.reader.read(extra_args)
+        if self.answer is not None:
+            self.answer.expect(objectives)
         return extra_args
+
+    def expect(self, extra_args: Mapping[str, Any] | None) -> None:
+        """Let the answer wait for what becomes of a request with such extra arguments."""
+        if self.answer is not None:
+            self.answer.expect(self.reader.read_or_default(extra_args))
 
 
 CURRENT: ContextVar[HttpObjectives | None] = ContextVar("http_objectives", default=None)
@@ -55,6 +66,7 @@ class ObjectivesMiddleware:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._reader: ObjectivesReader | None = None
+        self._sheds = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one connection."""
@@ -62,10 +74,16 @@ class ObjectivesMiddleware:
             return await self._app(scope, receive, send)
         if self._reader is None:
             config = scope["app"].state.vllm_config
-            self._reader = ObjectivesReader(SarathiConfig.of_engine(config))
-        token = CURRENT.set(HttpObjectives(self._reader, from_headers(scope["headers"])))
+            settings = SarathiConfig.of_engine(config)
+            self._reader, self._sheds = ObjectivesReader(settings), settings.shed
+        answer = HeldAnswer(send) if self._sheds else None
+        asked = HttpObjectives(self._reader, from_headers(scope["headers"]), answer)
+        token = CURRENT.set(asked)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send if answer is None else answer.send)
+        except Exception:  # vLLM cannot tell every error in every kind of stream
+            if answer is None or not await answer.refuse():
+                raise
         finally:
             CURRENT.reset(token)
 

@@ -53,6 +53,8 @@ class ObjectivesRecorder:
         self._missed_any = self._metric(Counter, "requests_missed", text, "qos")
         text = "Requests that stepped aside for others: too late to get a first token in time."
         self._relegated = self._metric(Counter, "relegated_requests", text, "qos")
+        text = "Requests that were refused: they waited, too late to get a first token in time."
+        self._shed = self._metric(Counter, "shed_requests", text, "qos")
         text = "Tokens that came after a longer gap than a strict objective for gaps allows."
         self._late_tokens = self._metric(Counter, "tbt_objective_misses", text)()
         text = "First tokens that came later than the objective for first tokens."
@@ -83,6 +85,10 @@ class ObjectivesRecorder:
     def relegated(self, objectives: RequestObjectives) -> None:
         """Count a request that steps aside."""
         self._relegated(objectives.qos).inc()
+
+    def shed(self, objectives: RequestObjectives) -> None:
+        """Count a request that is refused instead."""
+        self._shed(objectives.qos).inc()
 
     def late_tokens(self, num_tokens: int) -> None:
         """Count tokens that came after a longer gap than a strict objective allows."""

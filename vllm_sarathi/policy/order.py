@@ -151,6 +151,12 @@ class WaitingOrder:
         self._taken[place.request] = place, self._num_since_aside - num_before
         return place
 
+    @property
+    def backlog_s(self) -> float:
+        """Predicted seconds until all that wait and are in time are prefilled."""
+        in_time = (place.num_tokens for place in self._places.values() if not place.is_aside)
+        return self.step_s + self.token_s * sum(in_time)
+
     def took(self, request: Any) -> bool:
         """Whether a request was taken in this step, and may be put back."""
         return request in self._taken

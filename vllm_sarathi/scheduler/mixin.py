@@ -21,6 +21,7 @@ from vllm_sarathi.scheduler.delegation import applied
 from vllm_sarathi.scheduler.observer import StepObserver
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 from vllm_sarathi.scheduler.promises import Promises
+from vllm_sarathi.scheduler.shedding import Shedding
 from vllm_sarathi.scheduler.snapshot import take_snapshot
 from vllm_sarathi.scheduler.vllm_versions import (
     check_vllm_version,
@@ -66,6 +67,7 @@ class SarathiMixin:
         num_stages = scheduler.parallel_config.pipeline_parallel_size
         self.batch_policy = self.make_policy(settings, min_chunk)
         self._promises = _promises(scheduler, settings, self.batch_policy.step_time)
+        self._shedding = _shedding(scheduler, settings, self._promises)
         self._recorder, self._metrics_writer = _metrics(scheduler, settings, self._promises)
         self.step_observer = StepObserver(
             self.batch_policy,
@@ -98,8 +100,8 @@ class SarathiMixin:
     def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         """Let a request wait."""
         super().add_request(request, *args, **kwargs)  # type: ignore[misc]  # vLLM's
-        if self._recorder is not None and self._promises.is_late(request):
-            self._recorder.objectives.relegated(self._promises.objectives(request))
+        if self._promises.is_late(request):
+            self._too_late([request])
 
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         """Plan the next batch and let vLLM schedule it."""
@@ -109,9 +111,7 @@ class SarathiMixin:
         outlook = observer.outlook
         if any((*args[:1], kwargs.get("throttle_prefills"))):
             outlook = replace(outlook, is_as_planned=False)
-        for request in self._promises.expire():
-            if self._recorder is not None:
-                self._recorder.objectives.relegated(self._promises.objectives(request))
+        self._too_late(self._promises.expire())
         snapshot = take_snapshot(self, outlook, self._promises)
         plan = self.batch_policy.plan(snapshot.state)
         with applied(self, plan, snapshot):
@@ -129,12 +129,24 @@ class SarathiMixin:
         """Let vLLM process a result, and learn from it."""
         scheduler: Any = self
         outputs = super().update_from_output(scheduler_output, *args, **kwargs)  # type: ignore[misc]
+        if self._shedding is not None:
+            self._shedding.tell(outputs)
         if self.step_observer is not None:
             drained = not scheduler.has_unfinished_requests()
             self.step_observer.finished(scheduler_output, drained, outputs)
             if self._metrics_writer is not None:
                 self._metrics_writer.touch()
         return outputs
+
+    def _too_late(self, late: list[Any]) -> None:
+        """Shed those that can no longer be in time, or count that they step aside."""
+        shed = self._shedding.end(late) if self._shedding is not None and late else frozenset()
+        if self._recorder is None:
+            return
+        count = self._recorder.objectives
+        for request in late:
+            told = count.shed if request in shed else count.relegated
+            told(self._promises.objectives(request))
 
     def _admitted(self, output: Any) -> list[Any]:
         """Requests that this step moved from waiting to running."""
@@ -156,6 +168,13 @@ def _promises(scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel)
     if promises.order is not None:
         scheduler.waiting = OrderedQueue(promises.order, promises.place)
     return promises
+
+
+def _shedding(scheduler: Any, settings: SarathiConfig, promises: Promises) -> Shedding | None:
+    if not settings.shed:
+        return None
+    assert promises.order is not None, "the settings refuse shed without an order"
+    return Shedding(scheduler, promises.order)
 
 
 def _metrics(

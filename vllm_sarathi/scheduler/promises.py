@@ -44,6 +44,7 @@ class Promises:
         answers: of the requests whose tokens are followed.
         listen: makes who listens to the tokens of a request with such objectives that arrived
             then, on the monotonic clock; None for nobody.
+        sheds: whether those that are late are refused, so that their steps teach nothing.
     """
 
     scheduler: Any
@@ -53,6 +54,7 @@ class Promises:
     step_time: StepTimeModel
     answers: Answers = field(default_factory=Answers)
     listen: Callable[[RequestObjectives, float], AnswerListener] | None = None
+    sheds: bool = False
     _known: WeakKeyDictionary[Any, Promise] = field(default_factory=WeakKeyDictionary)
     _step_s: float = 0.0
     _full_step_s: float = 0.0
@@ -61,13 +63,14 @@ class Promises:
     @classmethod
     def of(cls, scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel) -> "Promises":
         """The promises under these settings."""
-        order = settings.order or ("hybrid" if settings.preset == "slo" else "fcfs")
+        order = settings.waiting_order
         batch_tokens = int(scheduler.max_num_scheduled_tokens)
         waiting = None
         if order != "fcfs":
             waiting = WaitingOrder(PREFILL_WEIGHTS[order], batch_tokens=batch_tokens)
         reader = ObjectivesReader(settings)
-        return cls(scheduler, reader, waiting, Promise.of(reader.default), step_time)
+        promise = Promise.of(reader.default)
+        return cls(scheduler, reader, waiting, promise, step_time, sheds=settings.shed)
 
     @property
     def follows_tokens(self) -> bool:
@@ -226,8 +229,17 @@ class Promises:
     def finished(self, num_prefill_tokens: int, duration_s: float, is_full: bool) -> None:
         """Note how long a step took, and how much prefill it did if there was more to do."""
         self._step_s += _STEP_WEIGHT * (duration_s - self._step_s)
-        if is_full and self.order is not None:
+        if self.order is None:
+            return
+        if is_full:
             self._full_step_s += _STEP_WEIGHT * (duration_s - self._full_step_s)
             self._num_prefill += _STEP_WEIGHT * (num_prefill_tokens - self._num_prefill)
-            self.order.step_s = self._full_step_s
-            self.order.token_s = self._full_step_s / max(self._num_prefill, 1.0)
+        elif self.sheds and num_prefill_tokens:
+            # A step with room takes longer per token than a full one. A stall that was taken for
+            # the pace would shed all, so that no full step would ever correct it.
+            most_s = duration_s * self._num_prefill / num_prefill_tokens
+            self._full_step_s = min(self._full_step_s, most_s)
+        else:
+            return
+        self.order.step_s = self._full_step_s
+        self.order.token_s = self._full_step_s / max(self._num_prefill, 1.0)
