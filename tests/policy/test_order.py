@@ -113,26 +113,22 @@ class Sorted:
                 by_rank.insert(0, owed)
         return by_rank
 
-    def _scale_share(self, importance: int, factor: float) -> None:
-        if importance in self.share:
-            self.share[importance] *= factor
-
     def pop(self) -> str:
         entry = self.sorted()[0]
         self.waits.remove(entry)
         before = self.num_since
         is_owed = entry.is_aside and before >= self.ageing
         self.num_since = 1 if is_owed else before + 1
-        if not entry.is_aside:
-            self._scale_share(entry.place.importance, 49 / 50)
+        if not entry.is_aside and entry.place.importance in self.share:
+            self.share[entry.place.importance] *= 1 - 1 / 50
         self.taken[entry.place.request] = entry, self.num_since - before
         return str(entry.place.request)
 
     def put_back(self, name: str, now_s: float) -> None:
         entry, counted = self.taken.pop(name)
         self.num_since = max(self.num_since - counted, 0)
-        if not entry.is_aside:
-            self._scale_share(entry.place.importance, 50 / 49)
+        if not entry.is_aside and entry.place.importance in self.share:
+            self.share[entry.place.importance] /= 1 - 1 / 50
         self.add(entry.place, now_s, back=entry)
 
 
