@@ -457,3 +457,15 @@ def test_what_stepped_aside_leaves_nothing_among_those_in_time() -> None:
     waiting.expire(20.0)
     assert waiting._num_aside == 1000
     assert len(waiting._in_time._entries) < 100
+
+
+def test_an_owed_batch_that_was_not_taken_leaves_the_order_as_it_was() -> None:
+    long, short = place("long", inf, 100), place("short", inf, 1, arrival_s=1.0)
+    waiting = order(long, ageing=1)
+    waiting.add(place("first", inf, 1), 0.0)
+    assert waiting.pop().request == "first"
+    assert waiting.pop().request == "long"
+    waiting.put_back(long.request, 0.0)
+    waiting.add(short, 0.0)
+    waiting._num_since_aside = 0
+    assert served(waiting)[0] == "short"

@@ -169,6 +169,8 @@ class WaitingOrder:
         """
         place, num_counted = self._taken.pop(request)
         self._num_since_aside = max(self._num_since_aside - num_counted, 0)
+        if num_counted < 1:  # it was granted a batch, which it did not get
+            self._owed.pop(place.request, None)
         if not place.is_aside and place.importance in self.share_aside:
             self.share_aside[place.importance] /= 1 - _REQUEST_WEIGHT
         self._wait(replace(place, is_gone=False), now_s)
