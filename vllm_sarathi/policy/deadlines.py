@@ -97,7 +97,7 @@ class AnswerListener(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """An answer that has begun. Asked in every step: nothing is computed twice.
+    """An answer that has begun. Asked and told in every step: nothing is computed twice.
 
     Attributes:
         promise: what its request was promised.
@@ -119,10 +119,13 @@ class Answer:
     due_s: float = inf
     pace_s: float = inf
     is_lost: bool = False
+    _tpot_s: float = field(init=False)
+    _stall_s: float = field(init=False)
     _longest_gap_s: float = inf
 
     def __post_init__(self) -> None:
         self.pace_s = self.promise.pace_s
+        self._tpot_s, self._stall_s = self.promise.tpot_s, self.promise.stall_s
         if self.listener:
             self._longest_gap_s = self.listener.longest_gap_s
 
@@ -132,9 +135,11 @@ class Answer:
             return begin_s + self.pace_s
         due_s, last_s = self.due_s, self.last_s
         if num_in_flight:
-            due_s += num_in_flight * self.promise.tpot_s
-            last_s = max(begin_s, last_s)
-        return min(due_s, last_s + self.promise.stall_s)
+            due_s += num_in_flight * self._tpot_s
+            if begin_s > last_s:
+                last_s = begin_s
+        stalls_s = last_s + self._stall_s
+        return due_s if due_s < stalls_s else stalls_s
 
     def came(self, num_tokens: int, now_s: float) -> None:
         """Note tokens that came."""
@@ -144,7 +149,7 @@ class Answer:
             self._may_be_late(num_tokens, now_s)
         self.num_tokens += num_tokens
         self.last_s = now_s
-        self.due_s += num_tokens * self.promise.tpot_s
+        self.due_s += num_tokens * self._tpot_s
 
     def _begin(self, now_s: float) -> None:
         if self.listener:
@@ -157,13 +162,13 @@ class Answer:
     def _may_be_late(self, num_tokens: int, now_s: float) -> None:
         if self.listener:
             self.listener.may_be_late(self.num_tokens, self.last_s, now_s)
-        last_due_s = self.due_s + (num_tokens - 1) * self.promise.tpot_s
-        if now_s > last_due_s + self.promise.stall_s:
+        last_due_s = self.due_s + (num_tokens - 1) * self._tpot_s
+        if now_s > last_due_s + self._stall_s:
             self._lose()
 
     def _lose(self) -> None:
         self.is_lost = True
-        self.due_s, self.pace_s = inf, self.promise.stall_s
+        self.due_s, self.pace_s = inf, self._stall_s
 
 
 _MEMORY_ANSWERS = 500
@@ -213,7 +218,8 @@ class Answers:
             return
         answer.came(num_tokens, now_s)
         self._num_tokens += num_tokens
-        self._longest = max(self._longest, answer.num_tokens)
+        if answer.num_tokens > self._longest:
+            self._longest = answer.num_tokens
         if is_last:
             keep = 1 - 1 / _MEMORY_ANSWERS
             self._num_ended = self._num_ended * keep + 1

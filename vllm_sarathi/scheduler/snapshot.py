@@ -59,12 +59,12 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     """
     running = scheduler.running
     ranks = promises if _serves_by_rank(scheduler, outlook, promises) else None
-    prefills, prefill_views = _read_prefills(running, ranks)
+    decodes, in_flight, begun = _read_running(scheduler)
+    prefills, prefill_views = _in_order_of_service(begun, ranks)
     num_decodes = len(running) - len(prefills)
     shown = _read_waiting(scheduler, ranks)
-    decodes, num_free_seats = _read_decodes(scheduler), _num_free_seats(scheduler)
-    others = _other_decodes(running, decodes.requests, num_decodes)
-    due = promises.due(decodes.requests, others, outlook)
+    num_free_seats = _num_free_seats(scheduler)
+    due = promises.due(decodes.requests, in_flight, outlook)
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         max_chunk=max_chunk(scheduler),
@@ -97,47 +97,44 @@ def _serves_by_rank(scheduler: Any, outlook: Outlook, promises: Promises) -> boo
     return has_order and not scheduler.lora_config and scheduler.policy == SchedulingPolicy.FCFS
 
 
-def _read_decodes(scheduler: Any) -> Decodes:
-    """Decodes that vLLM can schedule now."""
-    requests, sizes, contexts = list[Any](), list[int](), list[int]()
+def _read_running(scheduler: Any) -> tuple[Decodes, list[Any], list[Any]]:
+    """Decodes that vLLM can schedule now, those in flight with more tokens to come, and prefills.
+
+    One pass: there may be a thousand.
+    """
+    ready, sizes, contexts = list[Any](), list[int](), list[int]()
+    in_flight, prefills = list[Any](), list[Any]()
     next_step, longest = scheduler.current_step + 1, scheduler.max_model_len - 1
     for request in scheduler.running:
         if request.is_prefill_chunk:
+            prefills.append(request)
             continue
         computed = request.num_computed_tokens
         placeholders = request.num_output_placeholders
         num_tokens = request.num_tokens_with_spec + placeholders - computed
-        if num_tokens <= 0 or next_step < request.next_decode_eligible_step:
-            continue  # its last token is still in flight
-        if computed >= longest:
-            continue  # the last token that the model can make is in flight
-        most = request.num_prompt_tokens + request.max_tokens
-        if placeholders and computed + 2 - placeholders >= most:
-            continue  # the step in flight reaches its limit
-        requests.append(request)
+        if (
+            num_tokens <= 0  # its last token is still in flight
+            or next_step < request.next_decode_eligible_step
+            or computed >= longest  # the last token that the model can make is in flight
+            or (  # the step in flight reaches its limit
+                placeholders
+                and computed + 2 - placeholders >= request.num_prompt_tokens + request.max_tokens
+            )
+        ):
+            if request.num_output_tokens + placeholders < request.max_tokens:
+                in_flight.append(request)
+            continue
+        ready.append(request)
         sizes.append(num_tokens)
         contexts.append(computed)
-    return Decodes(requests, sizes, contexts)
+    return Decodes(ready, sizes, contexts), in_flight, prefills
 
 
-def _other_decodes(running: Iterable[Any], ready: Sequence[Any], num_decodes: int) -> Sequence[Any]:
-    """Decodes that are in flight, with more tokens to come."""
-    if len(ready) == num_decodes:
-        return ()
-    here = frozenset(ready)
-    return [
-        request
-        for request in running
-        if not (request.is_prefill_chunk or request in here)
-        and request.num_output_tokens + request.num_output_placeholders < request.max_tokens
-    ]
-
-
-def _read_prefills(
-    running: Iterable[Any], ranks: Promises | None
+def _in_order_of_service(
+    begun: Iterable[Any], ranks: Promises | None
 ) -> tuple[list[Any], tuple[RequestView, ...]]:
     """Running requests with prefill left in the order of service, and a view of each."""
-    views = {request: _view(request, ranks) for request in running if request.is_prefill_chunk}
+    views = {request: _view(request, ranks) for request in begun}
     prefills = sorted(views, key=lambda request: views[request].rank)
     return prefills, tuple(views[request] for request in prefills)
 
