@@ -216,15 +216,9 @@ class Promises:
         """Note the tokens that a step brought, in vLLM's ``EngineCoreOutputs`` of each client."""
         if not self.answers.begun:
             return
-        now_s, came = time.monotonic(), self.answers.came
+        now_s = time.monotonic()
         for group in outputs.values():
-            for output in group.outputs:
-                reason = output.finish_reason
-                if reason is not None and reason in _CUT_OFF:
-                    self.answers.forget(output.request_id)
-                else:
-                    num_tokens = len(output.new_token_ids)
-                    came(output.request_id, num_tokens, now_s, reason is not None)
+            self.answers.came(group.outputs, now_s, _CUT_OFF)
 
     def finished(self, num_prefill_tokens: int, duration_s: float, is_full: bool) -> None:
         """Note how long a step took, and how much prefill it did if there was more to do."""

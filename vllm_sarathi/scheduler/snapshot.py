@@ -222,7 +222,7 @@ def _view(request: Any, ranks: Promises | None = None, num_cached: int = 0) -> R
 def _num_left(request: Any, num_cached: int = 0) -> int:
     """Prefill tokens that a request has left, of which the prefix cache holds so many."""
     num_tokens = request.num_tokens_with_spec + request.num_output_placeholders
-    return max(num_tokens - request.num_computed_tokens - num_cached, 1)
+    return max(int(num_tokens - request.num_computed_tokens) - num_cached, 1)
 
 
 def _num_free_seats(scheduler: Any) -> int:
