@@ -7,6 +7,7 @@ from vllm.pooling_params import PoolingParams
 
 from tests.support.clock import virtual_time
 from tests.support.scheduler_loop import SchedulerLoop
+from tests.support.tokens import came
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.deadlines import Answers, Promise
 
@@ -42,7 +43,7 @@ def test_a_pace_that_nobody_can_keep_keeps_nobody_out(
 def test_an_answer_without_a_token_is_dropped() -> None:
     answers = Answers()
     answers.expect("r", Promise(tpot_s=0.05), 1.0)
-    answers.came("r", 0, 0.5, is_last=True)
+    came(answers, "r", 0, 0.5, is_last=True)
     assert not answers.begun
 
 
@@ -50,7 +51,7 @@ def test_one_that_was_cut_off_does_not_tell_how_long_answers_are() -> None:
     answers = Answers()
     for name, num_tokens, is_cut_off in (("short", 10, False), ("long", 300, True)):
         answers.expect(name, Promise(tpot_s=0.05), 1.0)
-        answers.came(name, num_tokens, 0.5, is_last=not is_cut_off)
+        came(answers, name, num_tokens, 0.5, is_last=not is_cut_off)
         answers.forget(name)
     assert answers.mean_output == pytest.approx(10, rel=0.01)
 

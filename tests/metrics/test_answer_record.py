@@ -7,6 +7,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.tokens import came
 from vllm_sarathi.latency import Objectives, RequestTimes
 from vllm_sarathi.metrics.answer_record import AnswerRecord
 from vllm_sarathi.objectives import RequestObjectives
@@ -46,8 +47,8 @@ def counted(asked: RequestObjectives, gaps_s: list[float], at_once: list[int]) -
     answers.expect("a", promise, promise.first_due_s(ARRIVAL_S, 0.0), record)
     steps = list(zip(accumulate(gaps_s, initial=ARRIVAL_S), [0, *at_once], strict=False))[1:]
     for now_s, num_tokens in steps[:-1]:
-        answers.came("a", num_tokens, now_s, is_last=False)
-    answers.came("a", steps[-1][1], steps[-1][0], is_last=True)
+        came(answers, "a", num_tokens, now_s)
+    came(answers, "a", steps[-1][1], steps[-1][0], is_last=True)
     assert not answers.begun
     return counts
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.tokens import came
 from vllm_sarathi.objectives import RequestObjectives
 from vllm_sarathi.policy.deadlines import Answer, Answers, Promise
 
@@ -18,8 +19,9 @@ def promise(**fields: float) -> Promise:
 def answer(of: Promise, *times_s: float, first_due_s: float = inf) -> Answer:
     """An answer whose tokens came at these times, one by one."""
     made = Answer(of, first_due_s)
+    answers = Answers({"r": made})
     for now_s in times_s:
-        made.came(1, now_s)
+        came(answers, "r", 1, now_s)
     return made
 
 
@@ -116,7 +118,7 @@ def test_an_answer_that_comes_late_by_less_than_a_stall_can_still_catch_up() -> 
 def test_a_late_first_token_breaks_the_promise_for_good() -> None:
     late = answer(PACE, 10.0, first_due_s=9.9)
     assert late.is_lost
-    late.came(1, 10.01)
+    came(Answers({"r": late}), "r", 1, 10.01)
     assert late.is_lost
 
 
@@ -141,16 +143,17 @@ gaps = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.0, 0.01, 0.06, 0
 
 @given(paces, stalls, gaps, st.integers(0, 2), st.booleans())
 def test_the_next_token_is_due_as_the_times_of_all_before_say(
-    tpot_s: float, stall_s: float, came: list[tuple[int, float]], flying: int, is_late: bool
+    tpot_s: float, stall_s: float, more: list[tuple[int, float]], flying: int, is_late: bool
 ) -> None:
     of = Promise(tpot_s=tpot_s, stall_s=stall_s)
     first_s = now_s = 100.0
     ours, num_tokens, is_lost = Answer(of, 99.0 if is_late else 101.0), 1, is_late
-    ours.came(1, first_s)
-    for num_new, gap_s in came:
+    answers = Answers({"r": ours})
+    came(answers, "r", 1, first_s)
+    for num_new, gap_s in more:
         now_s += gap_s
         num_tokens += num_new
-        ours.came(num_new, now_s)
+        came(answers, "r", num_new, now_s)
         if tpot_s < inf:
             is_lost |= now_s > first_s + (num_tokens - 1) * tpot_s + stall_s + 1e-9
     begin_s = now_s + 0.01
@@ -168,8 +171,8 @@ def test_the_mean_output_counts_answers_that_still_run() -> None:
         answers.expect(f"short{i}", PACE, inf)
         answers.expect(f"long{i}", PACE, inf)
     for i in range(100):
-        answers.came(f"short{i}", 10, 1.0, is_last=True)
-        answers.came(f"long{i}", 90, 1.0, is_last=False)
+        came(answers, f"short{i}", 10, 1.0, is_last=True)
+        came(answers, f"long{i}", 90, 1.0)
     assert 80 < answers.mean_output <= 90
 
 
@@ -185,7 +188,7 @@ def test_the_mean_output_is_unbiased_while_long_answers_run(mean: int) -> None:
             answers.expect(name, PACE, inf)
         for name in list(left):
             left[name] -= 1
-            answers.came(name, 1, float(step), is_last=not left[name])
+            came(answers, name, 1, float(step), is_last=not left[name])
             if not left[name]:
                 del left[name]
         found.append(answers.mean_output)
@@ -197,7 +200,7 @@ def test_no_answer_is_taken_to_be_longer_than_the_longest_so_far() -> None:
     answers = Answers()
     for i in range(50):
         answers.expect(f"r{i}", PACE, inf)
-        answers.came(f"r{i}", 7, 1.0, is_last=False)
+        came(answers, f"r{i}", 7, 1.0)
     assert answers.mean_output == 7
 
 
@@ -209,7 +212,7 @@ def test_the_mean_output_follows_a_load_that_changes() -> None:
     answers = Answers()
     for i in range(4000):
         answers.expect("r", PACE, inf)
-        answers.came("r", 10 if i < 1000 else 500, 1.0, is_last=True)
+        came(answers, "r", 10 if i < 1000 else 500, 1.0, is_last=True)
     assert answers.mean_output > 490
 
 
@@ -222,9 +225,9 @@ def test_answers_that_ended_are_forgotten(done: list[tuple[int, str]]) -> None:
     for i, (num_tokens, outcome) in enumerate(done):
         answers.expect(f"r{i}", PACE, inf)
         for _ in range(num_tokens):
-            answers.came(f"r{i}", 1, 1.0, is_last=False)
+            came(answers, f"r{i}", 1, 1.0)
         if outcome == "last":
-            answers.came(f"r{i}", 1, 1.0, is_last=True)
+            came(answers, f"r{i}", 1, 1.0, is_last=True)
         elif outcome == "abort":
             answers.forget(f"r{i}")
     assert set(answers.begun) == {f"r{i}" for i, (_, how) in enumerate(done) if how == "runs"}
@@ -233,6 +236,6 @@ def test_answers_that_ended_are_forgotten(done: list[tuple[int, str]]) -> None:
 
 def test_tokens_of_a_request_that_is_not_followed_are_no_matter() -> None:
     answers = Answers()
-    answers.came("stranger", 5, 1.0, is_last=True)
+    came(answers, "stranger", 5, 1.0, is_last=True)
     answers.forget("stranger")
     assert answers.mean_output == 0

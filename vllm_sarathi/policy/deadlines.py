@@ -5,6 +5,7 @@ pauses, admission and who steps aside follow from deadlines (Niyama/QoServe, arX
 section 3.1; Etalon, arXiv 2407.07000, section 4).
 """
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
@@ -97,18 +98,20 @@ class AnswerListener(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """An answer that has begun. Asked in every step: nothing is computed twice.
+    """An answer that has begun. Asked and told in every step: nothing is computed twice.
 
     Attributes:
         promise: what its request was promised.
         first_s: when its first token came, or before that is due.
         last_s: when its last one came.
         num_tokens: tokens so far.
-        due_s: when the next token is due by the mean pace.
+        due_s: when the next token is due by the mean pace; minus infinity before the first.
         pace_s: longest that steps may take on average.
         is_lost: whether the promise is broken for good: all that is left of it is that no
             gap is longer than a stall.
         listener: who is told of its tokens.
+        tpot_s: mean time of a token that was promised.
+        longest_gap_s: a longer gap stands out; minus infinity once the promise is broken.
     """
 
     promise: Promise
@@ -116,15 +119,18 @@ class Answer:
     listener: AnswerListener | None = None
     last_s: float = inf
     num_tokens: int = 0
-    due_s: float = inf
+    due_s: float = -inf
     pace_s: float = inf
     is_lost: bool = False
-    _longest_gap_s: float = inf
+    tpot_s: float = field(init=False)
+    longest_gap_s: float = inf
+    _stall_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.pace_s = self.promise.pace_s
+        self.tpot_s, self._stall_s = self.promise.tpot_s, self.promise.stall_s
         if self.listener:
-            self._longest_gap_s = self.listener.longest_gap_s
+            self.longest_gap_s = self.listener.longest_gap_s
 
     def next_due_s(self, num_in_flight: int, begin_s: float) -> float:
         """When the token after those in flight is due; they come when the step begins."""
@@ -132,19 +138,18 @@ class Answer:
             return begin_s + self.pace_s
         due_s, last_s = self.due_s, self.last_s
         if num_in_flight:
-            due_s += num_in_flight * self.promise.tpot_s
-            last_s = max(begin_s, last_s)
-        return min(due_s, last_s + self.promise.stall_s)
+            due_s += num_in_flight * self.tpot_s
+            if begin_s > last_s:
+                last_s = begin_s
+        stalls_s = last_s + self._stall_s
+        return due_s if due_s < stalls_s else stalls_s
 
-    def came(self, num_tokens: int, now_s: float) -> None:
-        """Note tokens that came."""
+    def stands_out(self, num_tokens: int, now_s: float) -> None:
+        """Note that tokens come that are the first, late or after a long gap."""
         if not self.num_tokens:
             self._begin(now_s)
-        elif self.is_lost or now_s > self.due_s or now_s - self.last_s > self._longest_gap_s:
+        else:
             self._may_be_late(num_tokens, now_s)
-        self.num_tokens += num_tokens
-        self.last_s = now_s
-        self.due_s += num_tokens * self.promise.tpot_s
 
     def _begin(self, now_s: float) -> None:
         if self.listener:
@@ -157,13 +162,29 @@ class Answer:
     def _may_be_late(self, num_tokens: int, now_s: float) -> None:
         if self.listener:
             self.listener.may_be_late(self.num_tokens, self.last_s, now_s)
-        last_due_s = self.due_s + (num_tokens - 1) * self.promise.tpot_s
-        if now_s > last_due_s + self.promise.stall_s:
+        last_due_s = self.due_s + (num_tokens - 1) * self.tpot_s
+        if now_s > last_due_s + self._stall_s:
             self._lose()
 
     def _lose(self) -> None:
         self.is_lost = True
-        self.due_s, self.pace_s = inf, self.promise.stall_s
+        self.due_s, self.pace_s, self.longest_gap_s = inf, self._stall_s, -inf
+
+
+class NewTokens(Protocol):
+    """What a step brought to one request, as vLLM's ``EngineCoreOutput`` says it."""
+
+    @property
+    def request_id(self) -> str:
+        """Whose it is."""
+
+    @property
+    def new_token_ids(self) -> Sequence[int]:
+        """Its tokens."""
+
+    @property
+    def finish_reason(self) -> object | None:
+        """Why it ended; None if it goes on."""
 
 
 _MEMORY_ANSWERS = 500
@@ -203,24 +224,45 @@ class Answers:
         """Note that a first token is on its way, due at ``first_due_s``."""
         self.begun[request_id] = Answer(promise, first_due_s, listener)
 
-    def came(self, request_id: str, num_tokens: int, now_s: float, is_last: bool) -> None:
-        """Note tokens of a request that came."""
-        answer = self.begun.get(request_id)
-        if answer is None:
-            return
-        if is_last and not (num_tokens or answer.num_tokens):
-            self.forget(request_id)  # it ended without a token
-            return
-        answer.came(num_tokens, now_s)
-        self._num_tokens += num_tokens
-        self._longest = max(self._longest, answer.num_tokens)
-        if is_last:
-            keep = 1 - 1 / _MEMORY_ANSWERS
-            self._num_ended = self._num_ended * keep + 1
-            self._num_tokens *= keep
-            del self.begun[request_id]
-            if answer.listener:
-                answer.listener.ended(answer.num_tokens, answer.first_s, now_s)
+    def came(
+        self, outputs: Iterable[NewTokens], now_s: float, cut_off: Collection[object] = ()
+    ) -> None:
+        """Note what a step brought.
+
+        A thousand requests get a token in every step, hence a plain loop.
+
+        Args:
+            outputs: what each request got, those that are not followed included.
+            now_s: when that came.
+            cut_off: finish reasons of answers that do not tell how long answers are.
+        """
+        begun = self.begun
+        for output in outputs:
+            answer = begun.get(output.request_id)
+            if answer is None:
+                continue
+            reason, num_new = output.finish_reason, len(output.new_token_ids)
+            num_tokens = answer.num_tokens + num_new
+            if reason is not None and (reason in cut_off or not num_tokens):
+                self.forget(output.request_id)
+                continue
+            if now_s > answer.due_s or now_s - answer.last_s > answer.longest_gap_s:
+                answer.stands_out(num_new, now_s)
+            answer.num_tokens, answer.last_s = num_tokens, now_s
+            answer.due_s += num_new * answer.tpot_s
+            self._num_tokens += num_new
+            if num_tokens > self._longest:
+                self._longest = num_tokens
+            if reason is not None:
+                self._ended(output.request_id, answer)
+
+    def _ended(self, request_id: str, answer: Answer) -> None:
+        keep = 1 - 1 / _MEMORY_ANSWERS
+        self._num_ended = self._num_ended * keep + 1
+        self._num_tokens *= keep
+        del self.begun[request_id]
+        if answer.listener:
+            answer.listener.ended(answer.num_tokens, answer.first_s, answer.last_s)
 
     def forget(self, request_id: str) -> None:
         """Drop a request that was cut off: it does not tell how long answers are."""

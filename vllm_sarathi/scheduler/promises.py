@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -144,26 +143,30 @@ class Promises:
             has_auto = self.default.is_auto and bool(ready or others)
             return Due(gap_s - outlook.paused_s, gap_s, has_auto)
         due_s = pace_s = inf
-        has_auto = False
+        has_auto, auto_is_left = False, self.reader.is_auto
         begun, begin_s, least_s = self.answers.begun, outlook.begin_s, self._least_pace_s()
         per_step = 1 + int(self.scheduler.num_spec_tokens)
-        for request in ready:
+        for request in ready:  # up to a thousand, in every step
             answer = begun.get(request.request_id)
             if answer is None:
                 promise = self.promise(request)
                 has_auto = has_auto or promise.is_auto
-                if promise.is_uniform:
-                    due_s = min(due_s, begin_s - outlook.paused_s + promise.stall_s)
-                    pace_s = min(pace_s, promise.stall_s)
-                continue
-            falls_back = answer.is_lost and self.reader.is_auto
-            has_auto = has_auto or answer.promise.is_auto or falls_back
-            if answer.pace_s < least_s:
-                due_s, pace_s = min(due_s, begin_s + least_s), min(pace_s, least_s)
-                continue
-            num_in_flight = -(-request.num_output_placeholders // per_step)
-            due_s = min(due_s, answer.next_due_s(num_in_flight, begin_s))
-            pace_s = min(pace_s, answer.pace_s)
+                if not promise.is_uniform:
+                    continue
+                its_pace_s = promise.stall_s
+                its_due_s = begin_s - outlook.paused_s + its_pace_s
+            else:
+                has_auto = has_auto or answer.promise.is_auto or (auto_is_left and answer.is_lost)
+                its_pace_s = answer.pace_s
+                if its_pace_s < least_s:
+                    its_pace_s, its_due_s = least_s, begin_s + least_s
+                else:
+                    num_in_flight = -(-request.num_output_placeholders // per_step)
+                    its_due_s = answer.next_due_s(num_in_flight, begin_s)
+            if its_pace_s < pace_s:
+                pace_s = its_pace_s
+            if its_due_s < due_s:
+                due_s = its_due_s
         for request in others:
             asker = begun.get(request.request_id) or self.promise(request)
             has_auto = has_auto or self.promise(request).is_auto
@@ -217,14 +220,9 @@ class Promises:
         """Note the tokens that a step brought, in vLLM's ``EngineCoreOutputs`` of each client."""
         if not self.answers.begun:
             return
-        now_s, answers = time.monotonic(), self.answers
-        for output in chain.from_iterable(group.outputs for group in outputs.values()):
-            reason = output.finish_reason
-            if reason is not None and reason in _CUT_OFF:
-                answers.forget(output.request_id)
-            else:
-                num_tokens = len(output.new_token_ids)
-                answers.came(output.request_id, num_tokens, now_s, reason is not None)
+        now_s = time.monotonic()
+        for group in outputs.values():
+            self.answers.came(group.outputs, now_s, _CUT_OFF)
 
     def finished(self, num_prefill_tokens: int, duration_s: float, is_full: bool) -> None:
         """Note how long a step took, and how much prefill it did if there was more to do."""

@@ -59,12 +59,13 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     """
     running = scheduler.running
     ranks = promises if _serves_by_rank(scheduler, outlook, promises) else None
-    prefills, prefill_views = _read_prefills(running, ranks)
+    decodes, in_flight, begun = _read_running(scheduler)
+    prefills, prefill_views = _in_order_of_service(begun, ranks)
     num_decodes = len(running) - len(prefills)
-    shown = _read_waiting(scheduler, ranks)
-    decodes, num_free_seats = _read_decodes(scheduler), _num_free_seats(scheduler)
-    others = _other_decodes(running, decodes.requests, num_decodes)
-    due = promises.due(decodes.requests, others, outlook)
+    num_free_seats = _num_free_seats(scheduler)
+    # Without a seat the first one tells whether there are KV blocks for it; no other matters.
+    shown = _read_waiting(scheduler, ranks, MAX_WAITING_SHOWN if num_free_seats or ranks else 1)
+    due = promises.due(decodes.requests, in_flight, outlook)
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         max_chunk=max_chunk(scheduler),
@@ -97,65 +98,64 @@ def _serves_by_rank(scheduler: Any, outlook: Outlook, promises: Promises) -> boo
     return has_order and not scheduler.lora_config and scheduler.policy == SchedulingPolicy.FCFS
 
 
-def _read_decodes(scheduler: Any) -> Decodes:
-    """Decodes that vLLM can schedule now."""
-    requests, sizes, contexts = list[Any](), list[int](), list[int]()
+def _read_running(scheduler: Any) -> tuple[Decodes, list[Any], list[Any]]:
+    """Decodes that vLLM can schedule now, those in flight with more tokens to come, and prefills.
+
+    One pass: there may be a thousand.
+    """
+    ready, sizes, contexts = list[Any](), list[int](), list[int]()
+    in_flight, prefills = list[Any](), list[Any]()
     next_step, longest = scheduler.current_step + 1, scheduler.max_model_len - 1
     for request in scheduler.running:
         if request.is_prefill_chunk:
+            prefills.append(request)
             continue
         computed = request.num_computed_tokens
         placeholders = request.num_output_placeholders
         num_tokens = request.num_tokens_with_spec + placeholders - computed
-        if num_tokens <= 0 or next_step < request.next_decode_eligible_step:
-            continue  # its last token is still in flight
-        if computed >= longest:
-            continue  # the last token that the model can make is in flight
-        most = request.num_prompt_tokens + request.max_tokens
-        if placeholders and computed + 2 - placeholders >= most:
-            continue  # the step in flight reaches its limit
-        requests.append(request)
+        if (
+            num_tokens <= 0  # its last token is still in flight
+            or next_step < request.next_decode_eligible_step
+            or computed >= longest  # the last token that the model can make is in flight
+            or (  # the step in flight reaches its limit
+                placeholders
+                and computed + 2 - placeholders >= request.num_prompt_tokens + request.max_tokens
+            )
+        ):
+            if request.num_output_tokens + placeholders < request.max_tokens:
+                in_flight.append(request)
+            continue
+        ready.append(request)
         sizes.append(num_tokens)
         contexts.append(computed)
-    return Decodes(requests, sizes, contexts)
+    return Decodes(ready, sizes, contexts), in_flight, prefills
 
 
-def _other_decodes(running: Iterable[Any], ready: Sequence[Any], num_decodes: int) -> Sequence[Any]:
-    """Decodes that are in flight, with more tokens to come."""
-    if len(ready) == num_decodes:
-        return ()
-    here = frozenset(ready)
-    return [
-        request
-        for request in running
-        if not (request.is_prefill_chunk or request in here)
-        and request.num_output_tokens + request.num_output_placeholders < request.max_tokens
-    ]
-
-
-def _read_prefills(
-    running: Iterable[Any], ranks: Promises | None
+def _in_order_of_service(
+    begun: Iterable[Any], ranks: Promises | None
 ) -> tuple[list[Any], tuple[RequestView, ...]]:
     """Running requests with prefill left in the order of service, and a view of each."""
-    views = {request: _view(request, ranks) for request in running if request.is_prefill_chunk}
+    views = {request: _view(request, ranks) for request in begun}
     prefills = sorted(views, key=lambda request: views[request].rank)
     return prefills, tuple(views[request] for request in prefills)
 
 
-def _read_waiting(scheduler: Any, ranks: Promises | None) -> list[tuple[RequestView, Any]]:
-    """The requests that vLLM would admit next, and a view of each.
+def _read_waiting(
+    scheduler: Any, ranks: Promises | None, most: int
+) -> list[tuple[RequestView, Any]]:
+    """The requests that vLLM would admit next, so many at most, and a view of each.
 
     Nobody makes way for those that it passed over.
     """
-    first, skipped = tuple(_heads(second_waiting_queue(scheduler))), passed_over(scheduler)
+    first, skipped = tuple(_heads(second_waiting_queue(scheduler), most)), passed_over(scheduler)
     shown = list[tuple[RequestView, Any]]()
-    for request in (*first, *_heads(scheduler.waiting)):
+    for request in (*first, *_heads(scheduler.waiting, most)):
         num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
         view = _view(request, ranks, num_cached)
         if ranks is not None and (request in first or request in skipped):
             view = view._replace(rank=LAST)
         shown.append((view, request))
-    return sorted(shown, key=_rank)[:MAX_WAITING_SHOWN]
+    return sorted(shown, key=_rank)[:most]
 
 
 def _rank(shown: tuple[RequestView, Any]) -> Rank:
@@ -187,7 +187,7 @@ def _waiting_blocks(scheduler: Any, shown: Iterable[Any]) -> tuple[int, ...] | N
         return None
     block_size = int(scheduler.block_size)
     return tuple(
-        -(-_view(request).num_tokens // block_size) - num_shared_blocks(scheduler, request)
+        -(-_num_left(request) // block_size) - num_shared_blocks(scheduler, request)
         for request in shown
     )
 
@@ -202,21 +202,27 @@ def _less_important(scheduler: Any) -> frozenset[str]:
     )
 
 
-def _heads(queue: Any) -> Iterable[Any]:
+def _heads(queue: Any, most: int) -> Iterable[Any]:
     """The first requests of a queue. Iterating a priority queue copies it: peek."""
-    if isinstance(queue, deque | OrderedQueue) or not queue:
-        return islice(queue, MAX_WAITING_SHOWN)
+    if not queue:
+        return ()
+    if most > 1 and isinstance(queue, deque | OrderedQueue):
+        return islice(queue, most)
     return (queue.peek_request(),)
 
 
 def _view(request: Any, ranks: Promises | None = None, num_cached: int = 0) -> RequestView:
     """A request with prefill left, without the tokens that the prefix cache holds."""
-    computed = request.num_computed_tokens + num_cached
-    left = request.num_tokens_with_spec + request.num_output_placeholders - computed
-    num_tokens = max(left, 1)
+    num_tokens, computed = _num_left(request, num_cached), request.num_computed_tokens + num_cached
     if ranks is None:
         return RequestView(request.request_id, num_tokens, computed)
     return RequestView(request.request_id, num_tokens, computed, ranks.rank(request, num_tokens))
+
+
+def _num_left(request: Any, num_cached: int = 0) -> int:
+    """Prefill tokens that a request has left, of which the prefix cache holds so many."""
+    num_tokens = request.num_tokens_with_spec + request.num_output_placeholders
+    return max(int(num_tokens - request.num_computed_tokens) - num_cached, 1)
 
 
 def _num_free_seats(scheduler: Any) -> int:
