@@ -44,16 +44,16 @@ class Loop:
         began_s = perf_counter()
         output = self.scheduler.schedule()
         scheduled_s = perf_counter() - began_s
-        self.in_flight.append(output)
-        if len(self.in_flight) < self.max_in_flight:
-            return
-        oldest = self.in_flight.popleft()
         sampled = frozenset(
             name
-            for name in oldest.num_scheduled_tokens
+            for name in output.num_scheduled_tokens
             if not self.scheduler.requests[name].is_prefill_chunk
         )
-        answer = model_runner_output(oldest.num_scheduled_tokens, sampled)
+        answer = model_runner_output(output.num_scheduled_tokens, sampled)
+        self.in_flight.append((output, answer))
+        if len(self.in_flight) < self.max_in_flight:
+            return
+        oldest, answer = self.in_flight.popleft()
         began_s = perf_counter()
         self.scheduler.update_from_output(oldest, answer)
         if is_timed:
