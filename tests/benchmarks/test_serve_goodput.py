@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import serve_goodput
 from serve_goodput import (
-    BELOW,
     FIRST,
     LATER,
     OURS,
@@ -114,7 +113,7 @@ def test_objectives_are_multiples_of_what_was_measured() -> None:
     assert facts.rate == pytest.approx(1 / 0.3)
 
 
-def test_the_search_goes_up_with_the_settings_that_held() -> None:
+def test_the_search_asks_first_who_held_and_no_more_than_needed() -> None:
     holds = {"a": 1.0, "b": 3.0}
     asked: list[tuple[str, float]] = []
 
@@ -122,14 +121,19 @@ def test_the_search_goes_up_with_the_settings_that_held() -> None:
         asked.append((setting, rate))
         return 0.95 if rate <= holds[setting] else 0.5
 
-    assert highest_held([4.0, 1.0, 2.0, 3.0], ["a", "b"], share) == 3.0
-    assert asked == [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("b", 3), ("b", 4)]
+    assert highest_held([4.0, 1.0, 2.0, 3.0, 5.0], ["a", "b"], share) == 3.0
+    assert asked == [("a", 3), ("b", 3), ("b", 4), ("a", 4)]
 
 
-def test_the_search_goes_below_a_ladder_that_is_too_high() -> None:
-    assert highest_held([2.0], ["a"], lambda _, rate: 1.0 if rate < 1.2 else 0.0) == 1.0
-    with pytest.raises(ValueError, match=f"{2 * BELOW[-1]:.2f} requests/s"):
-        highest_held([2.0], ["a"], lambda _, rate: 0.0)
+@pytest.mark.parametrize("highest", [1.0, 2.0, 3.0])
+def test_the_search_finds_each_rung(highest: float) -> None:
+    ladder = [1.0, 2.0, 3.0]
+    assert highest_held(ladder, ["a"], lambda _, rate: float(rate <= highest)) == highest
+
+
+def test_a_ladder_that_is_too_high_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"2\.00 requests/s"):
+        highest_held([2.0, 3.0], ["a"], lambda _, rate: 0.0)
 
 
 def test_every_server_gets_every_load_and_begins_in_turn() -> None:
