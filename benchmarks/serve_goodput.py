@@ -12,6 +12,8 @@ import argparse
 import json
 import os
 import shlex
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -43,9 +45,11 @@ OURS = "sarathi"
 SETTINGS = ("2048/256", "2048/8", "128/8", "64/16")
 MULTIPLES = (1.0, 1.5, 2.0)
 HELD = 0.9
-RUNGS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+RUNG = 1.15
+RUNGS = tuple(0.5 * RUNG**rung for rung in range(7))
 DECODES, DECODE_TOKENS, SHORT_PROMPT = 8, 24, 16
 SEARCH_SEED = 1000
+LEAST_OUTPUT = 8  # the shortest output of the ShareGPT-like lengths
 EAGER = ("--enforce-eager",)  # compiling for each token budget takes minutes
 SHARE, FIRST, LATER = "in time", "first tokens in time", "later tokens in time"
 
@@ -66,14 +70,19 @@ def our_flags(objectives: Objectives) -> tuple[str, ...]:
 
 
 def requests(lengths: str, scale: float, num: int, seed: int) -> Lengths:
-    """Requests of a load by name, so many times shorter."""
+    """Requests of a load by name, so many times shorter.
+
+    Outputs keep ``LEAST_OUTPUT`` tokens: the time per token of two is a single gap, which one
+    prompt beside it decides.
+    """
     drawn = LENGTHS[lengths].draw(num, np.random.default_rng(seed))
-    return Lengths(shorter(drawn.num_prompt, scale), shorter(drawn.num_output, scale))
+    output = np.maximum(LEAST_OUTPUT, shorter(drawn.num_output, scale))
+    return Lengths(shorter(drawn.num_prompt, scale), output)
 
 
 def shorter(tokens: Ints, scale: float) -> Ints:
-    """Token counts divided, 2 or more so that there is a later token."""
-    return np.asarray(np.maximum(2, np.rint(tokens / scale)), np.int64)
+    """Token counts divided."""
+    return np.asarray(np.maximum(1, np.rint(tokens / scale)), np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +227,10 @@ def figures(result: dict[str, Any], objectives: Objectives) -> dict[str, float |
 def highest_held(
     rates: Sequence[float], settings: Sequence[str], share: Callable[[str, float], float]
 ) -> float:
-    """The highest rate of a ladder at which a setting has 90% in time, by bisection.
+    """The highest rate at which a setting has 90% in time, by bisection of a ladder.
 
-    Those that held a rate are asked first at the next one, and one that holds it is enough.
+    Those that held a rate are asked first at the next one, and one that holds it is enough. A
+    ladder whose highest rate is held gets longer.
 
     Args:
         rates: the ladder.
@@ -241,6 +251,9 @@ def highest_held(
             held = middle
             order.remove(holder)
             order.insert(0, holder)
+        if held == len(ladder) - 1:
+            ladder.append(RUNG * ladder[-1])
+            missed = len(ladder)
     if held < 0:
         raise ValueError(
             f"no stock setting has {HELD:.0%} in time at {ladder[0]:.2f} requests/s: "
@@ -334,7 +347,7 @@ def parse() -> argparse.Namespace:
     add("--rates", type=float, nargs="+", metavar="R", help="the ladder, in requests/s")
     add("--multiples", type=float, nargs="+", default=MULTIPLES, metavar="N")
     add("--seeds", type=int, default=2, metavar="N")
-    add("--num-prompts", type=int, default=60, metavar="N", help="requests of a run")
+    add("--num-prompts", type=int, default=80, metavar="N", help="requests of a run")
     add("--ttft-prefills", type=float, default=8.0, metavar="N", help="mean prefills in TTFT")
     add("--tpot-steps", type=float, default=3.0, metavar="N", help="decode-only steps in TPOT")
     add("--ttft-slo-ms", type=float, metavar="MS", help="instead of what was measured")
@@ -380,6 +393,7 @@ def measure_all(of: Bench, arguments: argparse.Namespace, stack: ExitStack) -> N
 
 def main() -> None:
     arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the servers end, too
     environment = ENVIRONMENT | {"PYTHONHASHSEED": "0"}  # prompts of a trace hang on it
     os.environ.update(environment)
     raw = provenance(model=Path(arguments.model).name, environment=environment)

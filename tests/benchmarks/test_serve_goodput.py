@@ -11,7 +11,9 @@ import serve_goodput
 from serve_goodput import (
     FIRST,
     LATER,
+    LEAST_OUTPUT,
     OURS,
+    RUNG,
     SHARE,
     Facts,
     best_stock,
@@ -101,10 +103,10 @@ def test_a_trace_has_the_lengths_and_no_two_prompts_alike(tmp_path: Path) -> Non
     assert [line["hash_ids"] for line in lines] == [[0], [1], [2, 3, 4]]
 
 
-def test_requests_are_shorter_by_the_scale_and_have_a_later_token() -> None:
+def test_requests_are_shorter_by_the_scale_with_a_time_per_token() -> None:
     whole, scaled = requests("sharegpt", 1.0, 500, 0), requests("sharegpt", 100.0, 500, 0)
     assert scaled.num_prompt.mean() == pytest.approx(whole.num_prompt.mean() / 100, rel=0.05)
-    assert scaled.num_output.min() == 2
+    assert scaled.num_output.min() == LEAST_OUTPUT
 
 
 def test_objectives_are_multiples_of_what_was_measured() -> None:
@@ -129,6 +131,11 @@ def test_the_search_asks_first_who_held_and_no_more_than_needed() -> None:
 def test_the_search_finds_each_rung(highest: float) -> None:
     ladder = [1.0, 2.0, 3.0]
     assert highest_held(ladder, ["a"], lambda _, rate: float(rate <= highest)) == highest
+
+
+def test_the_search_goes_beyond_a_ladder_that_is_too_low() -> None:
+    held = highest_held([1.0, 2.0], ["a"], lambda _, rate: float(rate <= 2.5))
+    assert held == pytest.approx(2.0 * RUNG)
 
 
 def test_a_ladder_that_is_too_high_is_an_error() -> None:
