@@ -45,7 +45,7 @@ OURS = "sarathi"
 SETTINGS = ("2048/256", "2048/8", "128/8", "64/16")
 MULTIPLES = (1.0, 1.5, 2.0)
 HELD = 0.9
-RUNG = 1.15
+RUNG, RUNGS_BELOW = 1.15, 8
 RUNGS = tuple(0.5 * RUNG**rung for rung in range(7))
 DECODES, DECODE_TOKENS, SHORT_PROMPT = 8, 24, 16
 SEARCH_SEED = 1000
@@ -230,7 +230,7 @@ def highest_held(
     """The highest rate at which a setting has 90% in time, by bisection of a ladder.
 
     Those that held a rate are asked first at the next one, and one that holds it is enough. A
-    ladder whose highest rate is held gets longer.
+    ladder whose highest rate is held, or whose lowest is not, gets longer.
 
     Args:
         rates: the ladder.
@@ -238,28 +238,36 @@ def highest_held(
         share: gives the share in time of a setting at a rate.
 
     Raises:
-        ValueError: none holds the lowest rate.
+        ValueError: none holds a third of the lowest rate.
     """
     ladder, order = sorted(rates), list(settings)
+
+    def holds(rate: float) -> bool:
+        holder = next((name for name in order if share(name, rate) >= HELD), None)
+        if holder is not None:
+            order.remove(holder)
+            order.insert(0, holder)
+        return holder is not None
+
     held, missed = -1, len(ladder)
     while missed - held > 1:
         middle = (held + missed) // 2
-        holder = next((name for name in order if share(name, ladder[middle]) >= HELD), None)
-        if holder is None:
-            missed = middle
-        else:
+        if holds(ladder[middle]):
             held = middle
-            order.remove(holder)
-            order.insert(0, holder)
+        else:
+            missed = middle
         if held == len(ladder) - 1:
             ladder.append(RUNG * ladder[-1])
             missed = len(ladder)
-    if held < 0:
-        raise ValueError(
-            f"no stock setting has {HELD:.0%} in time at {ladder[0]:.2f} requests/s: "
-            "lower --rates, or longer objectives"
-        )
-    return ladder[held]
+    if held >= 0:
+        return ladder[held]
+    for rung in range(1, RUNGS_BELOW + 1):
+        if holds(rate := ladder[0] / RUNG**rung):
+            return rate
+    raise ValueError(
+        f"no stock setting has {HELD:.0%} in time at {rate:.2f} requests/s: "
+        "lower --rates, or longer objectives"
+    )
 
 
 def schedule(

@@ -138,8 +138,13 @@ def test_the_search_goes_beyond_a_ladder_that_is_too_low() -> None:
     assert held == pytest.approx(2.0 * RUNG)
 
 
-def test_a_ladder_that_is_too_high_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"2\.00 requests/s"):
+def test_the_search_goes_below_a_ladder_that_is_too_high() -> None:
+    held = highest_held([2.0, 3.0], ["a"], lambda _, rate: float(rate <= 1.9))
+    assert held == pytest.approx(2.0 / RUNG)
+
+
+def test_a_load_that_no_setting_holds_is_an_error() -> None:
+    with pytest.raises(ValueError, match="longer objectives"):
         highest_held([2.0, 3.0], ["a"], lambda _, rate: 0.0)
 
 
