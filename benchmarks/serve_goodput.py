@@ -42,7 +42,7 @@ from vllm_sarathi.simulator import LENGTHS, Lengths
 from vllm_sarathi.simulator.load.workload import Ints
 
 OURS = "sarathi"
-SETTINGS = ("2048/256", "2048/8", "128/8", "64/16")
+SETTINGS = ("2048/256", "2048/8", "2048/4", "128/6")
 MULTIPLES = (1.0, 1.5, 2.0)
 HELD = 0.9
 RUNG, RUNGS_BELOW = 1.15, 8
