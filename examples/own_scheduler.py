@@ -8,7 +8,8 @@ In this folder, beside a static budget of stock vLLM:
 
 A server takes the same dotted path, and its /metrics shows what the scheduler does:
 
-    PYTHONPATH=. vllm serve MODEL --scheduler-cls own_scheduler.AsyncBacklogAware
+    export PYTHONPATH=.
+    vllm serve MODEL --scheduler sarathi --scheduler-cls own_scheduler.AsyncBacklogAware
 """
 
 from dataclasses import dataclass

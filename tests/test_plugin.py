@@ -115,11 +115,29 @@ def test_a_derived_class_takes_our_settings_and_names_what_is_wrong_with_them() 
 
 
 @pytest.mark.parametrize(
-    "name", ["no.such.module", "tests.NoSuchClass", "not a path.", "json.dumps"]
+    ("name", "said"),
+    [
+        ("json.JSONDecoder", "need scheduler='sarathi'"),
+        ("no.such.module", "'no.such.module' cannot be imported: ModuleNotFoundError"),
+        ("json.NoClass", "'json.NoClass' cannot be imported: AttributeError"),
+        ("not a path.", "cannot be imported"),
+    ],
 )
-def test_a_class_that_is_not_ours_takes_none_of_our_settings(name: str) -> None:
-    with pytest.raises(ValueError, match="need scheduler='sarathi'"):
+def test_a_class_that_is_not_ours_takes_none_of_our_settings(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         parse("--scheduler-cls", name, "--sarathi-tbt-slo-ms", "50")
+
+
+def test_a_server_that_does_not_ask_for_us_imports_no_scheduler_while_it_reads_flags() -> None:
+    assert parse("--scheduler-cls", "no.such.module").scheduler_cls == "no.such.module"
+
+
+def test_asking_for_us_makes_a_derived_class_one_of_ours() -> None:
+    arguments = parse("--scheduler", "sarathi", "--scheduler-cls", OWN)
+    assert arguments.additional_config == {"sarathi": {}}
+    config = arguments.create_engine_config()
+    assert config.scheduler_config.async_scheduling is False
+    assert config.scheduler_config.get_scheduler_cls().__name__ == "OwnScheduler"
 
 
 def test_the_asynchronous_class_can_be_named() -> None:
@@ -142,7 +160,11 @@ def test_the_alias_takes_the_class_that_fits_async_scheduling(
 @pytest.mark.parametrize("cls", ["vllm_sarathi.SarathiScheduler", SarathiScheduler, OWN])
 def test_the_synchronous_class_turns_async_scheduling_off(cls: str | type) -> None:
     arguments = EngineArgs(
-        model=model_folder(), skip_tokenizer_init=True, max_model_len=8192, scheduler_cls=cls
+        model=model_folder(),
+        skip_tokenizer_init=True,
+        max_model_len=8192,
+        scheduler_cls=cls,
+        additional_config={"sarathi": {}},
     )
     arguments.create_engine_config()
     assert arguments.async_scheduling is False
@@ -188,7 +210,8 @@ def test_a_bad_setting_is_refused_before_anything_loads(flags: tuple[str, ...], 
     [
         (("--sarathi-token-budget", "256"), "need scheduler='sarathi'"),
         (("--scheduler", "default", "--scheduler-cls", "sarathi"), "contradicts"),
-        (("--scheduler", "sarathi", "--scheduler-cls", "some.Other"), "contradicts"),
+        (("--scheduler", "sarathi", "--scheduler-cls", "json.JSONDecoder"), "contradicts"),
+        (("--scheduler", "sarathi", "--scheduler-cls", "some.Other"), "cannot be imported"),
     ],
 )
 def test_contradictions_are_refused(flags: tuple[str, ...], said: str) -> None:
@@ -199,7 +222,7 @@ def test_contradictions_are_refused(flags: tuple[str, ...], said: str) -> None:
 def test_settings_for_stock_vllm_are_refused_wherever_they_come_from() -> None:
     with pytest.raises(ValueError, match="need scheduler='sarathi'"):
         configuration("--additional-config", '{"sarathi": {"tbt_slo_ms": 50}}')
-    own = parse("--additional-config", '{"sarathi": {}}', "--scheduler-cls", "my.Scheduler")
+    own = parse("--additional-config", '{"sarathi": {}}', "--scheduler-cls", "json.JSONDecoder")
     assert own.additional_config == {"sarathi": {}}
 
 

@@ -274,22 +274,35 @@ class SarathiConfig(BaseModel):
             )
 
 
-def is_ours(scheduler_cls: str | type | None) -> bool:
-    """Whether a ``scheduler_cls`` argument names a scheduler of this package, or one derived."""
-    found = resolved(scheduler_cls)
-    bases = found.__mro__ if isinstance(found, type) else ()
-    return found == "sarathi" or any(base.__module__.startswith("vllm_sarathi.") for base in bases)
+def is_ours(scheduler_cls: str | type | None, settings: Any = None) -> bool:
+    """Whether a ``scheduler_cls`` argument names a scheduler of this package, or one derived.
+
+    A dotted path outside of the package is imported only where there are settings of ours: a
+    server that does not ask for us imports no more than vLLM does.
+
+    Raises:
+        ValueError: there are settings, and the path cannot be imported.
+    """
+    if isinstance(scheduler_cls, str):
+        if scheduler_cls == "sarathi" or scheduler_cls.startswith("vllm_sarathi."):
+            return True
+        if settings is None:
+            return False
+        scheduler_cls = resolved(scheduler_cls)
+    bases = scheduler_cls.__mro__ if isinstance(scheduler_cls, type) else ()
+    return any(base.__module__.startswith("vllm_sarathi.") for base in bases)
 
 
-def resolved(scheduler_cls: str | type | None) -> str | type | None:
-    """The class that a ``scheduler_cls`` argument names; the argument where it names none."""
-    if not isinstance(scheduler_cls, str) or "." not in scheduler_cls:
-        return scheduler_cls
+def resolved(path: str) -> Any:
+    """What a dotted path names.
+
+    Raises:
+        ValueError: it cannot be imported, whatever the reason.
+    """
     try:
-        found: type = pkgutil.resolve_name(scheduler_cls)
-    except (ImportError, AttributeError, ValueError):  # vLLM tells its user
-        return scheduler_cls
-    return found
+        return pkgutil.resolve_name(path)
+    except Exception as error:
+        raise ValueError(f"scheduler_cls={path!r} cannot be imported: {error!r}") from error
 
 
 def describe(error: ValidationError) -> str:

@@ -53,19 +53,20 @@ def with_scheduler(
     """
     if scheduler is not None and scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler={scheduler!r}: allowed are {', '.join(SCHEDULERS)}")
-    if scheduler == "sarathi":
-        if scheduler_cls is not None and not is_ours(scheduler_cls):
-            raise ValueError(f"scheduler='sarathi' contradicts scheduler_cls={scheduler_cls!r}")
-        scheduler_cls = scheduler_cls or "sarathi"
-    elif scheduler == "default" and scheduler_cls is not None:
+    if scheduler == "default" and scheduler_cls is not None:
         raise ValueError(f"scheduler='default' contradicts scheduler_cls={scheduler_cls!r}")
-    if settings and not is_ours(scheduler_cls):
-        raise ValueError(_needs_scheduler(settings))
     config = dict(additional_config)
-    if settings:
+    if settings or scheduler == "sarathi":
         carried = SarathiConfig.require_mapping(config.get(SETTINGS_KEY, {}))
         config[SETTINGS_KEY] = {**carried, **settings}
-    if is_ours(scheduler_cls):
+    if scheduler == "sarathi" and scheduler_cls is None:
+        scheduler_cls = "sarathi"
+    ours = is_ours(scheduler_cls, config.get(SETTINGS_KEY))
+    if scheduler == "sarathi" and not ours:
+        raise ValueError(f"scheduler='sarathi' contradicts scheduler_cls={scheduler_cls!r}")
+    if settings and not ours:
+        raise ValueError(_needs_scheduler(settings))
+    if ours:
         SarathiConfig.from_mapping(config.get(SETTINGS_KEY, {}))
     return {"scheduler_cls": scheduler_cls, "additional_config": config}
 
@@ -74,8 +75,10 @@ def _is_sync(scheduler_cls: str | type) -> bool:
     """Whether a class works with ``async_scheduling=False`` alone; the alias works with both."""
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
-    found = resolved(scheduler_cls)
-    return isinstance(found, type) and not issubclass(found, AsyncScheduler)
+    if scheduler_cls == "sarathi":
+        return False
+    found = resolved(scheduler_cls) if isinstance(scheduler_cls, str) else scheduler_cls
+    return not issubclass(found, AsyncScheduler)
 
 
 def _needs_scheduler(settings: Any) -> str:
@@ -139,7 +142,7 @@ def _with_flag_values(from_cli_args: Any) -> Any:
         # In place: the app is built from these arguments, and where there are several API
         # servers they get them from here and read them before plugins are loaded.
         vars(args).update(chosen)
-        if is_ours(args.scheduler_cls):
+        if is_ours(args.scheduler_cls, args.additional_config.get(SETTINGS_KEY)):
             _add_middleware(args)
         return from_cli_args(cls, args)
 
@@ -159,7 +162,7 @@ def _with_alias(create_engine_config: Any) -> Any:
         settings = (self.additional_config or {}).get(SETTINGS_KEY)
         if self.scheduler_cls is None and settings:
             raise ValueError(_needs_scheduler(settings))
-        if not is_ours(self.scheduler_cls):
+        if not is_ours(self.scheduler_cls, settings):
             return create_engine_config(self, *args, **kwargs)
         import vllm
 

@@ -63,6 +63,7 @@ class Sorted:
     share: dict[int, float] = field(default_factory=dict)
     waits: list[Entry] = field(default_factory=list)
     taken: dict[str, tuple[Entry, int]] = field(default_factory=dict)
+    blocked: set[str] = field(default_factory=set)
     num_since: int = 0
     number: int = 0
 
@@ -88,6 +89,8 @@ class Sorted:
             entry.rank = (one.priority, 0, -one.importance, one.due_s + weight * late_s)
 
     def expire(self, now_s: float) -> set[str]:
+        if any(counted < 1 for _, counted in self.taken.values()):
+            self.blocked.clear()
         self.taken.clear()
         begun = {e.place.request for e in self.waits if e.rank[1] == -1}
         late = [
@@ -107,7 +110,9 @@ class Sorted:
         aside = [e for e in by_rank if e.is_aside]
         in_time = [e for e in by_rank if not e.is_aside]
         if self.num_since >= self.ageing and aside and in_time:
-            owed, one = aside[0], aside[0].place
+            free = [e for e in aside if e.place.request not in self.blocked]
+            owed = (free or aside)[0]
+            one = owed.place
             if (one.priority, 0, -max(one.importance, 0), one.arrival_s) < in_time[0].rank:
                 by_rank.remove(owed)
                 by_rank.insert(0, owed)
@@ -124,12 +129,14 @@ class Sorted:
         self.taken[entry.place.request] = entry, self.num_since - before
         return str(entry.place.request)
 
-    def put_back(self, name: str, now_s: float) -> None:
+    def put_back(self, name: str) -> None:
         entry, counted = self.taken.pop(name)
         self.num_since = max(self.num_since - counted, 0)
         if not entry.is_aside and entry.place.importance in self.share:
             self.share[entry.place.importance] /= 1 - 1 / 50
-        self.add(entry.place, now_s, back=entry)
+        self.add(entry.place, -inf, back=entry)
+        if counted < 1:
+            self.blocked.add(name)
 
 
 made = st.builds(
@@ -177,12 +184,13 @@ def test_it_serves_as_a_sorted_list_would_whatever_comes_and_goes(
             assert ours.pop().request == plain.pop()
         elif act == "remove" and plain.waits:
             entry = plain.waits.pop(what % len(plain.waits))
+            plain.blocked.discard(entry.place.request)
             ours.remove(entry.place.request)
         elif act == "put back" and plain.taken:
             name = list(plain.taken)[what % len(plain.taken)]
             assert ours.took(name)
-            ours.put_back(name, now_s)
-            plain.put_back(name, now_s)
+            ours.put_back(name)
+            plain.put_back(name)
         expected = plain.sorted()
         assert names(ours) == [e.place.request for e in expected]
         assert len(ours) == len(expected)
@@ -219,7 +227,7 @@ def test_who_stepped_aside_never_comes_back_among_those_in_time() -> None:
     assert names(waiting) == ["next", "late"]
     for _ in range(2):
         waiting.pop()
-    waiting.put_back("late", 1.6)
+    waiting.put_back("late")
     assert waiting.is_aside("late")
 
 
@@ -319,7 +327,7 @@ def test_the_wait_of_those_aside_is_bounded_by_admissions_of_no_more_important_o
         if taken.request.startswith("ahead") or not next(blocks, False):
             num_admitted += not taken.importance
         else:
-            waiting.put_back(taken.request, 0.0)
+            waiting.put_back(taken.request)
     assert num_admitted <= (num_ahead + 1) * ageing
 
 
@@ -337,7 +345,7 @@ def test_a_request_that_is_put_back_was_not_admitted() -> None:
         waiting.expire(0.0)
         assert waiting.pop().request == "blocked"
         assert waiting.first() is not None
-        waiting.put_back("blocked", 0.0)
+        waiting.put_back("blocked")
     assert served(waiting) == ["blocked", "r", "aside"]
 
 
@@ -345,7 +353,7 @@ def test_tries_to_admit_a_blocked_request_do_not_hide_the_overload() -> None:
     waiting = order(place("blocked"), share_aside={0: 0.5})
     for _ in range(100):
         waiting.pop()
-        waiting.put_back("blocked", 0.0)
+        waiting.put_back("blocked")
     assert waiting.share_aside == pytest.approx({0: 0.5})
 
 
@@ -354,7 +362,7 @@ def test_one_whose_turn_came_while_blocked_goes_first_once_it_can() -> None:
     waiting.pop()
     waiting.add(place("next"), 0.0)
     assert waiting.pop().request == "aside"
-    waiting.put_back("aside", 0.0)
+    waiting.put_back("aside")
     assert served(waiting) == ["aside", "next"]
 
 
@@ -365,7 +373,7 @@ def test_what_was_taken_can_be_put_back_in_the_same_step_only() -> None:
     waiting.expire(0.0)
     assert not waiting.took("r")
     with pytest.raises(KeyError):
-        waiting.put_back("r", 0.0)
+        waiting.put_back("r")
 
 
 def owing(*places: Place) -> WaitingOrder:
@@ -465,7 +473,45 @@ def test_an_owed_batch_that_was_not_taken_leaves_the_order_as_it_was() -> None:
     waiting.add(place("first", inf, 1), 0.0)
     assert waiting.pop().request == "first"
     assert waiting.pop().request == "long"
-    waiting.put_back(long.request, 0.0)
+    waiting.put_back(long.request)
     waiting.add(short, 0.0)
     waiting._num_since_aside = 0
     assert served(waiting)[0] == "short"
+
+
+def test_an_owed_batch_goes_to_the_next_one_where_the_first_cannot_be_admitted() -> None:
+    waiting = order(place("blocked", inf), place("free", inf, arrival_s=1.0), ageing=3)
+    for i in range(8):
+        waiting.add(place(f"r{i}", due_s=1e6 + i), 2.0)
+    admitted = []
+    for _ in range(8):
+        waiting.expire(2.0)
+        taken = waiting.pop()
+        if taken.request == "blocked":
+            waiting.put_back(taken.request)
+        else:
+            admitted.append(taken.request)
+    assert admitted[:5] == ["r0", "r1", "r2", "free", "r3"]
+
+
+def test_one_that_is_put_back_late_is_told_of_as_the_next_step_begins() -> None:
+    waiting = order(place("r", due_s=5.0))
+    waiting.expire(0.0)
+    waiting.pop()
+    waiting.put_back("r")
+    assert waiting.expire(6.0) == ["r"]
+
+
+@given(st.lists(acts, max_size=60))
+def test_the_backlog_is_the_prefill_of_those_in_time(done: list[Any]) -> None:
+    waiting, now_s, numbers = order(), 100.0, iter(range(1000))
+    for act, what in done:
+        if act == "add":
+            waiting.add(what(f"r{next(numbers)}", now_s), now_s)
+        elif act == "step":
+            now_s += what
+            waiting.expire(now_s)
+        elif act == "pop" and len(waiting):
+            waiting.pop()
+        in_time = (one.num_tokens for one in waiting if not one.is_aside)
+        assert waiting.backlog_s == pytest.approx(TOKEN_S * sum(in_time))

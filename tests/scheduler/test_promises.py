@@ -102,7 +102,7 @@ def brute_force_due_s(
     """When a decode's next token is due, and its pace: from the times of all its tokens."""
     ttft_s, tpot_s, stall_s = paces_s(extra_args)
     flying = sum(
-        any(answer.sampled_token_ids[i])
+        len(answer.sampled_token_ids[i]) > 0
         for _, answer in loop.queue
         if (i := answer.req_id_to_index.get(request.request_id)) is not None
     )

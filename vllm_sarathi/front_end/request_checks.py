@@ -12,7 +12,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.input_processor import InputProcessor
 
-from vllm_sarathi.config import SarathiConfig, is_ours
+from vllm_sarathi.config import SETTINGS_KEY, SarathiConfig, is_ours
 from vllm_sarathi.front_end.middleware import CURRENT
 from vllm_sarathi.objectives import ObjectiveError, ObjectivesReader
 
@@ -56,7 +56,9 @@ def _reader_of(processor: Any) -> ObjectivesReader | None:
         config = processor.vllm_config
         processor._sarathi_reader = (
             ObjectivesReader(SarathiConfig.of_engine(config))
-            if is_ours(config.scheduler_config.scheduler_cls)
+            if is_ours(
+                config.scheduler_config.scheduler_cls, config.additional_config.get(SETTINGS_KEY)
+            )
             else None
         )
     reader: ObjectivesReader | None = processor._sarathi_reader

@@ -17,7 +17,7 @@ from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from vllm_sarathi.policy.place import Place, PlaceHeap
+from vllm_sarathi.policy.place import Entry, Place, PlaceHeap
 from vllm_sarathi.policy.state import Rank
 
 AGEING = 40
@@ -40,6 +40,9 @@ requests/s: goodput 0.981, 0.971 with the full weight at any load; at 3.8: 0.925
 _REQUEST_WEIGHT = 1 / 50
 """Weight of the last request in the share of those that step aside."""
 
+_MOST_BLOCKED = 256
+"""How many requests an owed batch passes over, because vLLM could not admit them."""
+
 _TOKEN_S = 1e-4
 """Seconds of prefill for a token before any was seen: those of an 8B model on an A100."""
 
@@ -53,7 +56,8 @@ class WaitingOrder:
         token_s: predicted seconds of prefill for each token, as load has it.
         step_s: predicted seconds of a full step: a prefill waits for the one that runs.
         ageing: one admission in so many goes to those that stepped aside.
-        batch_tokens: prefill tokens of the batch that those that stepped aside are owed.
+        batch_tokens: prefill tokens of the batch that those that stepped aside are owed: those
+            of a full step.
         share_aside: for each importance, how many of its last requests stepped aside, from 0
             to 1: the less important may be in overload while the others are not.
     """
@@ -66,6 +70,7 @@ class WaitingOrder:
     share_aside: dict[int, float] = field(default_factory=dict)
     _owed: WeakKeyDictionary[Any, int] = field(default_factory=WeakKeyDictionary)
     _taken: dict[Any, tuple[Place, int]] = field(default_factory=dict)
+    _blocked: set[Any] = field(default_factory=set)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
     _expiring: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
@@ -73,6 +78,7 @@ class WaitingOrder:
     _numbers: Iterator[int] = field(default_factory=count)
     _num_since_aside: int = 0
     _num_aside: int = 0
+    _tokens_in_time: int = 0
 
     def rank(self, place: Place) -> Rank:
         """Where a request stands: lower is served first."""
@@ -110,12 +116,15 @@ class WaitingOrder:
         Returns:
             Their requests.
         """
+        if any(num_counted < 1 for _, num_counted in self._taken.values()):
+            self._blocked.clear()
         self._taken.clear()
         late = []
         while (entry := self._expiring.first()) and entry[0] < now_s:
             place = entry[-1]
             place.is_aside = True
             self._num_aside += 1
+            self._tokens_in_time -= place.num_tokens
             self._aside.push(self.rank(place), place)
             late.append(place.request)
             share = self.share_aside.get(place.importance, 0.0)
@@ -125,7 +134,7 @@ class WaitingOrder:
 
     def first(self) -> Place | None:
         """Who is served next."""
-        in_time, aside = self._in_time.first(), self._aside.first()
+        in_time, aside = self._in_time.first(), self._first_aside()
         if in_time is None or aside is None:
             found = in_time or aside
             return found[-1] if found else None
@@ -154,14 +163,13 @@ class WaitingOrder:
     @property
     def backlog_s(self) -> float:
         """Predicted seconds until all that wait and are in time are prefilled."""
-        in_time = (place.num_tokens for place in self._places.values() if not place.is_aside)
-        return self.step_s + self.token_s * sum(in_time)
+        return self.step_s + self.token_s * self._tokens_in_time
 
     def took(self, request: Any) -> bool:
         """Whether a request was taken in this step, and may be put back."""
         return request in self._taken
 
-    def put_back(self, request: Any, now_s: float) -> None:
+    def put_back(self, request: Any) -> None:
         """Let one that was taken wait again at its place: it was not admitted after all.
 
         Raises:
@@ -169,11 +177,13 @@ class WaitingOrder:
         """
         place, num_counted = self._taken.pop(request)
         self._num_since_aside = max(self._num_since_aside - num_counted, 0)
-        if num_counted < 1:  # it was granted a batch, which it did not get
-            self._owed.pop(place.request, None)
+        was_granted = num_counted < 1
         if not place.is_aside and place.importance in self.share_aside:
             self.share_aside[place.importance] /= 1 - _REQUEST_WEIGHT
-        self._wait(replace(place, is_gone=False), now_s)
+        # Whether it is late now is asked as the next step begins, for ``expire`` to tell.
+        self._wait(replace(place, is_gone=False), -inf)
+        if was_granted and len(self._blocked) < _MOST_BLOCKED:
+            self._blocked.add(place.request)  # the batch goes to the next one
 
     @property
     def owes_aside(self) -> bool:
@@ -192,7 +202,7 @@ class WaitingOrder:
         """
         if not (place.is_aside and self.owes_aside):
             return False
-        first = self._aside.first()
+        first = self._first_aside()
         if first and first[0] < self.rank(place):
             return False
         self._grant(place)
@@ -210,7 +220,8 @@ class WaitingOrder:
         """
         place = self._places.pop(request)
         place.is_gone = True
-        self._num_aside -= place.is_aside
+        self._blocked.discard(place.request)
+        self._count(place, -1)
         self._drop_stale()
 
     def __contains__(self, request: Any) -> bool:
@@ -234,7 +245,8 @@ class WaitingOrder:
             self.remove(place.request)
         self._places[place.request] = place
         place.is_aside = self.steps_aside(place, now_s)
-        self._num_aside += place.is_aside
+        self._owed.pop(place.request, None)
+        self._count(place, 1)
         (self._aside if place.is_aside else self._in_time).push(self.rank(place), place)
         if not (place.is_aside or place.has_begun):
             self._expiring.push(self._latest_s(place), place)
@@ -243,6 +255,20 @@ class WaitingOrder:
     def _latest_s(self, place: Place) -> float:
         """When the prefill of a request must begin."""
         return place.due_s - self.step_s - self.token_s * place.num_tokens
+
+    def _first_aside(self) -> Entry | None:
+        """The first of those that stepped aside; if a batch is owed, of those that can take it."""
+        if self.owes_aside and self._blocked:
+            for entry in self._aside:
+                if entry[-1].request not in self._blocked:
+                    return entry
+        return self._aside.first()
+
+    def _count(self, place: Place, sign: int) -> None:
+        if place.is_aside:
+            self._num_aside += sign
+        else:
+            self._tokens_in_time += sign * place.num_tokens
 
     def _grant(self, place: Place) -> None:
         """Give one that stepped aside the batch that is owed."""

@@ -24,6 +24,7 @@ class Policy:
         budget: the budget that follows an objective, under the preset "slo".
         cohorts: spreads decodes over micro-batches; None puts all into each batch.
         pauses_decodes: whether decodes may sit batches out within their objective.
+        num_stages: pipeline stages, each of which a decode passes for every token.
     """
 
     step_time: StepTimeModel
@@ -31,6 +32,7 @@ class Policy:
     budget: SloTokenBudget | None = None
     cohorts: Cohorts | None = None
     pauses_decodes: bool = False
+    num_stages: int = 1
 
     def plan(self, state: SchedulerState) -> StepPlan:
         """Plan the next batch."""
@@ -77,7 +79,7 @@ class Policy:
             num_decode_tokens=sum(decodes.num_tokens),
             decode_context_tokens=sum(decodes.contexts),
             prefills=state.prefills,
-            backlog=backlog(state, self.step_time, self.budget.num_stages if self.budget else 1),
+            backlog=backlog(state, self.step_time, self.num_stages),
             num_other_decodes=state.num_decodes - len(decodes.requests),
             due=state.due,
             may_pause=may_pause,

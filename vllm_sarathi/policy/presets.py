@@ -27,14 +27,16 @@ def policy(
     """
     model = step_time or StepTimeModel()
     if config.preset == "observe":
-        budget = _slo_budget(config, model, num_stages, balances=False)
-        return Policy(model, None, budget)
+        return Policy(model, None, SloTokenBudget(model, num_stages), num_stages=num_stages)
     balances = num_stages > 1 and config.balance_micro_batches is not False
     cohorts = Cohorts(num_stages) if balances else None
     if config.preset == "decode-maximal":
         fixed = DecodeMaximal(config.batch_tokens, config.batch_multiple, min_prefill_tokens)
-        return Policy(model, fixed, cohorts=cohorts)
-    budget = _slo_budget(config, model, num_stages, balances) if config.preset == "slo" else None
+        return Policy(model, fixed, cohorts=cohorts, num_stages=num_stages)
+    budget: SloTokenBudget | None = None
+    if config.preset == "slo":
+        by_rate = config.tile_size is not None
+        budget = SloTokenBudget(model, num_stages, balances, by_rate)
     builder = StallFree(
         budget or FixedTokenBudget(config.batch_tokens),
         config.batch_multiple,
@@ -51,11 +53,5 @@ def policy(
         and budget.by_rate
         and num_stages == 1
         and config.max_prefills_per_batch is None,
+        num_stages=num_stages,
     )
-
-
-def _slo_budget(
-    config: SarathiConfig, model: StepTimeModel, num_stages: int, balances: bool
-) -> SloTokenBudget | None:
-    """The budget that follows the objective; None where there is nothing to follow."""
-    return SloTokenBudget(model, num_stages, balances, by_rate=config.tile_size is not None)

@@ -50,6 +50,7 @@ class SarathiMixin:
     running: list[Any]
     step_observer: StepObserver | None = None
     """Learns and counts; None only where vLLM's own tests make a scheduler without ``__init__``."""
+    _shedding: Shedding | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

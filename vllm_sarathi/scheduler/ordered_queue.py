@@ -36,7 +36,7 @@ class OrderedQueue(RequestQueue):
         """Put requests back that were taken and not admitted, at their own places."""
         for request in requests:
             if self._order.took(request):
-                self._order.put_back(request, time.time())
+                self._order.put_back(request)
             else:
                 self.add_request(request)
 

@@ -13,6 +13,7 @@ from vllm.v1.engine import FinishReason
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
 from vllm_sarathi.policy.admission import mean_context
+from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.deadlines import AnswerListener, Answers, Promise
 from vllm_sarathi.policy.order import PREFILL_WEIGHTS, WaitingOrder
 from vllm_sarathi.policy.place import Place
@@ -63,10 +64,7 @@ class Promises:
     def of(cls, scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel) -> "Promises":
         """The promises under these settings."""
         order = settings.waiting_order
-        batch_tokens = int(scheduler.max_num_scheduled_tokens)
-        waiting = None
-        if order != "fcfs":
-            waiting = WaitingOrder(PREFILL_WEIGHTS[order], batch_tokens=batch_tokens)
+        waiting = None if order == "fcfs" else WaitingOrder(PREFILL_WEIGHTS[order])
         reader = ObjectivesReader(settings)
         promise = Promise.of(reader.default)
         return cls(scheduler, reader, waiting, promise, step_time, sheds=settings.shed)
@@ -232,7 +230,7 @@ class Promises:
         if is_full:
             self._full_step_s += _STEP_WEIGHT * (duration_s - self._full_step_s)
             self._num_prefill += _STEP_WEIGHT * (num_prefill_tokens - self._num_prefill)
-        elif self.sheds and num_prefill_tokens:
+        elif self.sheds and num_prefill_tokens and self._num_prefill:
             # A step with room takes longer per token than a full one. A stall that was taken for
             # the pace would shed all, so that no full step would ever correct it.
             most_s = duration_s * self._num_prefill / num_prefill_tokens
@@ -241,3 +239,4 @@ class Promises:
             return
         self.order.step_s = self._full_step_s
         self.order.token_s = self._full_step_s / max(self._num_prefill, 1.0)
+        self.order.batch_tokens = max(round(self._num_prefill), MIN_PREFILL_TOKENS)

@@ -13,6 +13,7 @@ from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreOutp
 from vllm.v1.request import RequestStatus
 
 from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.scheduler.snapshot import num_free_seats
 from vllm_sarathi.shed_notice import notice
 
 
@@ -34,8 +35,9 @@ class Shedding:
     def end(self, late: Sequence[Any]) -> frozenset[Any]:
         """End those of the requests that may be shed.
 
-        Where nobody else is there, the first of them is served however late: no overload makes
-        it late, so trying again would not help, and prefill goes on being measured.
+        Where no other prompt runs or waits, the first of them is served however late: no overload
+        makes it late, so trying again would not help, and how long prefill takes goes on being
+        measured.
 
         Args:
             late: requests that wait and can no longer be in time.
@@ -44,7 +46,7 @@ class Shedding:
             Those that were ended; the others still wait.
         """
         chosen = [request for request in late if may_be_shed(request)]
-        if chosen and sum(self.scheduler.get_request_counts()) == len(chosen):
+        if chosen and self._are_alone(len(chosen)):
             del chosen[0]
         if not chosen:
             return frozenset()
@@ -53,6 +55,16 @@ class Shedding:
         said = notice(max(ceil(self.order.backlog_s), 1))
         self._untold += [(request.client_index, _last_output(request, said)) for request in chosen]
         return frozenset(chosen)
+
+    def _are_alone(self, num_late: int) -> bool:
+        """Whether a seat is free for those that are late, and no other prompt runs or waits."""
+        scheduler = self.scheduler
+        num_waiting = scheduler.get_request_counts()[1]
+        return (
+            num_waiting - scheduler.num_waiting_for_streaming_input == num_late
+            and num_free_seats(scheduler) > 0
+            and not any(request.is_prefill_chunk for request in scheduler.running)
+        )
 
     def tell(self, outputs: dict[int, Any]) -> Mapping[int, Any]:
         """Add what was ended to vLLM's ``EngineCoreOutputs`` of each client, once."""
