@@ -68,13 +68,13 @@ class SarathiConfig(BaseModel):
     )
     tbt_slo_ms: PositiveMs | Literal["auto"] | None = Field(
         "auto",
-        description='Objective for the time between two tokens of a request, under "slo". '
-        '"auto" is 5 decode-only steps; null aims at throughput alone.',
+        description='Objective for the time between two tokens of a request, under "slo" and '
+        '"observe". "auto" is 5 decode-only steps; null aims at throughput alone.',
     )
     max_stall_ms: PositiveMs | None = Field(
         None,
         description="Longest gap between tokens of requests that are ahead of their pace; null: "
-        "10 times the objective where that is a TPOT, tbt_slo_ms where it is one.",
+        "10 times tpot_slo_ms, at most tbt_slo_ms.",
     )
     ttft_slo_ms: PositiveMs | None = Field(
         None,

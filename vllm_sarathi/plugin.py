@@ -93,7 +93,7 @@ def _with_flags(add_cli_args: Any) -> Any:
         group.add_argument(
             "--scheduler",
             choices=SCHEDULERS,
-            help="vLLM's own scheduler, or batches that never stall a decode.",
+            help="vLLM's own scheduler, or SARATHI's.",
         )
         group.add_argument(
             "--sarathi-config", type=_json_object, metavar="JSON", help="Settings as JSON object."

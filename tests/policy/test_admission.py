@@ -50,7 +50,7 @@ def test_a_cache_of_a_few_blocks_is_used_to_the_last(num_tokens: int, admitted: 
 def test_less_important_requests_keep_nothing_from_a_more_important_one() -> None:
     prefilling = replace(state(10_000, 4, 1, num_tokens=64), prefills=(RequestView("runs", 1000),))
     assert not admits(prefilling)
-    assert admits(replace(prefilling, less_important=frozenset({"runs"})))
+    assert admits(replace(prefilling, lower_priority=frozenset({"runs"})))
 
 
 class OneMillisecondADecode(StepTimeModel):
@@ -71,7 +71,7 @@ def in_company(num_running: int, pace_s: float, *prompts: int) -> SchedulerState
 
 def num_admitted(state: SchedulerState) -> int:
     found = backlog(state, OneMillisecondADecode())
-    assert (found.admission_blocked_by is BatchLimit.PROMISES) == (found.max_new == 0)
+    assert (found.admission_blocked_by is BatchLimit.PACE) == (found.max_new == 0)
     return min(found.max_new, len(state.waiting))
 
 
@@ -94,4 +94,4 @@ def test_one_request_may_always_run() -> None:
 def test_a_more_important_request_joins_whatever_the_pace_of_the_others() -> None:
     full = in_company(60, 0.05, 1)
     assert num_admitted(full) == 0
-    assert num_admitted(replace(full, less_important=frozenset({"runs"}))) == 1
+    assert num_admitted(replace(full, lower_priority=frozenset({"runs"}))) == 1

@@ -126,7 +126,7 @@ def test_budget_left_over_goes_to_waiting_requests_beyond_the_view() -> None:
 
 
 def test_the_plan_says_what_bounded_it() -> None:
-    assert stall_free(256).plan(view(4, "12")).limit is BatchLimit.PREFILL_LEFT
+    assert stall_free(256).plan(view(4, "12")).limit is BatchLimit.NO_MORE_PREFILL
     assert stall_free(256).plan(view(4, "1200")).limit is BatchLimit.TOKEN_BUDGET
     assert stall_free(200, tile_size=128).plan(view(4, "1200")).limit is BatchLimit.TILE
     assert stall_free(4096).plan(view(4, "9999")).limit is BatchLimit.MAXIMUM

@@ -252,7 +252,7 @@ def test_steps_that_admit_nobody_show_why(clock: Clock) -> None:
     num_steps = sample(loop, "admission_blocked_steps_total", reason="kv_blocks")
     assert num_steps > 30
     assert sample(loop, "step_limit_total", limit="kv_blocks") == num_steps
-    assert found(loop, "admission_blocked_steps_total", reason="promises") is None
+    assert found(loop, "admission_blocked_steps_total", reason="pace") is None
 
 
 @pytest.mark.parametrize("qos", [None, "interactive"])

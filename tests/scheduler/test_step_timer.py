@@ -54,7 +54,7 @@ def test_a_schedule_that_finds_nothing_is_a_pause(clock: Clock) -> None:
     timer.scheduled("a", "first")
     clock.now_s += 1
     timer.finished("a", drained=False)
-    timer.paused()
+    timer.idle()
     clock.now_s += 9
     timer.scheduled("b", "second")
     clock.now_s += 1

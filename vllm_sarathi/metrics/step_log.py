@@ -78,4 +78,4 @@ class ScheduledStep:
     @property
     def is_full(self) -> bool:
         """Whether there was more to do than it held."""
-        return self.limit != BatchLimit.PREFILL_LEFT.value
+        return self.limit != BatchLimit.NO_MORE_PREFILL.value

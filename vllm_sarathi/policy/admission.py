@@ -40,7 +40,7 @@ def backlog(state: SchedulerState, model: StepTimeModel, num_stages: int = 1) ->
     if num_fitting == 0:
         admission_blocked_by = BatchLimit.KV_BLOCKS
     elif num_joining == 0:
-        admission_blocked_by = BatchLimit.PROMISES
+        admission_blocked_by = BatchLimit.PACE
     return Backlog(
         shown=state.waiting,
         num_waiting=state.num_waiting,
@@ -65,7 +65,7 @@ def _num_joining(state: SchedulerState, model: StepTimeModel, num_stages: int) -
     step. No bound for one that is more important than some that run.
     """
     company = state.company
-    if company is None or state.less_important:
+    if company is None or state.lower_priority:
         return sys.maxsize
     context_tokens = company.context_tokens
     for num_joining, request in enumerate(state.waiting):
@@ -87,9 +87,9 @@ def _num_spare_blocks(state: SchedulerState) -> int:
     num_tokens = sum(
         request.num_tokens
         for request in state.prefills
-        if request.request_id not in state.less_important
+        if request.request_id not in state.lower_priority
     )
-    num_grown = RESERVED_BLOCKS * (state.kv.num_running - len(state.less_important))
+    num_grown = RESERVED_BLOCKS * (state.kv.num_running - len(state.lower_priority))
     num_kept = min(num_grown, int(MAX_RESERVED_SHARE * state.kv.num_blocks))
     return state.kv.num_free_blocks - state.kv.num_blocks_for(num_tokens) - num_kept
 

@@ -161,7 +161,7 @@ class SchedulerState:
         company: what those that run will share; None where nothing was promised.
         is_in_order: whether vLLM's list has the order of service, decodes before prefills.
         has_priorities: whether vLLM preempts by priority, not from the end of its list.
-        less_important: running requests that vLLM preempts before the first waiting one.
+        lower_priority: running requests that vLLM preempts before the first waiting one.
         has_adapters: whether vLLM counts adapters over the requests that it sees.
         outlook: what the steps before mean for this one.
     """
@@ -180,7 +180,7 @@ class SchedulerState:
     company: Company | None = None
     is_in_order: bool = True
     has_priorities: bool = False
-    less_important: frozenset[str] = frozenset()
+    lower_priority: frozenset[str] = frozenset()
     has_adapters: bool = False
     outlook: Outlook = Outlook()
 

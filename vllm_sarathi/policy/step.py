@@ -26,7 +26,7 @@ class Chunk(NamedTuple):
 class BatchLimit(Enum):
     """What kept a step from being larger."""
 
-    PREFILL_LEFT = "prefill_left"
+    NO_MORE_PREFILL = "no_more_prefill"
     """Nothing more was there to schedule."""
     CHUNK_SIZE = "chunk_size"
     """The fixed chunk of decode-maximal batching."""
@@ -40,7 +40,7 @@ class BatchLimit(Enum):
     """Even micro-batches: a longer one would leave bubbles in the pipeline."""
     KV_BLOCKS = "kv_blocks"
     """Free KV blocks are kept for the growth of running requests."""
-    PROMISES = "promises"
+    PACE = "pace"
     """One more request would make those that run miss their objectives."""
     MAXIMUM = "maximum"
     """vLLM's ``max_num_batched_tokens``."""
@@ -209,7 +209,7 @@ class StepPlan:
     chunks: tuple[Chunk, ...] = ()
     max_new_prefills: int | None = None
     max_chunk: int = sys.maxsize
-    limit: BatchLimit = BatchLimit.PREFILL_LEFT
+    limit: BatchLimit = BatchLimit.NO_MORE_PREFILL
     pauses_decodes: bool = False
     skipped_decodes: tuple[Any, ...] = ()
     order: RunningOrder = RunningOrder.UNCHANGED

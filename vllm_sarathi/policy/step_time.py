@@ -36,7 +36,7 @@ _MEMORY_STEPS = 500.0
 _PRIOR_WEIGHT = 0.01
 _UNSURE_SHARE = np.array([0.0, 0.0, 0.008, 0.0, 0.0])
 """How much of a feature says little of its coefficient: few tokens beyond the ridge may
-as well have met a cliff."""
+only reflect a tile boundary."""
 _CORRECTION_RATE = 0.05
 _OUTLIER_RATIO = 2.0
 _OUTLIERS_BELIEVED = 4

@@ -86,7 +86,7 @@ class StepObserver:
         if step:
             self._timer.scheduled(output, step)
         else:
-            self._timer.paused()
+            self._timer.idle()
         if self._recorder:
             self._recorder.count_schedule(step, chunks, output.finished_req_ids)
             self._count_waiting(self._recorder.objectives, admitted)

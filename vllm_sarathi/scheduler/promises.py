@@ -1,4 +1,4 @@
-"""What requests were promised, read from them and from their tokens. Decides nothing."""
+"""What requests were promised, read from them and from their tokens, and who is served next."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -81,7 +81,7 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
         company=promises.company() if num_seats else None,
         is_in_order=prefills == running[num_decodes:],
         has_priorities=scheduler.policy == SchedulingPolicy.PRIORITY,
-        less_important=_less_important(scheduler),
+        lower_priority=_lower_priority(scheduler),
         has_adapters=bool(scheduler.lora_config),
         outlook=outlook,
     )
@@ -192,7 +192,7 @@ def _waiting_blocks(scheduler: Any, shown: Iterable[Any]) -> tuple[int, ...] | N
     )
 
 
-def _less_important(scheduler: Any) -> frozenset[str]:
+def _lower_priority(scheduler: Any) -> frozenset[str]:
     """Running requests that vLLM preempts before the first waiting one, once that one runs."""
     if scheduler.policy != SchedulingPolicy.PRIORITY or not scheduler.waiting:
         return frozenset()

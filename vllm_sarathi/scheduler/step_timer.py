@@ -46,7 +46,7 @@ class StepTimer(Generic[Step]):
         self._in_flight.append(_InFlight(output, step, began_s, fills_pipeline))
         self._is_idle = False
 
-    def paused(self) -> None:
+    def idle(self) -> None:
         """Note a schedule that found nothing to run."""
         self._is_idle = not self._in_flight
 
