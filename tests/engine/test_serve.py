@@ -1,7 +1,9 @@
 """`vllm serve --scheduler sarathi`, as a user runs it."""
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -33,6 +35,26 @@ def sample(server: Server, name: str) -> float:
     lines = [line for line in server.scrape(f"vllm_sarathi:{name}") if "_created" not in line]
     assert len(lines) == 1, lines
     return float(lines[0].rsplit(" ", 1)[1])
+
+
+def num_judged(server: Server, qos: str) -> Counter[str]:
+    """Objectives of finished requests of a class, by kind."""
+    found = Counter[str]()
+    for name in ("objectives_attained_total", "objectives_missed_total"):
+        for line in server.scrape(f"vllm_sarathi:{name}"):
+            if f'qos="{qos}"' in line:
+                kind = line.partition('kind="')[2].partition('"')[0]
+                found[kind] += int(float(line.rsplit(" ", 1)[1]))
+    return found
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for what an engine tells a little later than its answer."""
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came true")
 
 
 def test_the_model_answers(server: Server, model: str) -> None:
@@ -69,11 +91,15 @@ def test_no_metric_of_vllms_own_is_lost(server: Server, model: str) -> None:
     assert httpx.get(f"{server.url}/metrics").text.count("# TYPE vllm_sarathi:token_budget ") == 1
 
 
+def is_running(server: Server) -> bool:
+    return any(not line.endswith(" 0.0") for line in server.scrape("vllm:num_requests_running"))
+
+
 def test_a_client_that_leaves_in_mid_prefill_hurts_nobody(server: Server, model: str) -> None:
     async def leave_early() -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             leaving = asyncio.create_task(ask(client, model, "river stone " * 600, 50))
-            await asyncio.sleep(0.6)
+            await asyncio.to_thread(wait_until, lambda: is_running(server))
             leaving.cancel()
             stream = await ask(client, model, "Say hello.", 8)
             assert len(stream.times.token_times_s) == 8
@@ -115,12 +141,15 @@ def post(
 def test_objectives_in_body_and_headers_are_taken(
     server: Server, model: str, endpoint: str, stream: bool
 ) -> None:
-    said = {"qos": "interactive", "tpot_slo_ms": 80, "e2e_slo_ms": 9000.5, "session_id": "a"}
-    headers = {TTFT_HEADER: "1500", "x-slo-tpot-ms": "60"}
+    said = {"qos": "interactive", "tpot_slo_ms": 80, "e2e_slo_ms": 90000.5, "session_id": "a"}
+    headers = {TTFT_HEADER: "60000", "x-slo-tpot-ms": "60"}
+    before = num_judged(server, "interactive")
     answer = post(server, model, endpoint, said, headers=headers, stream=stream)
     assert answer.status_code == 200, answer.text
     assert ("data: " in answer.text) is stream
     assert '"error": {' not in answer.text
+    expected = before + Counter(("ttft", "tpot", "e2e"))
+    wait_until(lambda: num_judged(server, "interactive") == expected)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -174,16 +203,17 @@ def test_in_overload_a_request_that_cannot_be_in_time_is_refused_streams_include
     async def overload() -> int:
         num_refused = 0
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
-            long = asyncio.create_task(ask(client, model, "river stone " * 100, 400))
-            await asyncio.sleep(2)
+            asks = [ask(client, model, f"{i} " + "river stone " * 600, 2) for i in range(12)]
+            prompts = [asyncio.create_task(long) for long in asks]
+            await asyncio.to_thread(wait_until, lambda: is_running(server))
             for endpoint in ENDPOINTS:
                 for given in ({}, {"stream": True}):
                     await refused(client, endpoint, **given)
                     num_refused += 1
             await refused(client, "completions", n=2, stream=True)
-            assert not long.done()
-            stream = await long
-            assert len(stream.times.token_times_s) == 400
+            assert not all(prompt.done() for prompt in prompts)
+            for stream in await asyncio.gather(*prompts):
+                assert len(stream.times.token_times_s) == 2
         return num_refused + 2
 
     assert asyncio.run(overload()) == sample(server, "shed_requests_total")

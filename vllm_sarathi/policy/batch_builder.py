@@ -164,9 +164,7 @@ def fill_batch(
         decode_context_tokens=view.decode_context_tokens,
         chunks=tuple(chunks),
         max_new_prefills=seats if left > 0 or num_new else 0,
-        limit=limit
-        if left <= 0
-        else view.backlog.admission_blocked_by or BatchLimit.NO_MORE_PREFILL,
+        limit=limit if left <= 0 else unfilled or BatchLimit.NO_MORE_PREFILL,
         max_chunk=max_chunk,
     )
 
