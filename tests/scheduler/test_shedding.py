@@ -109,6 +109,17 @@ def test_every_request_ends_once_and_no_block_is_lost(ours: type, clock: Clock) 
     assert not loop.scheduler.requests
 
 
+def test_a_pace_that_was_taken_for_too_slow_corrects_itself_while_others_decode(
+    clock: Clock,
+) -> None:
+    loop = Shedder(clock, max_num_seqs=4)
+    loop.scheduler._promises.order.token_s = 1.0
+    for i in range(80):
+        loop.ask(f"r{i}", num_prompt=100, max_tokens=2)
+        loop.steps(4)
+    assert [end.request_id for end in loop.ends if end.finish_reason is FinishReason.ERROR] == []
+
+
 @pytest.mark.parametrize("asked", [None, {"qos": "batch"}, {"tpot_slo_ms": 40}])
 def test_one_that_states_no_objective_for_a_first_or_last_token_is_never_shed(
     asked: Any, clock: Clock

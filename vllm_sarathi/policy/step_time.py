@@ -32,18 +32,38 @@ _RIDGE_TOKENS = 256
 present ones (the roofline in Sarathi-Serve, arXiv 2403.02310, section 3.1)."""
 
 _NUM_FEATURES = 5
+
 _MEMORY_STEPS = 500.0
+"""Steps that the fit remembers: ten to thirty seconds of a busy GPU."""
+
 _PRIOR_WEIGHT = 0.01
+"""How much the last fit counts beside the steps since, as a share of what each feature brings: a
+coefficient that recent steps say little of stays."""
+
 _UNSURE_SHARE = np.array([0.0, 0.0, 0.008, 0.0, 0.0])
 """How much of a feature says little of its coefficient: few tokens beyond the ridge may
 only reflect a tile boundary."""
+
 _CORRECTION_RATE = 0.05
+"""Weight of a step in the correction of its range of batch sizes, once twenty were seen."""
+
 _OUTLIER_RATIO = 2.0
+"""A step so many times longer or shorter than predicted is a pause or a compilation."""
+
 _OUTLIERS_BELIEVED = 4
+"""So many of them in a row are no accident: the machine has changed."""
+
 _OLD_MACHINE_WEIGHT = 1e-3
+"""What steps before such a change count afterwards: a first guess, gone after a few steps."""
+
 _WARM_STEPS = 30
+"""Steps after which predictions are trusted: five coefficients, several times over."""
+
 _FITS_AT_ONCE = 64
+"""Steps of which each is followed by a fit of its own."""
+
 _STEPS_PER_FIT = 16
+"""Later ones are fitted together: a fit takes as long as planning a step."""
 
 
 class StepWork(NamedTuple):
