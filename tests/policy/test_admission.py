@@ -95,3 +95,7 @@ def test_a_more_important_request_joins_whatever_the_pace_of_the_others() -> Non
     full = in_company(60, 0.05, 1)
     assert num_admitted(full) == 0
     assert num_admitted(replace(full, lower_priority=frozenset({"runs"}))) == 1
+    full = in_company(60, 0.05, 1, 1)
+    assert full.company is not None
+    outranked = full.company._replace(is_outranked=True)
+    assert num_admitted(replace(full, company=outranked)) == 1

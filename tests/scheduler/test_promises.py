@@ -308,6 +308,20 @@ def test_company_has_the_pace_of_one_that_is_next_and_asks_nothing_of_its_first_
     assert company.pace_s == 0.04
 
 
+@pytest.mark.parametrize(("importance", "outranks"), [(5, True), (0, False), (-5, False)])
+def test_company_says_whether_the_next_is_more_important_than_one_that_runs(
+    importance: int, outranks: bool, clock: Clock
+) -> None:
+    loop = SchedulerLoop(SarathiScheduler, {**TPOT, "client_objectives": ["importance"]})
+    for name, its in (("a", 0), ("b", 9)):
+        loop.add(name, 20, 50, extra_args={"importance": its})
+    step(loop, clock, 3)
+    loop.add("next", 20, 8, extra_args={"importance": importance})
+    company = promises(loop).company()
+    assert company is not None
+    assert company.is_outranked is outranks
+
+
 def test_company_is_none_where_nothing_was_promised(clock: Clock) -> None:
     loop = decoding(clock, SarathiScheduler, {"qos": "batch"}, max_num_seqs=1)
     loop.add("next", 20, 8, extra_args={"qos": "batch"})

@@ -62,18 +62,20 @@ def _num_joining(state: SchedulerState, model: StepTimeModel, num_stages: int) -
     token of all. Those that run must fit the tightest pace among them when their contexts
     have grown. How much prefill fits beside them is not this question: the token budget
     gives prefill what is left of the pace. Those beyond the view are not admitted in this
-    step. No bound for one that is more important than some that run.
+    step. The first joins whatever the pace if it is more important than one that runs: while
+    its prefill lasts others end, and the bound keeps others out until the pace holds again.
     """
     company = state.company
     if company is None or state.lower_priority:
         return sys.maxsize
     context_tokens = company.context_tokens
+    num_sure = 1 if company.is_outranked or not company.num_running else 0
     for num_joining, request in enumerate(state.waiting):
         num_prompt = request.num_tokens + request.num_computed_tokens
         context_tokens += mean_context(num_prompt, 0, company.mean_output)
         num_running = company.num_running + num_joining + 1
         share = StepWork(-(-num_running // num_stages), 0.0, round(context_tokens / num_stages))
-        if num_stages * model.predict(share) > company.pace_s and num_running > 1:
+        if num_joining >= num_sure and num_stages * model.predict(share) > company.pace_s:
             return num_joining
     return len(state.waiting)
 

@@ -96,12 +96,14 @@ class Company(NamedTuple):
         context_tokens: sum of the contexts that they read, on average of their life.
         mean_output: output tokens of a request, on average.
         pace_s: the tightest pace among them and the first that waits, in seconds.
+        is_outranked: whether the first that waits is more important than one of them.
     """
 
     num_running: int
     context_tokens: float
     mean_output: float
     pace_s: float
+    is_outranked: bool = False
 
 
 class KvRoom(NamedTuple):

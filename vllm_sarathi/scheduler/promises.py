@@ -179,18 +179,22 @@ class Promises:
             return None
         first = scheduler.waiting.peek_request()
         pace_s = inf if self.is_late(first) else self.promise(first).pace_s
+        importance, least_important = self.promise(first).importance, inf
         least_s = self._least_pace_s()
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
             answer = begun.get(request.request_id)
-            pace_s = min(pace_s, (answer or self.promise(request)).pace_s)
+            promise = answer.promise if answer else self.promise(request)
+            pace_s = min(pace_s, (answer or promise).pace_s)
+            least_important = min(least_important, promise.importance)
             context_tokens += mean_context(
                 request.num_prompt_tokens, request.num_computed_tokens, mean_output
             )
         if pace_s == inf:
             return None
         pace_s = max(pace_s, least_s)
-        return Company(len(scheduler.running), context_tokens, mean_output, pace_s)
+        num_running, is_outranked = len(scheduler.running), importance > least_important
+        return Company(num_running, context_tokens, mean_output, pace_s, is_outranked)
 
     def _least_pace_s(self) -> float:
         """Tightest pace that binds others: the operator's own, or what a small batch can keep."""
