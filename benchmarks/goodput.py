@@ -112,11 +112,12 @@ def ablation(bench: Bench) -> str:
 
 
 IMPORTANT, OTHERS = "important", "others"
-OVERLOAD = Overload(300.0, 400.0)
+OVERLOAD = Overload(600.0, 800.0)
+NUM_LATE_KEPT = 30
 
 
 def overload(bench: Bench) -> str:
-    """Twice the rate for 300 s, then half of it: a fifth of the requests are important."""
+    """Twice the rate for 600 s, then half of it: a fifth of the requests are important."""
     held = capacity(bench, A100)
     classes = [
         (QosClass(IMPORTANT, A100.objectives, -1, {"importance": 10}), 0.2),
@@ -176,7 +177,7 @@ def recovery(report: Report) -> Figures:
                 "tpot_ms": 1e3 * float(rows.tpot_s[i]),
                 "max_gap_ms": 1e3 * float(rows.max_gap_s[i]),
             }
-            for i in np.flatnonzero(ttft_late | tpot_late)
+            for i in np.flatnonzero(ttft_late | tpot_late)[:NUM_LATE_KEPT]
         ],
     }
 
