@@ -103,8 +103,8 @@ class SarathiConfig(BaseModel):
     order: Literal["fcfs", "edf", "srpf", "hybrid"] | None = Field(
         None,
         description="Order in which prompts are served: first come, earliest deadline, shortest "
-        'remaining prefill, or deadline and remaining prefill as load has it. null: "hybrid" under '
-        '"slo", else "fcfs".',
+        "remaining prefill, or deadline with long prompts put back further the more requests are "
+        'late. null: "hybrid" under "slo", else "fcfs".',
     )
     shed: bool = Field(
         False,

@@ -103,7 +103,7 @@ def decodes_alone(view: StepView) -> StepPlan:
         num_decode_tokens=view.num_decode_tokens,
         decode_context_tokens=view.decode_context_tokens,
         max_new_prefills=0,
-        limit=view.backlog.admission_blocked_by or BatchLimit.NO_MORE_PREFILL,
+        limit=view.backlog.limit,
     )
 
 
@@ -153,7 +153,7 @@ def fill_batch(
         chunks.append(Chunk(request.request_id, num_tokens))
         left -= chunks[-1].num_tokens
     num_new = sum(chunk.request_id in new for chunk in chunks)
-    seats, unfilled = view.backlog.max_new, view.backlog.admission_blocked_by
+    seats = view.backlog.max_new
     if max_prefills is not None:
         seats = min(seats, max_prefills - len(chunks) + num_new)
     if seats == 0 or not view.backlog.shown:
@@ -164,7 +164,7 @@ def fill_batch(
         decode_context_tokens=view.decode_context_tokens,
         chunks=tuple(chunks),
         max_new_prefills=seats if left > 0 or num_new else 0,
-        limit=limit if left <= 0 else unfilled or BatchLimit.NO_MORE_PREFILL,
+        limit=limit if left <= 0 else view.backlog.limit,
         max_chunk=max_chunk,
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from heapq import merge
 from itertools import count
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from vllm_sarathi.policy.place import Entry, Place, PlaceHeap
@@ -47,6 +47,14 @@ _TOKEN_S = 1e-4
 """Seconds of prefill for a token before any was seen: those of an 8B model on an A100."""
 
 
+class _Taken(NamedTuple):
+    """A place that was taken in this step, and what to give back if it is put back."""
+
+    place: Place
+    num_counted: int
+    was_granted: bool
+
+
 @dataclass(slots=True)
 class WaitingOrder:
     """Waiting requests in the order of service. O(log n) a change.
@@ -69,7 +77,7 @@ class WaitingOrder:
     batch_tokens: int = 512
     share_aside: dict[int, float] = field(default_factory=dict)
     _owed: WeakKeyDictionary[Any, int] = field(default_factory=WeakKeyDictionary)
-    _taken: dict[Any, tuple[Place, int]] = field(default_factory=dict)
+    _taken: dict[Any, _Taken] = field(default_factory=dict)
     _blocked: set[Any] = field(default_factory=set)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
@@ -116,7 +124,7 @@ class WaitingOrder:
         Returns:
             Their requests.
         """
-        if any(num_counted < 1 for _, num_counted in self._taken.values()):
+        if any(taken.was_granted for taken in self._taken.values()):
             self._blocked.clear()
         self._taken.clear()
         late = []
@@ -152,12 +160,13 @@ class WaitingOrder:
             raise IndexError("no request waits")
         self.remove(place.request)
         num_before = self._num_since_aside
-        if place.is_aside and self.owes_aside:
+        is_owed = place.is_aside and self.owes_aside
+        if is_owed:
             self._grant(place)
         self._num_since_aside += 1
         if not place.is_aside and place.importance in self.share_aside:
             self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
-        self._taken[place.request] = place, self._num_since_aside - num_before
+        self._taken[place.request] = _Taken(place, self._num_since_aside - num_before, is_owed)
         return place
 
     @property
@@ -175,9 +184,8 @@ class WaitingOrder:
         Raises:
             KeyError: it was not taken in this step.
         """
-        place, num_counted = self._taken.pop(request)
+        place, num_counted, was_granted = self._taken.pop(request)
         self._num_since_aside = max(self._num_since_aside - num_counted, 0)
-        was_granted = num_counted < 1
         if not place.is_aside and place.importance in self.share_aside:
             self.share_aside[place.importance] /= 1 - _REQUEST_WEIGHT
         # Whether it is late now is asked as the next step begins, for ``expire`` to tell.

@@ -65,6 +65,11 @@ class Backlog:
     admission_blocked_by: BatchLimit | None = None
 
     @property
+    def limit(self) -> BatchLimit:
+        """Why a batch that has room for more prefill gets none."""
+        return self.admission_blocked_by or BatchLimit.NO_MORE_PREFILL
+
+    @property
     def admissible(self) -> tuple[RequestView, ...]:
         """Those in view that may be admitted."""
         return self.shown[: self.max_new]

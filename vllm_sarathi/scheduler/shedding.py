@@ -4,7 +4,7 @@ vLLM ends them as it ends those that fail: out of its queues, their blocks freed
 clients learn it from the outputs of the next step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -66,13 +66,12 @@ class Shedding:
             and not any(request.is_prefill_chunk for request in scheduler.running)
         )
 
-    def tell(self, outputs: dict[int, Any]) -> Mapping[int, Any]:
+    def tell(self, outputs: dict[int, Any]) -> None:
         """Add what was ended to vLLM's ``EngineCoreOutputs`` of each client, once."""
         for client, output in self._untold:
             group = outputs.setdefault(client, EngineCoreOutputs())
             group.outputs = [*group.outputs, output]
         self._untold.clear()
-        return outputs
 
 
 def may_be_shed(request: Any) -> bool:

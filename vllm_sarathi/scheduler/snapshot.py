@@ -59,8 +59,8 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     """
     running = scheduler.running
     ranks = promises if _serves_by_rank(scheduler, outlook, promises) else None
-    decodes, in_flight, begun = _read_running(scheduler)
-    prefills, prefill_views = _in_order_of_service(begun, ranks)
+    decodes, in_flight, prefilling = _read_running(scheduler)
+    prefills, prefill_views = _in_order_of_service(prefilling, ranks)
     num_decodes = len(running) - len(prefills)
     num_seats = num_free_seats(scheduler)
     # Without a seat the first one tells whether there are KV blocks for it; no other matters.
@@ -132,10 +132,10 @@ def _read_running(scheduler: Any) -> tuple[Decodes, list[Any], list[Any]]:
 
 
 def _in_order_of_service(
-    begun: Iterable[Any], ranks: Promises | None
+    prefilling: Iterable[Any], ranks: Promises | None
 ) -> tuple[list[Any], tuple[RequestView, ...]]:
     """Running requests with prefill left in the order of service, and a view of each."""
-    views = {request: _view(request, ranks) for request in begun}
+    views = {request: _view(request, ranks) for request in prefilling}
     prefills = sorted(views, key=lambda request: views[request].rank)
     return prefills, tuple(views[request] for request in prefills)
 
