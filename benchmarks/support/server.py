@@ -34,8 +34,8 @@ class Server:
 
     def scrape(self, prefix: str) -> list[str]:
         """The samples on /metrics whose name starts with a prefix."""
-        text = httpx.get(f"{self.url}/metrics", timeout=30).text
-        return [line for line in text.splitlines() if line.startswith(prefix)]
+        answer = httpx.get(f"{self.url}/metrics", timeout=30).raise_for_status()
+        return [line for line in answer.text.splitlines() if line.startswith(prefix)]
 
 
 @contextmanager
