@@ -259,7 +259,7 @@ said = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser()).format_help()
 AsyncEngineArgs(
     model=sys.argv[1], skip_tokenizer_init=True, max_model_len=8192
 ).create_engine_config()
-shared = "VLLM_SARATHI_METRICS_DIR" in os.environ
+shared = "SARATHI_METRICS_DIR" in os.environ
 print("--scheduler " in said, shared, "sarathi" in str(prometheus_client.generate_latest()))
 """
 
@@ -267,7 +267,7 @@ print("--scheduler " in said, shared, "sarathi" in str(prometheus_client.generat
 def test_where_nothing_imports_it_vllm_has_our_flag_and_none_of_our_metrics_unasked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("VLLM_SARATHI_METRICS_DIR", "VLLM_PLUGINS"):
+    for name in ("SARATHI_METRICS_DIR", "VLLM_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
     command = [sys.executable, "-c", FRESH_PROCESS, model_folder()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -5,6 +5,7 @@ a file in a folder that both know; the server reads the folder at each scrape.
 """
 
 import atexit
+import fcntl
 import functools
 import os
 import shutil
@@ -15,14 +16,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, write_to_textfile
-from prometheus_client.parser import text_fd_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from vllm.logger import init_logger
 
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
-DIRECTORY_VARIABLE = "VLLM_SARATHI_METRICS_DIR"
+DIRECTORY_VARIABLE = "SARATHI_METRICS_DIR"
 WRITE_INTERVAL_S = 0.5
+_CHECK_INTERVAL_S = 5.0
+"""How often an engine without work looks whether its file is still there."""
+
+_PREFIX, _LOCK = "vllm-sarathi-server-", "lock"
+_is_closed = threading.Event()
 
 
 @functools.cache
@@ -31,15 +37,52 @@ def share_with_engines() -> None:
 
     Engine cores inherit the folder's name through the environment. Once a process.
     """
-    directory = tempfile.mkdtemp(prefix="vllm-sarathi-")
-    os.environ[DIRECTORY_VARIABLE] = directory
+    try:
+        parent = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vllm-sarathi"
+        parent.mkdir(parents=True, exist_ok=True)
+        directory = _make_folder(parent)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        directory = _make_folder(Path(tempfile.gettempdir()))
+    os.environ[DIRECTORY_VARIABLE] = str(directory)
     atexit.register(_remove, directory, os.getpid())
-    REGISTRY.register(EngineMetrics(Path(directory)))
+    REGISTRY.register(EngineMetrics(directory))
 
 
-def _remove(directory: str, owner_pid: int) -> None:
+def _make_folder(parent: Path) -> Path:
+    """Make a folder that is private to the user, and remove those of servers that were killed.
+
+    A server holds a lock on a file of its folder for as long as it lives. The folder gets its
+    name when that is held, so that no other server takes it for one left behind.
+    """
+    for left in parent.glob(f"{_PREFIX}*"):
+        if _is_left_behind(left):
+            shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix=".", dir=parent))
+    fcntl.flock(os.open(new / _LOCK, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)
+    return new.rename(parent / (_PREFIX + new.name.removeprefix(".")))
+
+
+def _is_left_behind(directory: Path) -> bool:
+    """Whether no server holds the lock; one whose folder was cleaned makes it anew."""
+    try:
+        lock = os.open(directory / _LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    except OSError:  # another user's
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def _remove(directory: Path, owner_pid: int) -> None:
     """Remove the folder, though not from a forked child that inherited the exit handler."""
     if os.getpid() == owner_pid:
+        _is_closed.set()
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -61,11 +104,14 @@ class EngineMetrics(Collector):
         """Merge the files: one metric family each, with the samples of all engines."""
         families: dict[str, Metric] = {}
         for path in sorted(self.directory.glob("*.prom")):
-            with path.open(encoding="utf-8") as file:
-                for family in text_fd_to_metric_families(file):
-                    known = families.setdefault(family.name, family)
-                    if known is not family:
-                        known.samples.extend(family.samples)
+            try:
+                text = path.read_text(encoding="utf-8")
+            except FileNotFoundError:  # the folder was cleaned just now
+                continue
+            for family in text_string_to_metric_families(text):
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    known.samples.extend(family.samples)
         return families.values()
 
 
@@ -82,7 +128,7 @@ class EngineMetricsWriter:
 
     def __init__(self, registry: CollectorRegistry, name: str) -> None:
         self._registry = registry
-        self._path = os.path.join(os.environ.get(DIRECTORY_VARIABLE, ""), f"{name}.prom")
+        self._path = Path(os.environ.get(DIRECTORY_VARIABLE, "")) / f"{name}.prom"
         self._changed = threading.Event()
         self._changed.set()
         if DIRECTORY_VARIABLE in os.environ:
@@ -93,13 +139,20 @@ class EngineMetricsWriter:
         self._changed.set()
 
     def _write(self) -> None:
+        """Write what changed, and the folder again if a cleaner removed it."""
+        server_pid, is_failing = os.getppid(), False
         while True:
-            self._changed.wait()
-            self._changed.clear()
-            try:
-                write_to_textfile(self._path, self._registry)
-            except FileNotFoundError:
-                return  # the server has ended and removed the folder
-            except OSError as error:
-                logger.warning("metrics stay as they were: %s", error)
+            has_changed = self._changed.wait(_CHECK_INTERVAL_S)
+            if _is_closed.is_set() or os.getppid() != server_pid:
+                return  # the server has ended
+            if has_changed or not self._path.exists():
+                self._changed.clear()
+                try:
+                    self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    write_to_textfile(str(self._path), self._registry)
+                    is_failing = False
+                except OSError as error:
+                    if not is_failing:
+                        logger.warning("metrics stay as they were: %s", error)
+                    is_failing = True
             time.sleep(WRITE_INTERVAL_S)
