@@ -156,3 +156,13 @@ def test_the_fit_is_the_best_of_all_subsets_of_features(seed: int) -> None:
         if np.all(subset >= 0):
             best = min(best, loss(subset))
     assert loss(fit) <= 0.98 * best + 1e-6
+
+
+@pytest.mark.parametrize("poison", [(StepWork(64, nan), 0.02), (StepWork(64), 1e-300)])
+def test_a_step_that_poisons_the_model_makes_it_start_anew(poison: tuple[StepWork, float]) -> None:
+    model = taught(200)
+    for _ in range(100):
+        model.observe(*poison)
+    for work in batches(200):
+        model.observe(work, machine(work))
+    assert np.percentile(errors(model), 90) < 0.10

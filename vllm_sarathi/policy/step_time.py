@@ -10,7 +10,7 @@ learns such cliffs where the engine meets them.
 """
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import isfinite
 from operator import mul
 from typing import NamedTuple
@@ -186,6 +186,7 @@ class StepTimeModel:
         self._corrections.clear()
         self.num_observed = 0
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _learn(self) -> None:
         """Fit to the steps since the last fit, together: numpy costs more than the numbers."""
         if not self._unlearned:
@@ -201,10 +202,17 @@ class StepTimeModel:
         prior = (
             _PRIOR_WEIGHT * np.diag(self._moments) + _UNSURE_SHARE**2 * self._moments[0, 0] + 1e-12
         )
-        weights = non_negative_fit(
-            self._moments + np.diag(prior), self._targets + prior * np.array(self._weights)
-        )
-        self._weights = weights.tolist()
+        targets = self._targets + prior * np.array(self._weights)
+        moments = self._moments + np.diag(prior)
+        if not (np.isfinite(moments).all() and np.isfinite(targets).all()):
+            self._start_anew()  # no later step would mend it
+            return
+        self._weights = non_negative_fit(moments, targets).tolist()
+
+    def _start_anew(self) -> None:
+        fresh = StepTimeModel()
+        for each in fields(self):
+            setattr(self, each.name, getattr(fresh, each.name))
 
     def _correct(self, work: StepWork, duration_s: float) -> None:
         linear_s = self._linear(work)
