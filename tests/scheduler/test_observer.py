@@ -1,4 +1,5 @@
 import json
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,7 @@ def test_a_trace_holds_a_line_for_each_step(ours: type[SarathiMixin], tmp_path: 
     assert [step["num_prefill_tokens"] for step in steps] == [100, 0, 0, 0, 0]
     assert [step["work"]["num_tokens"] for step in steps] == [100, 1, 1, 1, 1]
     assert all(step["duration_s"] > 0 for step in steps)
+    assert stat.S_IMODE(trace.stat().st_mode) == 0o600
 
 
 def test_a_disk_that_is_full_ends_the_trace_and_not_the_engine() -> None:

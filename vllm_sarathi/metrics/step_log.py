@@ -1,6 +1,7 @@
 """The step log: a JSON line for each step."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
 
 class StepLog:
-    """Appends lines. A disk that is full ends the log, not the engine.
+    """Appends lines to a file that only its user may read.
+
+    A disk that is full ends the log, not the engine.
 
     Args:
         path: the file.
@@ -26,7 +29,8 @@ class StepLog:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file: TextIO | None = path.open("a", buffering=1, encoding="utf-8")
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file: TextIO | None = os.fdopen(descriptor, "a", buffering=1, encoding="utf-8")
         except OSError as error:
             raise ValueError(
                 f"sarathi setting step_log={str(path)!r} cannot be written: {error}; "
