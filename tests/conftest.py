@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from vllm_sarathi.scheduler.faults import Faults
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def _faults_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Faults, "are_raised", True)
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,7 @@ def test_streams_are_whole_and_a_scrape_shows_what_ran(server: Server, model: st
     assert 'preset="stall-free"' in info
     assert 'token_budget="128"' in info
     assert f'model_name="{model}"' in info
+    assert not server.scrape("vllm_sarathi:faults_total")
 
 
 def test_no_metric_of_vllms_own_is_lost(server: Server, model: str) -> None:

@@ -32,6 +32,9 @@ def replace_schedulers(settings: dict[str, Any]) -> None:
     from vllm.v1.core.sched import async_scheduler, scheduler
 
     import vllm_sarathi
+    from vllm_sarathi.scheduler.faults import Faults
+
+    Faults.are_raised = True
 
     class Configured:
         """Gives the scheduler class that follows it in the MRO its settings."""

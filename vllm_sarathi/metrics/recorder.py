@@ -94,6 +94,12 @@ class StepRecorder:
             (*_LABELS, "reason"),
             registry=self.registry,
         )
+        self._faults = Counter(
+            PREFIX + "faults",
+            "Exceptions in this scheduler, by what it did: vLLM decided such a step alone.",
+            (*_LABELS, "where"),
+            registry=self.registry,
+        )
         text = "Time that planning adds to one schedule()."
         name = "schedule_overhead_seconds"
         self._overhead = self._metric(Histogram, name, text, buckets=_OVERHEAD_S)
@@ -148,6 +154,10 @@ class StepRecorder:
                 self._chunks[request.request_id] = count
             else:
                 self._prompt_chunks.observe(count)
+
+    def count_fault(self, where: str) -> None:
+        """Count an exception in our part of a step."""
+        self._faults.labels(*self._labels, where).inc()
 
     def count_overhead(self, overhead_s: float) -> None:
         """Count the time spent around vLLM's own ``schedule()``, in seconds."""

@@ -34,6 +34,10 @@ class Policy:
     pauses_decodes: bool = False
     num_stages: int = 1
 
+    def observing(self) -> "Policy":
+        """The same, but it leaves every batch to vLLM."""
+        return replace(self, builder=None, cohorts=None, pauses_decodes=False)
+
     def plan(self, state: SchedulerState) -> StepPlan:
         """Plan the next batch."""
         view, decodes, postponed = self._view(state)

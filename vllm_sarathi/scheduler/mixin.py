@@ -1,6 +1,8 @@
 """The schedulers: snapshot, plan, apply, delegate, restore."""
 
+from contextlib import ExitStack
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import vllm
 from vllm.logger import init_logger
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.request_queue import create_request_queue
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.config import SarathiConfig
@@ -15,14 +18,17 @@ from vllm_sarathi.metrics.exporter import EngineMetricsWriter
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
+from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.policy import Policy
+from vllm_sarathi.policy.step import StepPlan
 from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.scheduler.delegation import applied
+from vllm_sarathi.scheduler.faults import Faults
 from vllm_sarathi.scheduler.observer import StepObserver
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.shedding import Shedding
-from vllm_sarathi.scheduler.snapshot import take_snapshot
+from vllm_sarathi.scheduler.snapshot import Snapshot, take_snapshot
 from vllm_sarathi.scheduler.vllm_versions import (
     check_vllm_version,
     keeps_items_whole,
@@ -41,7 +47,8 @@ check_vllm_version(vllm.__version__)
 class SarathiMixin:
     """SARATHI's batches out of a vLLM scheduler class that follows it in the MRO.
 
-    Reads its settings from ``vllm_config.additional_config["sarathi"]``.
+    Reads its settings from ``vllm_config.additional_config["sarathi"]``. A fault of ours never
+    ends the engine: vLLM decides that step alone, and every one after repeated faults.
 
     Raises:
         ValueError: a setting is wrong, or the engine's limits forbid it.
@@ -67,7 +74,10 @@ class SarathiMixin:
             logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
         num_stages = scheduler.parallel_config.pipeline_parallel_size
         self.batch_policy = self.make_policy(settings, min_chunk)
-        self._promises = _promises(scheduler, settings, self.batch_policy.step_time)
+        self._faults = Faults()
+        self._promises = Promises.of(scheduler, settings, self.batch_policy.step_time)
+        if self._promises.order is not None:
+            scheduler.waiting = OrderedQueue(self._promises.order, self._place)
         self._shedding = _shedding(scheduler, settings, self._promises)
         self._recorder, self._metrics_writer = _metrics(scheduler, settings, self._promises)
         self.step_observer = StepObserver(
@@ -77,6 +87,7 @@ class SarathiMixin:
             num_stages,
             Path(settings.step_log) if settings.step_log else None,
         )
+        self._faults.listen.append(self.step_observer.fault)
         logger.info("SARATHI scheduling: %s", settings.sources())
 
     def make_policy(
@@ -101,28 +112,54 @@ class SarathiMixin:
     def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         """Let a request wait."""
         super().add_request(request, *args, **kwargs)  # type: ignore[misc]  # vLLM's
-        if self._promises.is_late(request):
-            self._too_late([request])
+        with self._faults.contained("arrival"):
+            if self._promises.is_late(request):
+                self._too_late([request])
 
     def schedule(self, *args: Any, **kwargs: Any) -> "SchedulerOutput":
         """Plan the next batch and let vLLM schedule it."""
         began_s = perf_counter()
-        observer = self.step_observer
+        observer, faults = self.step_observer, self._faults
         assert observer is not None
-        outlook = observer.outlook
+        faults.step()
+        planned: tuple[StepPlan, Snapshot] | None = None
+        with ExitStack() as overrides:
+            with faults.contained("planning"):
+                planned = self._plan(*args, **kwargs)
+                overrides.enter_context(applied(self, *planned))
+            delegated_s = perf_counter()
+            output = super().schedule(*args, **kwargs)  # type: ignore[misc]  # vLLM's
+            returned_s = perf_counter()
+        with faults.contained("following"):
+            if planned is None:
+                observer.unplanned(output)
+            else:
+                observer.scheduled(*planned, output, self._admitted(output))
+            if self._recorder is not None:
+                self._recorder.count_overhead(perf_counter() - returned_s + delegated_s - began_s)
+        return output
+
+    def _plan(self, *args: Any, **kwargs: Any) -> tuple[StepPlan, Snapshot]:
+        """Plan the step that vLLM's ``schedule()``, called with these arguments, makes."""
+        assert self.step_observer is not None
+        if self._faults.is_given_up and self.batch_policy.builder is not None:
+            self._leave_all_to_vllm()
+        outlook = self.step_observer.outlook
         if any((*args[:1], kwargs.get("throttle_prefills"))):
             outlook = replace(outlook, is_as_planned=False)
         self._too_late(self._promises.expire())
         snapshot = take_snapshot(self, outlook, self._promises)
-        plan = self.batch_policy.plan(snapshot.state)
-        with applied(self, plan, snapshot):
-            delegated_s = perf_counter()
-            output = super().schedule(*args, **kwargs)  # type: ignore[misc]  # vLLM's
-            returned_s = perf_counter()
-        observer.scheduled(plan, snapshot, output, self._admitted(output))
-        if self._recorder is not None:
-            self._recorder.count_overhead(perf_counter() - returned_s + delegated_s - began_s)
-        return output
+        return self.batch_policy.plan(snapshot.state), snapshot
+
+    def _leave_all_to_vllm(self) -> None:
+        """Decide nothing any more, and give vLLM a queue of its own."""
+        scheduler: Any = self
+        self.batch_policy = self.batch_policy.observing()
+        if self._promises.order is not None:
+            queue = create_request_queue(scheduler.policy)
+            for request in sorted(scheduler.waiting, key=lambda request: request.arrival_time):
+                queue.add_request(request)
+            scheduler.waiting, self._promises.order = queue, None
 
     def update_from_output(
         self, scheduler_output: "SchedulerOutput", *args: Any, **kwargs: Any
@@ -130,14 +167,22 @@ class SarathiMixin:
         """Let vLLM process a result, and learn from it."""
         scheduler: Any = self
         outputs = super().update_from_output(scheduler_output, *args, **kwargs)  # type: ignore[misc]
+        if self.step_observer is None:
+            return outputs
         if self._shedding is not None:
             self._shedding.tell(outputs)
-        if self.step_observer is not None:
+        with self._faults.contained("result"):
             drained = not scheduler.has_unfinished_requests()
             self.step_observer.finished(scheduler_output, drained, outputs)
             if self._metrics_writer is not None:
                 self._metrics_writer.touch()
         return outputs
+
+    def _place(self, request: Any) -> Place:
+        """The place of a request among those that wait."""
+        with self._faults.contained("arrival"):
+            return self._promises.place(request)
+        return Place(request, request.arrival_time, inf, request.num_tokens)
 
     def _too_late(self, late: list[Any]) -> None:
         """Shed those that can no longer be in time, or count that they step aside."""
@@ -161,14 +206,6 @@ class SarathiScheduler(SarathiMixin, Scheduler):
 
 class AsyncSarathiScheduler(SarathiMixin, AsyncScheduler):
     """For ``async_scheduling=True``."""
-
-
-def _promises(scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel) -> Promises:
-    """What requests are promised; their waiting queue follows, where that is ours to order."""
-    promises = Promises.of(scheduler, settings, step_time)
-    if promises.order is not None:
-        scheduler.waiting = OrderedQueue(promises.order, promises.place)
-    return promises
 
 
 def _shedding(scheduler: Any, settings: SarathiConfig, promises: Promises) -> Shedding | None:

@@ -65,6 +65,14 @@ class StepObserver:
             pause = pause.after(step.num_decodes_paused, step.predicted_s * safety)
         return Outlook(begin_s, 0.0, self._is_as_planned, pause.paused_s)
 
+    def unplanned(self, output: Any) -> None:
+        """Note that vLLM scheduled a step alone: who has ended; its duration is nobody's."""
+        self._is_as_planned = False
+        self._timer.idle()
+        self.promises.scheduled(output, ())
+        if self._recorder:
+            self._recorder.count_schedule(None, (), output.finished_req_ids)
+
     def scheduled(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
     ) -> None:
@@ -127,6 +135,13 @@ class StepObserver:
         if self._step_log:
             line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
             self._step_log.write(line)
+
+    def fault(self, where: str, error: Exception) -> None:
+        """Note an exception in our part of a step."""
+        if self._recorder:
+            self._recorder.count_fault(where)
+        if self._step_log:
+            self._step_log.write({"fault": where, "error": repr(error)})
 
     def _describe(self, plan: StepPlan, output: Any, chunks: list[Any]) -> ScheduledStep:
         tokens = output.num_scheduled_tokens

@@ -50,10 +50,11 @@ class Shedding:
             del chosen[0]
         if not chosen:
             return frozenset()
+        said = notice(max(ceil(self.order.backlog_s), 1))
+        told = [(request.client_index, _last_output(request, said)) for request in chosen]
         ids = [request.request_id for request in chosen]
         self.scheduler.finish_requests(ids, RequestStatus.FINISHED_ERROR)
-        said = notice(max(ceil(self.order.backlog_s), 1))
-        self._untold += [(request.client_index, _last_output(request, said)) for request in chosen]
+        self._untold += told
         return frozenset(chosen)
 
     def _are_alone(self, num_late: int) -> bool:

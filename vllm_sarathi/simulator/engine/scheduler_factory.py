@@ -60,6 +60,8 @@ def gpu_engine(
     Yields:
         The scheduler, and vLLM's configuration for it.
     """
+    from vllm_sarathi.scheduler.faults import Faults
+
     chosen = scheduler_class(settings)
     limits = json.dumps([max_model_len, _engine_args(settings)])
     config = _engine_config(limits)
@@ -69,7 +71,11 @@ def gpu_engine(
     config.scheduler_config.async_scheduling = settings.async_scheduling
     config.parallel_config.pipeline_parallel_size = num_stages
     runner = {"VLLM_USE_V2_MODEL_RUNNER": str(int(settings.v2_model_runner))}
-    with mock.patch.dict(os.environ, runner), _uncached_environment():
+    with (
+        mock.patch.dict(os.environ, runner),
+        _uncached_environment(),
+        mock.patch.object(Faults, "are_raised", True),  # a simulation shall not hide any
+    ):
         scheduler = _build(chosen, config, num_kv_tokens // settings.block_size)
         try:
             yield scheduler, config

@@ -81,6 +81,8 @@ def read_steps(path: str | Path) -> list[Step]:
     for number, line in enumerate(lines, 1):
         try:
             fields = json.loads(line)
+            if "fault" in fields:
+                continue
             work, duration_s = fields["work"], fields["duration_s"]
             if duration_s is None:
                 continue
