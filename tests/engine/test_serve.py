@@ -206,7 +206,9 @@ def test_in_overload_a_request_that_cannot_be_in_time_is_refused_streams_include
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
             asks = [ask(client, model, f"{i} " + "river stone " * 600, 2) for i in range(12)]
             prompts = [asyncio.create_task(long) for long in asks]
-            await asyncio.to_thread(wait_until, lambda: is_running(server))
+            await asyncio.to_thread(
+                wait_until, lambda: is_running(server) or any(prompt.done() for prompt in prompts)
+            )
             for endpoint in ENDPOINTS:
                 for given in ({}, {"stream": True}):
                     await refused(client, endpoint, **given)
