@@ -159,7 +159,8 @@ def test_what_is_due_is_the_earliest_over_all_decodes_those_in_flight_included(
                 for r in decodes(loop)
             ]
             ours_due = due(loop)
-            assert ours_due[0] == pytest.approx(min((d for d, _ in each), default=inf) - begin_s)
+            earliest_s = min((due_s for due_s, _ in each), default=inf)
+            assert ours_due[0] == pytest.approx(earliest_s - begin_s, abs=1e-6)
             assert ours_due[1] == min((pace_s for _, pace_s in each), default=inf)
             if now > 8 and not loop.scheduler.has_unfinished_requests():
                 break
