@@ -17,7 +17,7 @@ from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.deadlines import AnswerListener, Answers, Promise
 from vllm_sarathi.policy.order import PREFILL_WEIGHTS, WaitingOrder
 from vllm_sarathi.policy.place import Place
-from vllm_sarathi.policy.state import Company, Due, Outlook, Rank
+from vllm_sarathi.policy.state import NOTHING_DUE, Company, Due, Outlook, Rank
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
 from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
 
@@ -127,7 +127,13 @@ class Promises:
         is_aside = order is not None and request in order and order.is_aside(request)
         return is_aside and self.first_due_s(request) < inf
 
-    def due(self, ready: Sequence[Any], others: Sequence[Any], outlook: Outlook) -> Due:
+    def due(
+        self,
+        ready: Sequence[Any],
+        others: Sequence[Any],
+        outlook: Outlook,
+        has_prefill: bool = True,
+    ) -> Due:
         """What was promised to decodes, and when the earliest next token is due.
 
         Args:
@@ -135,7 +141,11 @@ class Promises:
             others: those that decode and whose last token is not back: the step delays
                 their next one by its whole length.
             outlook: when the step can begin.
+            has_prefill: whether any prefill could run beside them; if not, nobody asks what
+                they were promised one by one.
         """
+        if self.follows_tokens and not has_prefill:
+            return NOTHING_DUE
         if not self.follows_tokens:
             gap_s = self.default.stall_s
             has_auto = self.default.is_auto and bool(ready or others)

@@ -65,7 +65,7 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     num_seats = num_free_seats(scheduler)
     # Without a seat the first one tells whether there are KV blocks for it; no other matters.
     shown = _read_waiting(scheduler, ranks, MAX_WAITING_SHOWN if num_seats or ranks else 1)
-    due = promises.due(decodes.requests, in_flight, outlook)
+    has_prefill = bool(prefills or (num_seats and shown))
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         max_chunk=max_chunk(scheduler),
@@ -77,7 +77,7 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
         waiting=tuple(view for view, _ in shown),
         num_waiting=scheduler.get_request_counts()[1],
         is_by_rank=ranks is not None,
-        due=due,
+        due=promises.due(decodes.requests, in_flight, outlook, has_prefill),
         company=promises.company() if num_seats else None,
         is_in_order=prefills == running[num_decodes:],
         has_priorities=scheduler.policy == SchedulingPolicy.PRIORITY,
