@@ -1,5 +1,5 @@
 # Every target sets everything up first; a second run takes that as done.
-.PHONY: help setup demo test check upstream-tests lint
+.PHONY: help setup demo test check upstream-tests package lint
 
 PYTEST = .venv/bin/python -m pytest
 # Engines use every core, so only tests without one run side by side.
@@ -12,6 +12,7 @@ help:
 	@echo "make check   lint, types and the tests that start no engine: the inner loop"
 	@echo "make test    all tests; CI=true measures coverage as well"
 	@echo "make lint    ruff and mypy"
+	@echo "make package   build sdist and wheel, and test what they install"
 	@echo "make upstream-tests   vLLM's own scheduler tests, on its schedulers and on these"
 
 setup:
@@ -30,6 +31,9 @@ check: lint
 
 upstream-tests: setup
 	.venv/bin/python .ci/upstream_tests.py
+
+package: setup
+	.ci/package
 
 lint: setup
 	.venv/bin/ruff check

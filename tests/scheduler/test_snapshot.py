@@ -34,7 +34,7 @@ class ByLength:
     def rank(self, request: Any, num_tokens: int) -> Rank:
         return 0, -bool(request.num_output_tokens), 0, request.arrival_time + num_tokens
 
-    def due(self, ready: list[Any], others: list[Any], outlook: Outlook) -> Due:
+    def due(self, *given: Any) -> Due:
         return NOTHING_DUE
 
     def company(self) -> None:
