@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import RequestStatus
 
 from tests.support.clock import Clock, virtual_time
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.order import AGEING
+from vllm_sarathi.scheduler.vllm_versions import second_waiting_queue
 
 BATCH, VIP = {"qos": "batch"}, {"qos": "vip"}
 CLASSES = {"qos_classes": {"vip": {"importance": 5}}}
@@ -167,28 +169,20 @@ def test_a_batch_class_prompt_is_admitted_within_its_bound_whatever_comes(clock:
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_requests_that_vllm_passes_over_are_admitted_in_order_once_they_can(
-    is_async: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    is_async: bool, clock: Clock
 ) -> None:
     ours = AsyncSarathiScheduler if is_async else SarathiScheduler
     loop = SchedulerLoop(ours, {"ttft_slo_ms": 1000})
-    handle = type(loop.scheduler)._handle_blocked_waiting_request
-    is_blocked = True
-    monkeypatch.setattr(
-        loop.scheduler,
-        "_handle_blocked_waiting_request",
-        lambda request: (
-            not (is_blocked and request.request_id.startswith("blocked"))
-            and handle(loop.scheduler, request)
-        ),
-    )
-    for i in range(3):
-        loop.add(f"blocked{i}", 20, 4)
+    blocked = [loop.add(f"blocked{i}", 20, 4) for i in range(3)]
+    for request in blocked:
+        request.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
     for i in range(2 * AGEING):
         loop.add(f"r{i}", 20, 1)
         clock.now_s += 0.01
         loop.step()
-    assert [r.request_id for r in loop.scheduler.waiting][:3] == [f"blocked{i}" for i in range(3)]
-    is_blocked = False
+    assert [*second_waiting_queue(loop.scheduler), *loop.scheduler.waiting][:3] == blocked
+    for request in blocked:
+        request.status = RequestStatus.WAITING
     loop.run()
     assert all(loop.outputs.values())
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import RequestStatus
 
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
@@ -102,16 +103,10 @@ def test_a_lower_limit_on_long_prefills_stays() -> None:
     assert loop.batches == ["D3 P50 P50"]
 
 
-def test_nobody_makes_way_for_a_request_that_vllm_cannot_admit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_nobody_makes_way_for_a_request_that_vllm_cannot_admit() -> None:
     loop = behind_a_long_prompt(BY_RANK, 600)
-    admits = type(loop.scheduler)._handle_blocked_waiting_request
-    monkeypatch.setattr(
-        loop.scheduler,
-        "_handle_blocked_waiting_request",
-        lambda request: request.request_id != "chat0" and admits(loop.scheduler, request),
-    )
+    blocked = loop.scheduler.requests["chat0"]
+    blocked.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
     loop.add("next", 20, arrival_time=0.0)
     for _ in range(4):
         loop.step()

@@ -8,8 +8,8 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from types import FunctionType, MethodType
 from typing import Any
 
 import pytest
@@ -21,7 +21,6 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.request_queue import (
     FCFSRequestQueue,
     PriorityRequestQueue,
@@ -32,161 +31,16 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
-from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import RequestStatus
 
 import vllm_sarathi
 from tests.support.scheduler_loop import SchedulerLoop
 from tests.support.upstream_attributes import touched
+from tests.support.upstream_contract import ASKED_FOR, CONTRACT, FUNCTIONS, MODULES
+from vllm_sarathi.scheduler.mixin import SarathiMixin
 
 TOUCHING = ("scheduler", "simulator/engine")
 """Folders of the package that touch vLLM's scheduler."""
-
-CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "Scheduler": {
-        "running": list,
-        "waiting": RequestQueue,
-        "requests": dict,
-        "current_step": int,
-        "max_num_scheduled_tokens": int,
-        "max_num_running_reqs": int,
-        "max_model_len": int,
-        "num_waiting_for_streaming_input": int,
-        "num_lookahead_tokens": int,
-        "num_spec_tokens": int,
-        "use_v2_model_runner": bool,
-        "max_num_encoder_input_tokens": int,
-        "need_mamba_block_aligned_split": bool,
-        "block_size": int,
-        "log_stats": bool,
-        "is_encoder_decoder": bool,
-        "policy": SchedulingPolicy,
-        "parallel_config": object,
-        "vllm_config": object,
-        "scheduler_config": object,
-        "cache_config": object,
-        "kv_cache_manager": object,
-        "kv_cache_config": object,
-        "lora_config": object,
-        "structured_output_manager": object,
-        "schedule": MethodType,
-        "update_from_output": MethodType,
-        "add_request": MethodType,
-        "finish_requests": MethodType,
-        "has_requests": MethodType,
-        "has_unfinished_requests": MethodType,
-        "get_request_counts": MethodType,
-        "shutdown": MethodType,
-    },
-    "Request": {
-        "request_id": str,
-        "num_tokens": int,
-        "is_prefill_chunk": bool,
-        "num_computed_tokens": int,
-        "num_output_placeholders": int,
-        "num_tokens_with_spec": int,
-        "num_prompt_tokens": int,
-        "max_tokens": int,
-        "next_decode_eligible_step": int,
-        "arrival_time": float,
-        "priority": int,
-        "sampling_params": SamplingParams,
-        "num_output_tokens": int,
-        "num_preemptions": int,
-        "block_hashes": list,
-        "skip_reading_prefix_cache": bool,
-        "status": RequestStatus,
-        "client_index": int,
-        "events": list,
-        "streaming_queue": type(None),
-        "trace_headers": type(None),
-        "record_event": MethodType,
-        "take_events": MethodType,
-        "_output_token_ids": list,
-        "_all_token_ids": list,
-        "_block_hasher": object,
-        "update_block_hashes": MethodType,
-    },
-    "SchedulerOutput": {
-        "num_scheduled_tokens": dict,
-        "total_num_scheduled_tokens": int,
-        "scheduled_new_reqs": list,
-        "scheduled_cached_reqs": CachedRequestData,
-        "finished_req_ids": set,
-        "preempted_req_ids": (set, type(None)),
-    },
-    "CachedRequestData": {
-        "req_ids": list,
-        "resumed_req_ids": set,
-        "make_empty": MethodType,
-    },
-    "KVCacheManager": {
-        "block_pool": object,
-        "coordinator": object,
-        "enable_caching": bool,
-        "max_model_len": int,
-        "usage": float,
-        "empty_kv_cache_blocks": object,
-        "allocate_slots": MethodType,
-        "cache_blocks": MethodType,
-    },
-    "BlockPool": {
-        "hash_block_size": int,
-        "get_num_free_blocks": MethodType,
-        "get_cached_block": MethodType,
-    },
-    "KVCacheBlock": {"ref_cnt": int},
-    "KVCacheCoordinator": {"single_type_managers": tuple},
-    "FullAttentionManager": {
-        "block_size": int,
-        "req_to_blocks": dict,
-        "num_cached_block": dict,
-    },
-    "KVCacheConfig": {"kv_cache_groups": list, "num_blocks": int},
-    "KVCacheGroupSpec": {"kv_cache_spec": FullAttentionSpec},
-    "StructuredOutputManager": {"accept_tokens": object},
-    "VllmConfig": {
-        "additional_config": dict,
-        "parallel_config": object,
-        "scheduler_config": object,
-        "cache_config": object,
-        "model_config": object,
-    },
-    "SchedulerConfig": {
-        "async_scheduling": bool,
-        "enable_chunked_prefill": bool,
-        "disable_chunked_mm_input": bool,
-        "long_prefill_token_threshold": int,
-        "max_num_batched_tokens": int,
-    },
-    "ParallelConfig": {"data_parallel_index": int, "pipeline_parallel_size": int},
-    "CacheConfig": {"block_size": int, "num_gpu_blocks": int},
-    "ModelConfig": {"served_model_name": (str, list), "is_encoder_decoder": bool},
-    "SamplingParams": {"extra_args": (dict, type(None))},
-    "RequestQueue": {"peek_request": MethodType},
-    "SchedulingPolicy": {"FCFS": SchedulingPolicy, "PRIORITY": SchedulingPolicy},
-    "RequestStatus": {
-        "RUNNING": RequestStatus,
-        "FINISHED_LENGTH_CAPPED": RequestStatus,
-        "FINISHED_ERROR": RequestStatus,
-    },
-    "EngineCoreEventType": {"SCHEDULED": EngineCoreEventType},
-    "FinishReason": {"ABORT": FinishReason, "ERROR": FinishReason},
-    "EngineArgs": {"create_engine_config": FunctionType},
-}
-SOME_VERSIONS_ONLY = {
-    "max_num_active_reqs",
-    "adaptive_long_prefill_threshold",
-    "kv_holding_waiting",
-    "skipped_waiting",
-    "deferred_waiting",
-    "num_prefill_lookahead",
-    "_reserve_prefill_lookahead",
-    "_make_cached_request_data",
-    "_update_request_with_output",
-    "cache_clear",
-}
-"""The code asks whether the scheduler has these."""
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +63,6 @@ def pieces() -> dict[str, Any]:
         "FullAttentionManager": manager.coordinator.single_type_managers[0],
         "KVCacheConfig": scheduler.kv_cache_config,
         "KVCacheGroupSpec": scheduler.kv_cache_config.kv_cache_groups[0],
-        "StructuredOutputManager": scheduler.structured_output_manager,
         "VllmConfig": config,
         "SchedulerConfig": config.scheduler_config,
         "ParallelConfig": config.parallel_config,
@@ -229,12 +82,22 @@ def test_the_contract_names_every_attribute_of_vllm_that_the_code_touches() -> N
     package = Path(vllm_sarathi.__file__).parent
     files = [file for folder in TOUCHING for file in sorted((package / folder).rglob("*.py"))]
     named = {name for attributes in CONTRACT.values() for name in attributes}
-    missing = {
-        name: file
-        for name, file in touched(files).items()
-        if name not in named | SOME_VERSIONS_ONLY
-    }
+    missing = {name: file for name, file in touched(files).items() if name not in named | ASKED_FOR}
     assert not missing, f"touched, and not in the contract: {missing}"
+
+
+@pytest.mark.parametrize("owner", sorted({*CONTRACT, *FUNCTIONS}))
+def test_classes_and_functions_are_found_where_two_versions_are_compared(owner: str) -> None:
+    found = getattr(import_module(MODULES[owner]), owner)
+    functions = FUNCTIONS.get(owner, {}).keys() - ASKED_FOR - {"*", "num_encoder_inputs"}
+    assert all(hasattr(found, name) for name in functions)
+
+
+def test_what_is_overridden_is_what_two_versions_are_compared_by() -> None:
+    ours = {name for name in vars(SarathiMixin) if not name.startswith("__")}
+    assert {name for name in ours if hasattr(Scheduler, name)} == {
+        name for name, use in FUNCTIONS["Scheduler"].items() if use == "overridden"
+    }
 
 
 def test_what_the_code_touches_is_found_however_it_is_reached(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a scheduler of the user's own may lie here
+    # The output is the result's; vLLM logs there unless told otherwise, also while it is imported.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     try:
         from vllm_sarathi.cli import commands
         from vllm_sarathi.simulator import SchedulerDeadlockError

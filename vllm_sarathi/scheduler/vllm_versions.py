@@ -7,6 +7,20 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 SUPPORTED_VLLM = SpecifierSet(">=0.26,<0.34")
+FEATURES = {
+    "skipped_waiting": SpecifierSet("<0.31"),
+    "kv_holding_waiting": SpecifierSet(">=0.31"),
+    "deferred_waiting": SpecifierSet(">=0.31"),
+    "max_num_active_reqs": SpecifierSet(">=0.31"),
+    "adaptive_long_prefill_threshold": SpecifierSet(">=0.31"),
+    "num_prefill_lookahead": SpecifierSet(">=0.28"),
+    "_reserve_prefill_lookahead": SpecifierSet(">=0.28"),
+    "GenerationError": SpecifierSet(">=0.29"),
+    "accept_tokens": SpecifierSet(">=0.30"),
+    "num_executed_steps": SpecifierSet(">=0.33"),
+}
+"""What the code asks for before it uses it, and the versions that have it. A test on each version
+shows that this is so; another fails when all versions supported have it, or none."""
 
 
 def check_vllm_version(version: str) -> None:
@@ -44,6 +58,12 @@ def long_prefill_overrides(scheduler: Any) -> dict[str, bool]:
     """Attributes of newer versions that would change a long-prefill threshold set by hand."""
     adaptive = "adaptive_long_prefill_threshold"
     return {adaptive: False} if hasattr(scheduler, adaptive) else {}
+
+
+def step_counters(scheduler: Any) -> tuple[str, ...]:
+    """Names of vLLM's counts of steps; newer versions count those that run a batch apart."""
+    newer = "num_executed_steps"
+    return ("current_step", newer) if hasattr(scheduler, newer) else ("current_step",)
 
 
 def keeps_paused_decodes(scheduler: Any) -> bool:

@@ -70,6 +70,7 @@ def vllm_loop(scheduler: Any, config: Any, source: RequestSource) -> None:
     core.scheduler, core.vllm_config = scheduler, config
     core.model_executor = InstantExecutor(scheduler)
     core.log_stats, core.is_mm_encoder_only, core.is_pooling_model = False, False, False
+    core.is_ec_consumer = False  # until 0.27
     core.aborts_queue = SimpleNamespace(empty=lambda: True)
     core._weight_version = "default"
     core.batch_queue_size = config.max_concurrent_batches

@@ -13,6 +13,7 @@ from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
 from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
 
 from tests.support.upstream import calls, parameters, reads, request, step
 from vllm_sarathi.simulator import EngineSettings
@@ -82,6 +83,8 @@ def test_a_prompt_without_lookahead_has_all_its_new_tokens(build: Callable[..., 
 
 
 def test_grammars_are_advanced_by_a_method_of_the_manager(build: Callable[..., Any]) -> None:
+    if not hasattr(StructuredOutputManager, "accept_tokens"):
+        pytest.skip("a later vLLM brings it")
     (call,) = calls(Scheduler.update_from_output, "accept_tokens")
     assert len(call.args) == 2
     manager = build().structured_output_manager

@@ -1,7 +1,7 @@
 """A workload's requests, made one by one as they arrive."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from vllm_sarathi.simulator.engine.clock import EPOCH_S
@@ -93,10 +93,18 @@ def block_hasher(engine: EngineSettings) -> Callable[..., Any] | None:
     """What hashes a request's KV blocks; None without prefix caching."""
     if not engine.enable_prefix_caching:
         return None
-    from vllm.utils.hashing import get_hash_fn_by_name
-    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher
 
-    hash_function = get_hash_fn_by_name("sha256")
-    init_none_hash(hash_function)
-    hasher: Callable[..., Any] = get_request_block_hasher(engine.block_size, hash_function)
+    hasher: Callable[..., Any] = get_request_block_hasher(engine.block_size, _hash_function())
     return hasher
+
+
+@cache
+def _hash_function() -> Callable[[Any], bytes]:
+    """What hashes a block, set up once: older versions draw another first hash each time."""
+    from vllm.utils.hashing import get_hash_fn_by_name
+    from vllm.v1.core.kv_cache_utils import init_none_hash
+
+    function: Callable[[Any], bytes] = get_hash_fn_by_name("sha256")
+    init_none_hash(function)
+    return function

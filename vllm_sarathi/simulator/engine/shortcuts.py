@@ -29,7 +29,8 @@ def install(scheduler: Any) -> None:
         scheduler._update_request_with_output = _append_token(scheduler)
     elif is_from(AsyncScheduler, "_update_request_with_output"):
         scheduler._update_request_with_output = _append_token_async(scheduler)
-    scheduler.structured_output_manager.accept_tokens = lambda request, tokens: True
+    if hasattr(scheduler.structured_output_manager, "accept_tokens"):
+        scheduler.structured_output_manager.accept_tokens = lambda request, tokens: True
     _shorten_allocation(scheduler.kv_cache_manager)
 
 
@@ -81,6 +82,8 @@ def _append_token(scheduler: Any) -> Callable[..., tuple[list[int], bool]]:
         everything.append(new_token_ids[0])
         if request._block_hasher is not None:
             request.update_block_hashes()
+        if not is_stale and request.num_output_placeholders:
+            request.num_output_placeholders -= 1
         if len(output) >= request.max_tokens or len(everything) >= max_model_len:
             request.status = capped
             return new_token_ids, True
@@ -90,7 +93,7 @@ def _append_token(scheduler: Any) -> Callable[..., tuple[list[int], bool]]:
 
 
 def _append_token_async(scheduler: Any) -> Callable[..., tuple[list[int], bool]]:
-    """``AsyncScheduler._update_request_with_output``, likewise."""
+    """``AsyncScheduler._update_request_with_output`` of versions that have one, likewise."""
     from vllm.v1.request import RequestStatus
 
     append, manager = _append_token(scheduler), scheduler.kv_cache_manager
@@ -100,9 +103,7 @@ def _append_token_async(scheduler: Any) -> Callable[..., tuple[list[int], bool]]
         request: Any, new_token_ids: list[int], is_stale: bool = False
     ) -> tuple[list[int], bool]:
         was_running = request.status is running
-        result = append(request, new_token_ids)
-        if not is_stale:
-            request.num_output_placeholders -= 1
+        result = append(request, new_token_ids, is_stale)
         if caching and was_running:
             done = request.num_computed_tokens - request.num_output_placeholders
             manager.cache_blocks(request, done)

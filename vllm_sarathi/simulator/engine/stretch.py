@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.scheduler.observer import StepObserver
+from vllm_sarathi.scheduler.vllm_versions import step_counters
 from vllm_sarathi.simulator.engine.clock import VirtualClock
 from vllm_sarathi.simulator.machine.pipeline import Execution, Pipeline
 
@@ -147,7 +148,8 @@ class Stretch:
     def _advance(self, requests: list[Any], num_steps: int) -> None:
         """Leave the scheduler as so many steps would have."""
         scheduler, tokens = self.scheduler, [0] * num_steps
-        scheduler.current_step += num_steps
+        for name in step_counters(scheduler):
+            setattr(scheduler, name, getattr(scheduler, name) + num_steps)
         for request in requests:
             scheduler.kv_cache_manager.allocate_slots(request, num_steps, num_lookahead_tokens=0)
             request.num_computed_tokens += num_steps
