@@ -1,5 +1,5 @@
 # Every target sets everything up first; a second run takes that as done.
-.PHONY: help setup demo test check upstream-tests package lint
+.PHONY: help setup demo test check upstream-tests package versions lint
 
 PYTEST = .venv/bin/python -m pytest
 # Engines use every core, so only tests without one run side by side.
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make package   build sdist and wheel, and test what they install"
 	@echo "make upstream-tests   vLLM's own scheduler tests, on its schedulers and on these"
+	@echo "make versions   the tests that start no engine, on each supported vLLM; VERSIONS=0.33.0 chooses"
 
 setup:
 	@.ci/setup
@@ -34,6 +35,9 @@ upstream-tests: setup
 
 package: setup
 	.ci/package
+
+versions: setup
+	.venv/bin/python .ci/versions.py $(VERSIONS)
 
 lint: setup
 	.venv/bin/ruff check

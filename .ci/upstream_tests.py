@@ -4,8 +4,7 @@ What passes on vLLM's schedulers must pass on ours, except what
 ``tests/upstream/expected_failures.toml`` lists. What fails on vLLM's as well is no evidence:
 it wants an accelerator, a package or a model that is not there.
 
-The tests are in vLLM's source distribution, which is fetched once. Their folder appears under
-its name only when it is whole.
+The tests are in vLLM's source distribution, which is fetched once.
 
 Usage: upstream_tests.py [PRESET ...]
 """
@@ -14,19 +13,18 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
-import tempfile
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from transformers import OPTConfig
+from vllm_releases import made_once, unpack
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "tests" / "upstream"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vllm-sarathi"
 PRESETS = ("observe", "slo")
 TESTS = ("tests/v1/core", "tests/v1/kv_connector/unit")
 TEXT_MODELS = ("facebook/opt-125m", "facebook/opt-350m", "Qwen/Qwen2.5-VL-3B-Instruct")
@@ -38,10 +36,7 @@ Outcomes = Mapping[str, str]
 
 def main(presets: tuple[str, ...]) -> int:
     release = version("vllm").partition("+")[0]
-    folder = CACHE / f"upstream-tests-{release}"
-    if not folder.is_dir():
-        print(f"==> fetching the tests of vLLM {release} (45 MB)", flush=True)
-        fetch(release, folder)
+    folder = made_once(f"upstream-tests-{release}", release, partial(fetch, release))
     files = files_that_schedule(folder)
     print(f"==> {len(files)} test files of vLLM {release} on its own schedulers", flush=True)
     stock = run(folder, files, "stock", None)
@@ -57,41 +52,11 @@ def main(presets: tuple[str, ...]) -> int:
 
 def fetch(release: str, folder: Path) -> None:
     """Make a folder in which vLLM's scheduler tests run without a model hub."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        build, source, whole = (Path(scratch) / name for name in ("build", "source", "whole"))
-        pip("install", "--target", build, "setuptools_rust", "setuptools_scm", pythonpath="")
-        pip(
-            *("download", "--no-deps", "--no-build-isolation", "--dest", source),
-            *("--no-binary", "vllm", f"vllm=={release}"),
-            pythonpath=str(build),
-            VLLM_TARGET_DEVICE="cpu",
-            VLLM_VERSION_OVERRIDE=release,
-        )
-        (archive,) = source.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            top = archive.name.removesuffix(".tar.gz")
-            tests = [name for name in tar.getmembers() if name.name.startswith(f"{top}/tests/")]
-            tar.extractall(scratch, tests, filter="data")
-        whole.mkdir()
-        (Path(scratch) / top / "tests").rename(whole / "tests")
-        (whole / "tests" / "conftest.py").unlink()  # it imports what only a GPU build has
-        (whole / "pytest.ini").write_text("[pytest]\ntimeout = 600\n")
-        for model in TEXT_MODELS:
-            OPTConfig(architectures=["OPTForCausalLM"]).save_pretrained(whole / model)
-        whole.rename(folder)
-
-
-def pip(*arguments: str | Path, pythonpath: str, **environment: str) -> None:
-    """Run pip; show what it says only if it fails, for it warns of much that does not matter."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", *arguments],
-        env={**os.environ, **environment, "PYTHONPATH": pythonpath},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
+    unpack(release, "tests", folder)
+    (folder / "tests" / "conftest.py").unlink()  # it imports what only a GPU build has
+    (folder / "pytest.ini").write_text("[pytest]\ntimeout = 600\n")
+    for model in TEXT_MODELS:
+        OPTConfig(architectures=["OPTForCausalLM"]).save_pretrained(folder / model)
 
 
 def files_that_schedule(folder: Path) -> list[str]:
