@@ -1,5 +1,5 @@
 # Every target sets everything up first; a second run takes that as done.
-.PHONY: help setup demo test check upstream-tests package versions lint
+.PHONY: help setup demo test check upstream-tests package versions compare lint
 
 PYTEST = .venv/bin/python -m pytest
 # Engines use every core, so only tests without one run side by side.
@@ -15,6 +15,7 @@ help:
 	@echo "make package   build sdist and wheel, and test what they install"
 	@echo "make upstream-tests   vLLM's own scheduler tests, on its schedulers and on these"
 	@echo "make versions   the tests that start no engine, on each supported vLLM; VERSIONS=0.33.0 chooses"
+	@echo "make compare VLLM=0.34.0   what changed in that vLLM of all that this package relies on"
 
 setup:
 	@.ci/setup
@@ -38,6 +39,9 @@ package: setup
 
 versions: setup
 	.venv/bin/python .ci/versions.py $(VERSIONS)
+
+compare: setup
+	.venv/bin/python .ci/compare_vllm.py $(OLD) $(VLLM)
 
 lint: setup
 	.venv/bin/ruff check
