@@ -1,5 +1,5 @@
 # Every target sets everything up first; a second run takes that as done.
-.PHONY: help setup demo test check upstream-tests package versions compare lint
+.PHONY: help setup demo test check upstream-tests package versions compare features lint
 
 PYTEST = .venv/bin/python -m pytest
 # Engines use every core, so only tests without one run side by side.
@@ -13,6 +13,7 @@ help:
 	@echo "make test    all tests; CI=true measures coverage as well"
 	@echo "make lint    ruff and mypy"
 	@echo "make package   build sdist and wheel, and test what they install"
+	@echo "make features   each feature of vLLM on real engines beside stock, and the table of what works"
 	@echo "make upstream-tests   vLLM's own scheduler tests, on its schedulers and on these"
 	@echo "make versions   the tests that start no engine, on each supported vLLM; VERSIONS=0.33.0 chooses"
 	@echo "make compare VLLM=0.34.0   what changed in that vLLM of all that this package relies on"
@@ -30,6 +31,9 @@ test: setup
 
 check: lint
 	$(WITHOUT_ENGINES)
+
+features: setup
+	FEATURES_TABLE=tests/features/README.md $(PYTEST) tests/features -m "features or not features"
 
 upstream-tests: setup
 	.venv/bin/python .ci/upstream_tests.py

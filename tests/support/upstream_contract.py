@@ -128,6 +128,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "enable_chunked_prefill": bool,
         "disable_chunked_mm_input": bool,
         "long_prefill_token_threshold": int,
+        "stream_interval": int,
         "max_num_batched_tokens": int,
     },
     "ParallelConfig": {"data_parallel_index": int, "pipeline_parallel_size": int},
@@ -150,6 +151,11 @@ ASKED_FOR = {
     "_make_cached_request_data",
     "_update_request_with_output",
     "cache_clear",
+    "long_prefill_token_threshold_adaptive",
+    "prefill_schedule_interval",
+    "max_num_active_seqs",
+    "max_num_queued_reqs",
+    "max_num_queued_tokens",
 }
 """Names that the code asks for before it uses them: versions or schedulers may lack them."""
 

@@ -26,6 +26,7 @@ from vllm_sarathi.scheduler.delegation import applied
 from vllm_sarathi.scheduler.faults import Faults
 from vllm_sarathi.scheduler.observer import StepObserver
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
+from vllm_sarathi.scheduler.precedence import precedence
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.shedding import Shedding
 from vllm_sarathi.scheduler.snapshot import Snapshot, take_snapshot
@@ -72,6 +73,8 @@ class SarathiMixin:
         )
         if keeps_items_whole(scheduler):
             logger.warning("disable_chunked_mm_input: any batch may grow to max_num_batched_tokens")
+        for line in precedence(scheduler.scheduler_config, settings):
+            logger.warning("%s", line)
         num_stages = scheduler.parallel_config.pipeline_parallel_size
         self.batch_policy = self.make_policy(settings, min_chunk)
         self._faults = Faults()

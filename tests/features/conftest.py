@@ -1,0 +1,37 @@
+"""Leaves rows on engines out unless they are asked for, and writes the table of all."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.features.table import Outcomes, text_of
+
+OUTCOMES = pytest.StashKey[Outcomes]()
+TABLE_VARIABLE = "FEATURES_TABLE"
+"""Environment variable: the file that gets the table."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[OUTCOMES] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Rows on engines take minutes: only ``-m features`` or the like runs them."""
+    if "features" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("features")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def outcomes(pytestconfig: pytest.Config) -> Iterator[Outcomes]:
+    """What became of each row that ran; written as a table where one is asked for."""
+    found = pytestconfig.stash[OUTCOMES]
+    yield found
+    target = os.environ.get(TABLE_VARIABLE)
+    if target:
+        Path(target).write_text(text_of(found))
