@@ -6,15 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.features.table import Outcomes, text_of
+from tests.features.table import Outcome, Outcomes, text_of
 
-OUTCOMES = pytest.StashKey[Outcomes]()
+CACHE_KEY = "features/outcomes"
 TABLE_VARIABLE = "FEATURES_TABLE"
 """Environment variable: the file that gets the table."""
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OUTCOMES] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -27,11 +23,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def outcomes(pytestconfig: pytest.Config) -> Iterator[Outcomes]:
-    """What became of each row that ran; written as a table where one is asked for."""
-    found = pytestconfig.stash[OUTCOMES]
+    """What became of each row when it last ran; kept, so that rows can run one by one."""
+    cache = getattr(pytestconfig, "cache", None)
+    kept = cache.get(CACHE_KEY, {}) if cache else {}
+    found = {feature: Outcome(*outcome) for feature, outcome in kept.items()}
     yield found
+    if cache:
+        cache.set(CACHE_KEY, found)
     target = os.environ.get(TABLE_VARIABLE)
     if target:
         Path(target).write_text(text_of(found))

@@ -78,6 +78,7 @@ ROWS = (
     Row("speculative decoding: n-grams", "repetitive", engine={
         "speculative_config": {
             "method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3,
+            "prompt_lookup_min": 1,
         }}),
     Row("speculative decoding: draft model", "drafted", engine={
         "speculative_config": {
