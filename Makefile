@@ -1,5 +1,5 @@
 # Every target sets everything up first; a second run takes that as done.
-.PHONY: help setup demo test check upstream-tests package versions compare features lint
+.PHONY: help setup demo test check upstream-tests package versions compare features fuzz lint
 
 PYTEST = .venv/bin/python -m pytest
 # Engines use every core, so only tests without one run side by side.
@@ -11,6 +11,7 @@ help:
 	@echo "make demo    serve a real model with stock vLLM and with SARATHI, and compare"
 	@echo "make check   lint, types and the tests that start no engine: the inner loop"
 	@echo "make test    all tests; CI=true measures coverage as well"
+	@echo "make fuzz    thousands of random runs of the schedulers, each time others"
 	@echo "make lint    ruff and mypy"
 	@echo "make package   build sdist and wheel, and test what they install"
 	@echo "make features   each feature of vLLM on real engines beside stock, and the table of what works"
@@ -34,6 +35,9 @@ check: lint
 
 features: setup
 	FEATURES_TABLE=tests/features/README.md $(PYTEST) tests/features -m "features or not features"
+
+fuzz: setup
+	$(PYTEST) tests/fuzz --hypothesis-profile=fuzz --timeout=0
 
 upstream-tests: setup
 	.venv/bin/python .ci/upstream_tests.py

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from vllm_sarathi.scheduler.faults import Faults
 
@@ -15,6 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 settings.register_profile("any machine", deadline=None)
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=2000, suppress_health_check=list(HealthCheck)
+)
 settings.load_profile("any machine")
 
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from unittest.mock import PropertyMock, patch
 
 import torch
 from vllm.config import VllmConfig
@@ -27,6 +28,11 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 BLOCK_SIZE = 16
+
+
+def next_token(known: Sequence[int]) -> int:
+    """The model: the token that follows these."""
+    return zlib.crc32(bytes(str(list(known)), "ascii")) % 1000
 
 
 @cache
@@ -65,6 +71,7 @@ class SchedulerLoop:
         num_blocks: KV blocks of 16 tokens.
         in_flight: batches scheduled before the first is answered.
         more_groups: KV-cache groups beside that of full attention.
+        has_v2_runner: whether vLLM's second model runner serves, which needs a GPU.
         engine_args: arguments of vLLM's ``EngineArgs``.
     """
 
@@ -75,6 +82,7 @@ class SchedulerLoop:
         num_blocks: int = 2_000,
         in_flight: int | None = None,
         more_groups: Sequence[KVCacheGroupSpec] = (),
+        has_v2_runner: bool = False,
         **engine_args: Any,
     ) -> None:
         arguments: dict[str, Any] = {
@@ -102,16 +110,19 @@ class SchedulerLoop:
             hash_function = get_hash_fn_by_name("sha256")
             init_none_hash(hash_function)
             self.hasher = get_request_block_hasher(BLOCK_SIZE, hash_function)
-        self.scheduler = scheduler_class(
-            vllm_config=config,
-            kv_cache_config=kv_cache,
-            structured_output_manager=StructuredOutputManager(config),
-            block_size=BLOCK_SIZE,
-            log_stats=True,
-        )
+        runner = PropertyMock(return_value=has_v2_runner)
+        with patch.object(VllmConfig, "use_v2_model_runner", runner):
+            self.scheduler = scheduler_class(
+                vllm_config=config,
+                kv_cache_config=kv_cache,
+                structured_output_manager=StructuredOutputManager(config),
+                block_size=BLOCK_SIZE,
+                log_stats=True,
+            )
         self.in_flight = in_flight or (2 if config.scheduler_config.async_scheduling else 1)
         self.queue: deque[tuple[Any, ModelRunnerOutput]] = deque()
         self.outputs: dict[str, list[int]] = {}
+        self.finish_reasons: dict[str, list[Any]] = {}
         self.batches: list[str] = []
         self.preempted: list[str] = []
 
@@ -124,9 +135,10 @@ class SchedulerLoop:
             ignore_eos=True,
             temperature=0.0,
             extra_args=options.pop("extra_args", None),
+            **options.pop("sampling", {}),
         )
         request = Request(name, prompt, params, None, block_hasher=self.hasher, **options)
-        self.outputs[name] = []
+        self.outputs.setdefault(name, [])
         self.scheduler.add_request(request)
         return request
 
@@ -139,11 +151,11 @@ class SchedulerLoop:
         self.batches.clear()
         return self
 
-    def schedule(self) -> Any:
+    def schedule(self, *args: Any) -> Any:
         """Schedule one batch and note it like ``D3 P256 P12``."""
         prefilling = {r.request_id for r in self.scheduler.running if r.is_prefill_chunk}
         running = {r.request_id for r in self.scheduler.running}
-        output = self.scheduler.schedule()
+        output = self.scheduler.schedule(*args)
         tokens = output.num_scheduled_tokens
         chunks = [n for name, n in tokens.items() if name in prefilling or name not in running]
         num_decodes = len(tokens) - len(chunks)
@@ -188,17 +200,20 @@ class SchedulerLoop:
         )
 
     def _token(self, name: str) -> int:
-        """The model: what follows the first ``num_computed_tokens`` tokens."""
+        """What follows the first ``num_computed_tokens`` tokens."""
         request = self.scheduler.requests[name]
         pending = [t for _, answer in self.queue for t in _tokens_of(answer, name)]
-        known = [*request.all_token_ids, *pending][: request.num_computed_tokens]
-        return zlib.crc32(bytes(str(known), "ascii")) % 1000
+        num_pending = max(request.num_output_placeholders - 1, 0)  # those before are stale
+        pending = pending[len(pending) - num_pending :]
+        return next_token([*request.all_token_ids, *pending][: request.num_computed_tokens])
 
     def _answer(self, output: Any, answer: ModelRunnerOutput) -> None:
         results = self.scheduler.update_from_output(output, answer)
         for result in results.values():
             for item in result.outputs:
                 self.outputs[item.request_id] += item.new_token_ids
+                if item.finish_reason is not None:
+                    self.finish_reasons.setdefault(item.request_id, []).append(item.finish_reason)
 
 
 def _tokens_of(answer: ModelRunnerOutput, name: str) -> list[int]:
