@@ -90,8 +90,8 @@ def shared_prefixes(llm: Any, folders: dict[str, str]) -> Result:
     return Result(all_said(outputs), {"cached tokens": sum(o.num_cached_tokens for o in outputs)})
 
 
-def shared_prefixes_stored(llm: Any, folders: dict[str, str]) -> Result:
-    """The same, with vLLM's own prefix cache emptied in between: only the connector has it."""
+def stored(llm: Any, folders: dict[str, str]) -> Result:
+    """The same twice, with vLLM's own prefix cache emptied in between: a connector has it."""
     first = shared_prefixes(llm, folders).answers
     assert llm.reset_prefix_cache()
     again, counts = shared_prefixes(llm, folders)

@@ -34,7 +34,7 @@ async def queue_limits(server: Server, model: str) -> Result:
     """Within the limits all are answered; beyond, some are refused with 503, none fails."""
     few = [prompt for prompt in token_prompts() if len(prompt) < 100]
     async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
-        within = await asyncio.gather(*(_complete(client, model, prompt) for prompt in few))
+        within = [await _complete(client, model, prompt) for prompt in few]
         many = [_complete(client, model, p) for p in token_prompts(LENGTHS * 3, seed=3)]
         found = await asyncio.gather(*many)
     statuses = Counter(answer["status"] for answer in found)

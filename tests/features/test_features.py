@@ -34,6 +34,7 @@ def answered(
 ) -> Callable[[Row, Side], Result]:
     """Runs a row on one side: an engine answers all rows with its arguments, and ends."""
     known: dict[str, dict[str, Result]] = {}
+    storage = tmp_path_factory.mktemp("storage")
 
     def run(row: Row, settings: Side) -> Result:
         group = [one for one in ROWS if _engine_of(one) == _engine_of(row)]
@@ -41,7 +42,7 @@ def answered(
         if key not in known:
             log = tmp_path_factory.mktemp("steps") / "steps.jsonl"
             given = dict(settings) | {"step_log": str(log)} if settings is not None else None
-            own = folders | {"storage": str(log.parent / "kv")}
+            own = folders | {"storage": str(storage / row.feature)}
             known[key] = engines.ask(
                 engines.arguments(row.engine, given, own),
                 sorted({one.ask for one in group}),
