@@ -286,9 +286,15 @@ def vllm_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str 
     """Run vLLM's program in this process; what it exits with."""
     monkeypatch.setattr(sys, "argv", ["vllm", *arguments])
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    with pytest.raises(SystemExit) as ended:
+    try:
         main()
-    return ended.value.code
+    except SystemExit as ended:
+        return ended.code
+    except ModuleNotFoundError as error:
+        if (error.name or "vllm").partition(".")[0] == "vllm":
+            raise
+        pytest.skip(f"this vLLM's own command needs {error.name}")
+    raise AssertionError("it returned")
 
 
 def test_the_flags_are_in_the_help_of_vllm_serve(
