@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from vllm.v1.core.sched.interface import PauseState
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from tests.support.any_engine import MAX_MODEL_LEN, EngineChoice
 from tests.support.asked import Asked, Turn
@@ -18,6 +18,7 @@ from tests.support.invariants import (
     check_order,
     could_run,
 )
+from vllm_sarathi.scheduler.vllm_versions import second_waiting_queue
 
 STEP_S, TOKEN_S = 0.010, 1e-4
 """Seconds of an empty step, and of each token in it."""
@@ -120,8 +121,10 @@ class CheckedEngine:
             return
         output, answer = self.loop.queue.popleft()
         self.clock.now_s += STEP_S + TOKEN_S * output.total_num_scheduled_tokens
+        preempted = {r for r in self.scheduler.waiting if r.resumable and r.num_preemptions}
         self.loop._answer(output, answer)
         self._check_tokens(answer.req_ids)
+        self._cut_off_lost(preempted)
 
     def step(self) -> None:
         """Let the engine core's loop go round once."""
@@ -157,6 +160,13 @@ class CheckedEngine:
             )
             for asked in self.asked.values()
         )
+
+    def _cut_off_lost(self, preempted: set[Request]) -> None:
+        """A session preempted with the last token of a turn in flight: stock vLLM drops it too."""
+        waiting = {*self.scheduler.waiting, *second_waiting_queue(self.scheduler)}
+        for request in preempted - waiting:
+            if request.request_id in self.scheduler.requests:
+                self.cut_off(self.asked[request.request_id], RequestStatus.FINISHED_ABORTED)
 
     def _has_ended(self, asked: Asked) -> bool:
         return asked.has_ended(self.loop.finish_reasons.get(asked.name, []))

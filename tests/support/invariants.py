@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.request import RequestStatus
 
 from vllm_sarathi.policy.order import WaitingOrder
@@ -75,6 +76,8 @@ class StepCheck:
         survivors = [r for r in self.before if r in after]
         assert after[: len(survivors)] == survivors, "the running list lost its order"
         assert all(r.status == RequestStatus.PREEMPTED for r in preempted)
+        if scheduler.policy == SchedulingPolicy.FCFS:
+            assert preempted == self.before[len(survivors) :], "not vLLM's victim"
         assert output.total_num_scheduled_tokens == sum(tokens.values())
         assert set(tokens) <= {r.request_id for r in after}
         num_admitted = len(after) - len(survivors)
