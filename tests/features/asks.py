@@ -37,12 +37,12 @@ def token_prompts(lengths: Iterable[int] = LENGTHS, seed: int = 0) -> list[list[
 
 
 def greedy(**chosen: Any) -> Any:
-    """Sampling parameters."""
+    """Sampling parameters; the output that ends a request holds all of its choices."""
     from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
-    return SamplingParams(
-        **{"temperature": 0.0, "max_tokens": MAX_TOKENS, "ignore_eos": True} | chosen
-    )
+    common = {"temperature": 0.0, "max_tokens": MAX_TOKENS, "ignore_eos": True}
+    return SamplingParams(**common | {"output_kind": RequestOutputKind.FINAL_ONLY} | chosen)
 
 
 def drive(
@@ -118,6 +118,7 @@ def several_choices(llm: Any, folders: dict[str, str]) -> Result:
     """Three choices of a prompt, each the likeliest: vLLM has no greedy ``n``."""
     likeliest = greedy(n=3, temperature=1.0, top_k=1)
     outputs = drive(llm, [Asked(prompt, likeliest) for prompt in token_prompts()])
+    assert all(len(output.outputs) == likeliest.n for output in outputs)
     return Result(all_said(outputs), {"choices": sum(len(o.outputs) for o in outputs)})
 
 

@@ -57,7 +57,6 @@ def connector(name: str, **extra: Any) -> dict[str, Any]:
 
 SPEAKS = {"model": "{llama with tokenizer}", "skip_tokenizer_init": False}
 FILES = connector("ExampleConnector", shared_storage_path="{storage}")
-OFFLOAD = connector("SimpleCPUOffloadConnector", cpu_bytes_to_use=1 << 28)
 LORA = {"enable_lora": True, "max_loras": 2, "max_lora_rank": 8}
 
 ROWS = (
@@ -106,7 +105,8 @@ ROWS = (
     Row("KV connectors: several", "stored", engine={
         "kv_transfer_config": connector("MultiConnector", connectors=[FILES])}),
     Row("KV offloading to the CPU", place="not run",
-        note="vLLM's offloading connectors copy between a GPU and the CPU: need a GPU"),
+        note="needs a GPU: `CPU Offloading is currently only supported on CUDA-alike and XPU "
+        "GPUs`"),
     Row("`--max-num-active-seqs`", "text", engine={"max_num_active_seqs": 3},
         note="the smaller of it and what objectives admit"),
     Row("`--long-prefill-token-threshold`", "text", engine={"long_prefill_token_threshold": 32},
@@ -130,7 +130,7 @@ ROWS = (
         note="as vLLM's second model runner lets them, which the CPU has not"),
     Row("multimodal prompts with an encoder budget", "images", "virtual time"),
     Row("hybrid KV caches: Mamba", "text", "not run",
-        note="vLLM's Mamba kernels need a GPU"),
+        note="needs a GPU: vLLM's CPU build lacks `selective_scan_fwd`, seen with a Jamba"),
     Row("pooling: classification with a bidirectional encoder", place="configuration",
         engine={"model": "{bert}", "runner": "pooling", "max_model_len": 512},
         refusal="enable_chunked_prefill=False: that contradicts preset='slo'"),
@@ -140,5 +140,5 @@ ROWS = (
     Row("`--no-enable-chunked-prefill`", place="configuration",
         engine={"enable_chunked_prefill": False, "max_num_batched_tokens": 2048},
         refusal="enable_chunked_prefill=False: that contradicts preset='slo'"),
-    Row("Ray", place="not run", note="Ray has no build for this project's environment"),
+    Row("Ray", place="not run", note="Ray is not installed in this project's environment"),
 )  # fmt: skip
