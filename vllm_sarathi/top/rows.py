@@ -12,7 +12,7 @@ _SHARES = (0.5, 0.9, 0.99)
 _SHARES_LEFT = (0.5, 0.1, 0.01)
 """50, 90 and 99% of first tokens come with more time left than these quantiles of it."""
 _KINDS = ("ttft", "tpot", "tbt", "e2e")
-_MAX_LIMITS = 4
+_MAX_LIMITS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,8 @@ def rows(spans: Sequence[Span]) -> list[Row]:
     """The rows that any of these servers can fill."""
     shown = [*_LOAD, *_LATENCIES]
     if any(span.last.select(Sarathi.SETTINGS) for span in spans):
-        objectives = [
-            row for row in _OBJECTIVES if any(row.cell(span) != UNKNOWN for span in spans)
-        ]
-        shown += [*objectives, *_classes(spans), *_STEPS, *_limits(spans), *_faults(spans)]
+        asked = [row for row in _ASKED if any(row.cell(span) != UNKNOWN for span in spans)]
+        shown += [*asked, *_classes(spans), *_STEPS, *_limits(spans), *_faults(spans)]
     return shown
 
 
@@ -135,8 +133,10 @@ _LOAD = (
     ),
     Row("KV cache used", lambda s: percent(s.last.highest(Vllm.KV_CACHE))),
     Row("requests/s", lambda s: numbers(s.rate(Vllm.FINISHED))),
-    Row("prompt tokens/s", lambda s: numbers(s.rate(Vllm.PROMPT_TOKENS))),
-    Row("output tokens/s", lambda s: numbers(s.rate(Vllm.OUTPUT_TOKENS))),
+    Row(
+        "prompt + output tokens/s",
+        lambda s: numbers(s.rate(Vllm.PROMPT_TOKENS), s.rate(Vllm.OUTPUT_TOKENS), by=" + "),
+    ),
     Row("preemptions", lambda s: numbers(s.increase(Vllm.PREEMPTIONS))),
 )
 _LATENCIES = (
@@ -144,16 +144,16 @@ _LATENCIES = (
     Row("TPOT, ms", lambda s: _ms(s, Vllm.TPOT)),
     Row("TBT, ms", lambda s: _ms(s, Vllm.TBT)),
 )
-_OBJECTIVES = (
+_ASKED = (
     Row("TTFT objective, ms", lambda s: _server_wide(s, Setting.TTFT)),
     Row("TPOT objective, ms", lambda s: _server_wide(s, Setting.TPOT)),
     Row("TBT objective, ms", _tbt_objective),
-)
-_STEPS = (
     Row(
         "stepped aside + shed",
         lambda s: numbers(s.increase(Sarathi.RELEGATED), s.increase(Sarathi.SHED), by=" + "),
     ),
+)
+_STEPS = (
     Row("token budget", lambda s: _quantiles(s, Sarathi.BUDGET)),
     Row(
         "prefill + decode tokens",

@@ -51,18 +51,18 @@ def run(named: Sequence[str], interval_s: float, once: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to leave the terminal as it was
     with _keys() as is_done, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(Group(draw(servers, console.width), _HOW_TO_LEAVE), refresh=True)
+            live.update(Group(_HOW_TO_LEAVE, draw(servers, console.width)), refresh=True)
             if is_done(_REFRESH_S):
                 return 0
 
 
 def draw(servers: Sequence[Server], width: int) -> RenderableType:
-    """Who does not answer, then tables with as many servers side by side as fit."""
+    """Who does not answer, and tables with as many servers side by side as fit."""
     problems = [_problem(server) for server in servers if not server.state.span]
     num_columns = max(1, (width - _LABEL_WIDTH) // _CELL_WIDTH)
     chunks = [servers[i : i + num_columns] for i in range(0, len(servers), num_columns)]
     legend = f"last {WINDOW_S:.0f} s; a/b/c: percentiles 50/90/99, of time left 50/10/1"
-    return Group(*problems, *map(_table, chunks), Text(legend, style="dim"))
+    return Group(Text(legend, style="dim"), *problems, *map(_table, chunks))
 
 
 def _problem(server: Server) -> Text:
@@ -75,12 +75,13 @@ def _table(servers: Sequence[Server]) -> Table:
     table.add_column(style="cyan", width=_LABEL_WIDTH - 2, overflow="fold")
     for server in servers:
         style = "" if server.state.span else "red"
-        table.add_column(server.name, width=_CELL_WIDTH - 2, overflow="fold", header_style=style)
+        name = Text(server.name, style=style, overflow="fold")  # as it is: [::1] is no markup
+        table.add_column(name, width=_CELL_WIDTH - 2)
     spans = [server.state.span for server in servers]
     for row in rows([span for span in spans if span]):
         texts = (row.cell(span) if span else UNKNOWN for span in spans)
         cells = (Text(text, no_wrap=True, overflow="ellipsis") for text in texts)
-        table.add_row(row.label, *cells)
+        table.add_row(Text(row.label), *cells)
     return table
 
 
