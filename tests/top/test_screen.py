@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -55,7 +56,7 @@ BOTH = figures([watched("a:1", SARATHI), watched("b:1", STOCK)])
         ("TTFT, ms", ["562/4500/7217", "425/3650/4865"]),
         ("TBT, ms", ["72.7/226/1398", "46.3/221/2295"]),
         ("TTFT objective, ms", ["8000", "-"]),
-        ("TBT objective, ms", ["75.5", "-"]),
+        ("TBT objective now, ms", ["75.5", "-"]),
         ("interactive ttft met", ["95% of 21", "-"]),
         ("interactive tpot met", ["0% of 21", "-"]),
         ("interactive ttft left, s", ["1.23/0.3/-0.44", "-"]),
@@ -66,6 +67,12 @@ BOTH = figures([watched("a:1", SARATHI), watched("b:1", STOCK)])
 )
 def test_what_real_servers_did_is_side_by_side(label: str, cells: list[str]) -> None:
     assert BOTH[label] == cells
+
+
+def test_the_readme_shows_what_is_drawn() -> None:
+    lines = drawn([watched("sarathi:8000", SARATHI), watched("stock:8000", STOCK)])
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert "\n".join(line.rstrip() for line in lines) in readme
 
 
 def test_a_stock_server_alone_has_no_row_that_it_cannot_fill() -> None:
@@ -99,7 +106,7 @@ def test_one_scrape_shows_the_load_and_no_rate() -> None:
 
 def test_an_objective_that_no_step_has_shown_yet_is_not_0() -> None:
     unset = 'vllm_sarathi:tbt_objective_seconds 0\nvllm_sarathi:settings_info{preset="slo"} 1\n'
-    assert "TBT objective, ms" not in figures([watched("a:1", (unset, unset))])
+    assert "TBT objective now, ms" not in figures([watched("a:1", (unset, unset))])
 
 
 def test_faults_of_any_time_are_shown() -> None:
@@ -162,7 +169,7 @@ def test_neither_vllm_nor_torch_is_loaded() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_without_rich_the_extra_is_named(tmp_path: object) -> None:
+def test_without_rich_the_extra_is_named() -> None:
     program = (
         "import sys; sys.modules['rich'] = None; from vllm_sarathi.cli.main import main\n"
         "sys.exit(main(['top', 'localhost']))"

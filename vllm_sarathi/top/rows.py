@@ -60,8 +60,8 @@ def _limits(spans: Sequence[Span]) -> list[Row]:
             value: max(_of_steps(span, name, label, value) or 0 for span in spans)
             for value in set[str]().union(*(s.last.values_of(label, name) for s in spans))
         }
-        often = sorted((value for value in found if found[value]), key=found.__getitem__)
-        for value in often[: -_MAX_LIMITS - 1 : -1]:
+        often = sorted(filter(found.get, found), key=lambda value: (-found[value], value))
+        for value in often[:_MAX_LIMITS]:
             cell = partial(_percent_of_steps, name=name, label=label, value=value)
             shown.append(Row(f"{text} {value}", cell))
     return shown
@@ -147,7 +147,7 @@ _LATENCIES = (
 _ASKED = (
     Row("TTFT objective, ms", lambda s: _server_wide(s, Setting.TTFT)),
     Row("TPOT objective, ms", lambda s: _server_wide(s, Setting.TPOT)),
-    Row("TBT objective, ms", _tbt_objective),
+    Row("TBT objective now, ms", _tbt_objective),
     Row(
         "stepped aside + shed",
         lambda s: numbers(s.increase(Sarathi.RELEGATED), s.increase(Sarathi.SHED), by=" + "),
