@@ -102,20 +102,17 @@ def _ms(span: Span, name: str) -> str:
     return _quantiles(span, name, 1e3)
 
 
-def _scheduler(span: Span) -> str:
-    (preset,) = span.last.values_of(Setting.PRESET, Sarathi.SETTINGS) or [None]
-    return f"sarathi {preset}" if preset else "vLLM's"
+def _listed(values: set[str]) -> str:
+    return ", ".join(sorted(values)) or UNKNOWN
 
 
 def _model(span: Span) -> str:
-    models = span.last.values_of("model_name", Vllm.RUNNING)
-    return ", ".join(sorted(name.rpartition("/")[2] for name in models)) or UNKNOWN
+    return _listed({n.rpartition("/")[2] for n in span.last.values_of("model_name", Vllm.RUNNING)})
 
 
-def _server_wide(span: Span, setting: Setting) -> str:
-    """An objective as it is set."""
+def _setting(span: Span, setting: Setting) -> str:
     values = span.last.values_of(setting, Sarathi.SETTINGS) - {"None"}
-    return numbers(*map(float, values))
+    return _listed({value.removesuffix(".0") for value in values})
 
 
 def _tbt_objective(span: Span) -> str:
@@ -126,7 +123,6 @@ def _tbt_objective(span: Span) -> str:
 
 _LOAD = (
     Row("model", _model),
-    Row("scheduler", _scheduler),
     Row(
         "running + waiting",
         lambda s: numbers(s.last.total(Vllm.RUNNING), s.last.total(Vllm.WAITING), by=" + "),
@@ -145,8 +141,9 @@ _LATENCIES = (
     Row("TBT, ms", lambda s: _ms(s, Vllm.TBT)),
 )
 _ASKED = (
-    Row("TTFT objective, ms", lambda s: _server_wide(s, Setting.TTFT)),
-    Row("TPOT objective, ms", lambda s: _server_wide(s, Setting.TPOT)),
+    Row("sarathi preset", lambda s: _setting(s, Setting.PRESET)),
+    Row("TTFT objective, ms", lambda s: _setting(s, Setting.TTFT)),
+    Row("TPOT objective, ms", lambda s: _setting(s, Setting.TPOT)),
     Row("TBT objective now, ms", _tbt_objective),
     Row(
         "stepped aside + shed",
