@@ -3,6 +3,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -195,8 +196,6 @@ def test_a_user_leaves_the_terminal_as_it_was(
     terminal, inner = pty.openpty()
     command = [sys.executable, "-m", "vllm_sarathi.cli", "top", "127.0.0.1:1"]
     with os.fdopen(inner, "r+b", buffering=0) as end:
-        import termios
-
         before = termios.tcgetattr(end)
         process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)
         seen = b""

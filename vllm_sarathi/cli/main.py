@@ -13,7 +13,7 @@ COMMANDS = {
     "capacity": "the highest rate that meets the objectives",
     "tune": "the best static token budget of stock vLLM for a load",
     "calibrate": "a deployment out of the steps that a live server recorded",
-    "top": "a live view of running servers, with this scheduler or vLLM's own",
+    "top": "a live view of running servers, stock ones too",
 }
 
 

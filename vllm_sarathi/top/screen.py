@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vllm_sarathi.top.rows import rows
-from vllm_sarathi.top.server import WINDOW_S, Server
+from vllm_sarathi.top.server import WINDOW_S, Server, State
 from vllm_sarathi.top.texts import UNKNOWN
 
 NO_ANSWER = 1
@@ -58,26 +58,27 @@ def run(named: Sequence[str], interval_s: float, once: bool) -> int:
 
 def draw(servers: Sequence[Server], width: int) -> RenderableType:
     """Who does not answer, and tables with as many servers side by side as fit."""
-    problems = [_problem(server) for server in servers if not server.state.span]
+    seen = [(server.name, server.state) for server in servers]  # once, for threads change it
+    problems = [_problem(name, state) for name, state in seen if not state.span]
     num_columns = max(1, (width - _LABEL_WIDTH) // _CELL_WIDTH)
-    chunks = [servers[i : i + num_columns] for i in range(0, len(servers), num_columns)]
+    chunks = [seen[i : i + num_columns] for i in range(0, len(seen), num_columns)]
     legend = f"last {WINDOW_S:.0f} s; a/b/c: percentiles 50/90/99, of time left 50/10/1"
     return Group(Text(legend, style="dim"), *problems, *map(_table, chunks))
 
 
-def _problem(server: Server) -> Text:
-    for_s = time.monotonic() - server.state.since_s
-    return Text(f"{server.name}: {server.state.problem}, for {for_s:.0f} s", style="bold red")
+def _problem(name: str, state: State) -> Text:
+    for_s = time.monotonic() - state.since_s
+    return Text(f"{name}: {state.problem}, for {for_s:.0f} s", style="bold red")
 
 
-def _table(servers: Sequence[Server]) -> Table:
+def _table(seen: Sequence[tuple[str, State]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(style="cyan", width=_LABEL_WIDTH - 2, overflow="fold")
-    for server in servers:
-        style = "" if server.state.span else "red"
-        name = Text(server.name, style=style, overflow="fold")  # as it is: [::1] is no markup
-        table.add_column(name, width=_CELL_WIDTH - 2)
-    spans = [server.state.span for server in servers]
+    for name, state in seen:
+        style = "" if state.span else "red"
+        header = Text(name, style=style, overflow="fold")  # as it is: [::1] is no markup
+        table.add_column(header, width=_CELL_WIDTH - 2)
+    spans = [state.span for _, state in seen]
     for row in rows([span for span in spans if span]):
         texts = (row.cell(span) if span else UNKNOWN for span in spans)
         cells = (Text(text, no_wrap=True, overflow="ellipsis") for text in texts)
