@@ -19,6 +19,7 @@ from vllm_sarathi.metrics.exporter import EngineMetricsWriter
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
+from vllm_sarathi.policy.least_gap import LeastGap
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.step import StepPlan
@@ -89,6 +90,7 @@ class SarathiMixin:
             self.batch_policy,
             self._promises,
             self._recorder,
+            LeastGap.of(settings, num_stages, 1 + scheduler.num_spec_tokens),
             num_stages,
             Path(settings.step_log) if settings.step_log else None,
         )
