@@ -14,7 +14,7 @@ from vllm.plugins import load_plugins_by_group
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tests.support.scheduler_loop import model_folder
-from vllm_sarathi import LLM, AsyncSarathiScheduler, SarathiScheduler, plugin
+from vllm_sarathi import LLM, AsyncSarathiScheduler, SarathiScheduler, llm, plugin
 from vllm_sarathi.scheduler_choice import with_scheduler
 
 
@@ -340,6 +340,14 @@ def test_our_llm_takes_no_keyword_that_additional_config_contradicts() -> None:
     carried = {"sarathi": {"tbt_slo_ms": 100}}
     with pytest.raises(ValueError, match="tbt_slo_ms=50 contradicts tbt_slo_ms=100 in additional"):
         LLM(model_folder(), tbt_slo_ms=50, additional_config=carried)
+
+
+def test_our_llm_needs_no_plugin_that_vllm_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[bool] = []
+    monkeypatch.setattr(llm, "register", lambda: registered.append(True))
+    with pytest.raises(ValueError, match="scheduler='fifo'"):
+        LLM(model_folder(), scheduler="fifo")
+    assert registered == [True]
 
 
 def test_keywords_of_our_llm_become_engine_arguments() -> None:
