@@ -47,7 +47,10 @@ TOUCH_VLLM = (
     "llm",
 )
 LOGGER_ONLY = ("metrics",)
-DECIDE = ("policy", "config", "latency", "objectives", "qos_classes", "shed_notice")
+DECIDE = (
+    *("policy", "config", "engine_limits", "scheduler_choice"),
+    *("latency", "objectives", "qos_classes", "shed_notice"),
+)
 
 
 def room_of(module: str) -> str:
