@@ -1,5 +1,5 @@
 # Every target sets everything up first; a second run takes that as done.
-.PHONY: help setup demo test check upstream-tests package versions compare features fuzz lint
+.PHONY: help setup demo test check upstream-tests package versions compare features fuzz soak lint
 
 PYTEST = .venv/bin/python -m pytest
 # Engines use every core, so only tests without one run side by side.
@@ -12,6 +12,7 @@ help:
 	@echo "make check   lint, types and the tests that start no engine: the inner loop"
 	@echo "make test    all tests; CI=true measures coverage as well"
 	@echo "make fuzz    thousands of random runs of the schedulers, each time others"
+	@echo "make soak    a million requests without a model, 2,000 streams at a time for ten minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make package   build sdist and wheel, and test what they install"
 	@echo "make features   each feature of vLLM on real engines beside stock, and the table of what works"
@@ -39,6 +40,10 @@ features: setup
 
 fuzz: setup
 	$(PYTEST) tests/fuzz --hypothesis-profile=fuzz --timeout=0
+
+soak: setup
+	.venv/bin/python benchmarks/soak.py
+	.venv/bin/python benchmarks/streams.py
 
 upstream-tests: setup
 	.venv/bin/python .ci/upstream_tests.py
