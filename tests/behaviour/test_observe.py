@@ -1,6 +1,5 @@
 """The preset "observe" measures and predicts, and changes no decision of vLLM's."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from tests.support.scheduler_loop import SchedulerLoop
+from tests.support.step_log import logged_steps
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 
 OBSERVE = {"preset": "observe"}
@@ -64,7 +64,7 @@ def test_steps_are_counted_predicted_and_logged(tmp_path: Path) -> None:
     loop = SchedulerLoop(SarathiScheduler, {**OBSERVE, "step_log": str(log)}).with_decodes()
     loop.add("long", 3000)
     loop.run()
-    steps = [json.loads(line) for line in log.read_text().splitlines()]
+    steps = logged_steps(log)
     assert max(step["num_prefill_tokens"] for step in steps) == 2045
     assert steps[-1]["predicted_s"] > 0
     assert steps[-1]["objective_s"] > 0

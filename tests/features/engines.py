@@ -1,7 +1,6 @@
 """One engine, in a process of its own, answers what rows ask."""
 
 import asyncio
-import json
 import os
 import sys
 import traceback
@@ -10,6 +9,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from tests.support.step_log import logged_steps
 
 LIMIT_S = 900
 
@@ -129,4 +130,4 @@ def _results(given: dict[str, Any], asks: list[str], folders: dict[str, str]) ->
 
 def limits_of(step_log: Path) -> set[str]:
     """What kept the steps of an engine from being larger, from its step log."""
-    return {json.loads(line)["limit"] for line in step_log.read_text().splitlines()}
+    return {step["limit"] for step in logged_steps(step_log)}

@@ -1,4 +1,3 @@
-import json
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from vllm.v1.request import RequestStatus
 
 from tests.support.scheduler_loop import SchedulerLoop
+from tests.support.step_log import logged_steps
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.step import StepPlan, StepView
 from vllm_sarathi.scheduler import observer
@@ -201,7 +201,7 @@ def test_a_trace_holds_a_line_for_each_step(ours: type[SarathiMixin], tmp_path: 
     loop = SchedulerLoop(ours, {"step_log": str(trace)})
     loop.add("a", 100, max_tokens=5)
     loop.run()
-    steps = [json.loads(line) for line in trace.read_text().splitlines()]
+    steps = logged_steps(trace)
     assert [step["num_prefill_tokens"] for step in steps] == [100, 0, 0, 0, 0]
     assert [step["work"]["num_tokens"] for step in steps] == [100, 1, 1, 1, 1]
     assert all(step["duration_s"] > 0 for step in steps)

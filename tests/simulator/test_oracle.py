@@ -1,6 +1,5 @@
 """The benchmarks' oracle predicts what the simulator will charge."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.oracle import oracle
 
+from tests.support.step_log import logged_steps
 from vllm_sarathi.simulator import Deployment, Workload, simulate
 
 
@@ -20,6 +20,6 @@ def test_the_oracle_predicts_every_step_tokens_sampled_and_all(
     engine = oracle(deployment, 0.0, settings, max_num_batched_tokens=8192)
     report = simulate(engine, deployment, mixed(), keep_steps=True)
     assert report.steps is not None
-    predicted_s = [json.loads(line)["predicted_s"] for line in step_log.read_text().splitlines()]
+    predicted_s = [step["predicted_s"] for step in logged_steps(step_log)]
     taken_s = [end_s - start_s for ((start_s, end_s),) in report.steps.stages]
     assert predicted_s == pytest.approx(taken_s, rel=1e-3)

@@ -1,12 +1,12 @@
 """What the scheduler promises, in virtual time on a GPU: 2% noise on every step."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.step_log import logged_steps
 from vllm_sarathi.simulator import (
     LENGTHS,
     EngineSettings,
@@ -53,7 +53,7 @@ def test_decodes_sit_batches_out_and_their_tokens_come_in_time(tmp_path: Path) -
     step_log = tmp_path / "steps.jsonl"
     load = Synthetic(LENGTHS["code"], 300).at(20.0, seed=0)
     report = run(ours(tbt_slo_ms=50, step_log=str(step_log)), load, "h100-llama-3-8b")
-    steps = [json.loads(line) for line in step_log.read_text().splitlines()]
+    steps = logged_steps(step_log)
     assert sum(step["num_decodes_paused"] > 0 for step in steps) > len(steps) / 10
     assert figure(report, "tbt_s", 99) <= 0.050
 
@@ -65,7 +65,7 @@ def test_after_200_steps_nine_in_ten_predictions_are_within_a_tenth(
     step_log = tmp_path / "steps.jsonl"
     workload = Synthetic(LENGTHS[load], 60).at(1.0, seed=0)
     run(ours(tbt_slo_ms=50, step_log=str(step_log)), workload)
-    steps = [json.loads(line) for line in step_log.read_text().splitlines()][200:]
+    steps = logged_steps(step_log)[200:]
     errors = [
         abs(step["duration_s"] / step["predicted_s"] - 1) for step in steps if step["duration_s"]
     ]

@@ -130,6 +130,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "long_prefill_token_threshold": int,
         "stream_interval": int,
         "max_num_batched_tokens": int,
+        "max_num_seqs": int,
     },
     "ParallelConfig": {"data_parallel_index": int, "pipeline_parallel_size": int},
     "CacheConfig": {"block_size": int, "num_gpu_blocks": int},

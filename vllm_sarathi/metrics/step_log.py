@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,6 +68,31 @@ def check_writable(path: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineState:
+    """The engine as a step was scheduled: only the step log asks.
+
+    Attributes:
+        scheduled_s: when that was, in seconds since the epoch.
+        num_in_flight: steps in flight, this one included.
+        num_running: requests that run.
+        num_waiting: requests that wait.
+        num_aside: those of them that stepped aside, or have no time to keep.
+        num_admitted: requests that began to run with the step.
+        num_preempted: requests that stopped running with it.
+        kv_usage: share of the KV blocks in use.
+    """
+
+    scheduled_s: float
+    num_in_flight: int
+    num_running: int
+    num_waiting: int
+    num_aside: int
+    num_admitted: int
+    num_preempted: int
+    kv_usage: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduledStep:
     """What vLLM made of a plan.
 
@@ -81,6 +106,7 @@ class ScheduledStep:
         predicted_s: expected duration.
         objective_s: objective for gaps between tokens, or None.
         admission_blocked_by: why no waiting request was admitted though seats were free, or None.
+        engine: what the engine was like; None without a step log.
     """
 
     work: StepWork
@@ -92,6 +118,16 @@ class ScheduledStep:
     predicted_s: float
     objective_s: float | None
     admission_blocked_by: str | None
+    engine: EngineState | None = None
+
+    def line(self) -> dict[str, Any]:
+        """Its part of a line of the step log."""
+        # dataclasses.asdict copies every value, which takes longer than all else of a line.
+        line = {name: getattr(self, name) for name in _STEP_FIELDS}
+        line["work"] = self.work._asdict()
+        if self.engine is not None:
+            line |= {name: getattr(self.engine, name) for name in _ENGINE_FIELDS}
+        return line
 
     @property
     def num_decode_tokens(self) -> int:
@@ -102,3 +138,7 @@ class ScheduledStep:
     def is_full(self) -> bool:
         """Whether there was more to do than it held."""
         return self.limit != BatchLimit.NO_MORE_PREFILL.value
+
+
+_ENGINE_FIELDS = tuple(each.name for each in fields(EngineState))
+_STEP_FIELDS = tuple(each.name for each in fields(ScheduledStep) if each.name != "engine")

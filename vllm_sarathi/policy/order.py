@@ -194,6 +194,11 @@ class WaitingOrder:
             self._blocked.add(place.request)  # the batch goes to the next one
 
     @property
+    def num_aside(self) -> int:
+        """How many of those that wait stepped aside, or have no time to keep."""
+        return self._num_aside
+
+    @property
     def owes_aside(self) -> bool:
         """Whether those that stepped aside are owed a batch."""
         return self._num_since_aside >= self.ageing

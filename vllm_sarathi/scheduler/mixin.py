@@ -17,6 +17,7 @@ from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.engine_limits import check_limits
 from vllm_sarathi.metrics.exporter import EngineMetricsWriter
 from vllm_sarathi.metrics.recorder import StepRecorder
+from vllm_sarathi.metrics.step_log import StepLog
 from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.least_gap import LeastGap
@@ -32,6 +33,7 @@ from vllm_sarathi.scheduler.precedence import precedence
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.shedding import Shedding
 from vllm_sarathi.scheduler.snapshot import Snapshot, take_snapshot
+from vllm_sarathi.scheduler.step_logger import StepLogger
 from vllm_sarathi.scheduler.vllm_versions import (
     check_vllm_version,
     keeps_items_whole,
@@ -92,7 +94,7 @@ class SarathiMixin:
             self._recorder,
             LeastGap.of(settings, num_stages, 1 + scheduler.num_spec_tokens),
             num_stages,
-            Path(settings.step_log) if settings.step_log else None,
+            _step_logger(scheduler, settings, self._promises),
         )
         self._faults.listen.append(self.step_observer.fault)
         logger.info("SARATHI scheduling: %s", settings.sources())
@@ -193,13 +195,11 @@ class SarathiMixin:
 
     def _too_late(self, late: list[Any]) -> None:
         """Shed those that can no longer be in time, or count that they step aside."""
-        shed = self._shedding.end(late) if self._shedding is not None and late else frozenset()
-        if self._recorder is None:
+        if not late:
             return
-        count = self._recorder.objectives
-        for request in late:
-            told = count.shed if request in shed else count.relegated
-            told(self._promises.objectives(request))
+        shed = self._shedding.end(late) if self._shedding is not None else frozenset()
+        assert self.step_observer is not None
+        self.step_observer.too_late(late, shed)
 
     def _admitted(self, output: Any) -> list[Any]:
         """Requests that this step moved from waiting to running."""
@@ -220,6 +220,14 @@ def _shedding(scheduler: Any, settings: SarathiConfig, promises: Promises) -> Sh
         return None
     assert promises.order is not None, "the settings refuse shed without an order"
     return Shedding(scheduler, promises.order)
+
+
+def _step_logger(scheduler: Any, settings: SarathiConfig, promises: Promises) -> StepLogger | None:
+    if not settings.step_log:
+        return None
+    steps = StepLogger(StepLog(Path(settings.step_log)), promises)
+    steps.begin(settings, scheduler.vllm_config)
+    return steps
 
 
 def _metrics(

@@ -1,16 +1,14 @@
 """Follows each step from its schedule to its result: learns, counts, logs."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vllm.logger import init_logger
 
 from vllm_sarathi.metrics.objectives import ObjectivesRecorder
 from vllm_sarathi.metrics.recorder import StepRecorder
-from vllm_sarathi.metrics.step_log import ScheduledStep, StepLog
+from vllm_sarathi.metrics.step_log import EngineState, ScheduledStep
 from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.policy.least_gap import WINDOW, LeastGap
 from vllm_sarathi.policy.micro_batch import evenness
@@ -20,6 +18,7 @@ from vllm_sarathi.policy.step import StepPlan
 from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.snapshot import Snapshot
+from vllm_sarathi.scheduler.step_logger import StepLogger
 from vllm_sarathi.scheduler.step_timer import StepTimer
 
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
@@ -34,10 +33,7 @@ class StepObserver:
         recorder: counts, or None.
         least_gap: tells objectives that cannot be met.
         num_stages: pipeline stages.
-        step_log: a file that gets a JSON line for each step, or None.
-
-    Raises:
-        ValueError: the step log cannot be written.
+        step_logger: writes the step log, or None.
     """
 
     def __init__(
@@ -47,7 +43,7 @@ class StepObserver:
         recorder: StepRecorder | None,
         least_gap: LeastGap,
         num_stages: int = 1,
-        step_log: Path | None = None,
+        step_logger: StepLogger | None = None,
     ) -> None:
         self._policy = policy
         self.promises = promises
@@ -55,10 +51,15 @@ class StepObserver:
         self._least_gap = least_gap
         self._num_stages = num_stages
         self._timer = StepTimer[ScheduledStep](num_stages)
-        self._step_log = StepLog(step_log) if step_log else None
+        self._step_logger = step_logger
         self.last: tuple[StepPlan, Snapshot] | None = None
         self._pause = DecodePause()
         self._is_as_planned = False
+
+    @property
+    def logs_steps(self) -> bool:
+        """Whether there is a step log, which follows every token."""
+        return self._step_logger is not None
 
     @property
     def outlook(self) -> Outlook:
@@ -78,6 +79,8 @@ class StepObserver:
         self._is_as_planned = False
         self._timer.idle()
         self.promises.scheduled(output, ())
+        if self._step_logger:
+            self._step_logger.passed_over(output)
         if self._recorder:
             self._recorder.count_schedule(None, (), output.finished_req_ids)
 
@@ -95,7 +98,11 @@ class StepObserver:
         self.last = plan, snapshot
         tokens = output.num_scheduled_tokens
         chunks = [r for r in (*snapshot.prefills, *admitted) if r.request_id in tokens]
-        step = self._describe(plan, output, chunks) if tokens else None
+        engine = None
+        if self._step_logger and tokens:
+            ahead = sum(1 for _ in self._timer.in_flight)
+            engine = self._step_logger.scheduled(snapshot, output, chunks, len(admitted), ahead)
+        step = self._describe(plan, output, chunks, engine) if tokens else None
         self.promises.scheduled(output, chunks)
         num_prefill = step.num_prefill_tokens if step else 0
         self._is_as_planned = num_prefill >= plan.num_prefill_tokens > 0
@@ -103,6 +110,8 @@ class StepObserver:
             self._timer.scheduled(output, step)
         else:
             self._timer.idle()
+            if self._step_logger:
+                self._step_logger.passed_over(output)
         if self._recorder:
             self._recorder.count_schedule(step, chunks, output.finished_req_ids)
             self._count_waiting(self._recorder.objectives, admitted)
@@ -122,6 +131,8 @@ class StepObserver:
             self.promises.came(answers)
         together_s = [step.predicted_s for step in self._timer.in_flight]
         result = self._timer.finished(output, drained)
+        if self._step_logger:
+            self._step_logger.came(answers or {}, result[0] if result else None)
         if result is None:
             return
         step, duration_s = result
@@ -139,12 +150,21 @@ class StepObserver:
                 self._recorder.objectives.late_tokens(num_late)
             safety = self._policy.step_time.safety.value
             self._recorder.count_result(step, duration_s, safety)
-            even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
-            if even:
-                self._recorder.count_evenness(even)
-        if self._step_log:
-            line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
-            self._step_log.write(line)
+        even = evenness(together_s, self._num_stages) if self._num_stages > 1 else None
+        if self._recorder and even:
+            self._recorder.count_evenness(even)
+        if self._step_logger:
+            self._step_logger.finished(step, duration_s, even.idle_share if even else None, drained)
+
+    def too_late(self, requests: Iterable[Any], shed: frozenset[Any]) -> None:
+        """Note who can no longer be in time: who of them was shed, while the others step aside."""
+        if self._recorder:
+            count = self._recorder.objectives
+            for request in requests:
+                told = count.shed if request in shed else count.relegated
+                told(self.promises.objectives(request))
+        if self._step_logger:
+            self._step_logger.too_late(requests, shed)
 
     def _decoded_alone(self, duration_s: float) -> None:
         """Learn from a step without prefill what gaps are possible, and tell it once."""
@@ -169,10 +189,12 @@ class StepObserver:
         """Note an exception in our part of a step."""
         if self._recorder:
             self._recorder.count_fault(where)
-        if self._step_log:
-            self._step_log.write({"fault": where, "error": repr(error)})
+        if self._step_logger:
+            self._step_logger.fault(where, error)
 
-    def _describe(self, plan: StepPlan, output: Any, chunks: list[Any]) -> ScheduledStep:
+    def _describe(
+        self, plan: StepPlan, output: Any, chunks: list[Any], engine: EngineState | None
+    ) -> ScheduledStep:
         tokens = output.num_scheduled_tokens
         context = sum(
             tokens[r.request_id] * (r.num_computed_tokens - tokens[r.request_id] / 2)
@@ -190,6 +212,7 @@ class StepObserver:
             predicted_s=self._policy.step_time.predict(work),
             objective_s=plan.objective_s,
             admission_blocked_by=blocked_by.value if blocked_by else None,
+            engine=engine,
         )
 
     def _count_waiting(self, recorder: ObjectivesRecorder, admitted: list[Any]) -> None:

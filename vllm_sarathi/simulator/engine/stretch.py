@@ -76,8 +76,10 @@ class Stretch:
         self.num_in_flight = max_in_flight - 1
         self.learner: StepObserver | None = getattr(scheduler, "step_observer", None)
         one_stage = len(pipeline.deployment.stages) == 1
-        # Where early tokens earn slack, each answer changes the next step.
-        ignores_tokens = self.learner is None or not self.learner.promises.follows_tokens
+        # Where early tokens earn slack, each answer changes the next step; a log follows each.
+        ignores_tokens = self.learner is None or not (
+            self.learner.promises.follows_tokens or self.learner.logs_steps
+        )
         self.possible = one_stage and max_in_flight <= 2 and ignores_tokens and _is_known(scheduler)
 
     def run(self, in_flight: InFlight, output: Any, until_s: float) -> bool:

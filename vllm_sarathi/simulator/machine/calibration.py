@@ -81,7 +81,7 @@ def read_steps(path: str | Path) -> list[Step]:
     for number, line in enumerate(lines, 1):
         try:
             fields = json.loads(line)
-            if "fault" in fields:
+            if "fault" in fields or "begin" in fields:
                 continue
             work, duration_s = fields["work"], fields["duration_s"]
             if duration_s is None:
