@@ -35,8 +35,10 @@ MAY_IMPORT = {
     "__init__": {"_version", "config", "scheduler", "llm"},
     # The simulator charges for the work that the policy predicts: one StepWork for both.
     "simulator": {"scheduler", "policy", "config", "latency"},
+    # It takes the limits' names and the rule of paused decodes from the policy.
+    "report": {"policy"},
     "top": set(),
-    "cli": {"simulator", "top", "config", "latency"},
+    "cli": {"simulator", "report", "top", "config", "latency"},
 }
 TOUCH_VLLM = (
     "scheduler",

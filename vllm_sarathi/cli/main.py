@@ -1,9 +1,10 @@
-"""``vllm-sarathi``: what a scheduler would do at a load, in virtual time; what servers do now."""
+"""``vllm-sarathi``: what a scheduler would do at a load; what servers do now, and did."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from vllm_sarathi.cli.values import noise, positive, seed, share, tokens, whole
 
@@ -13,6 +14,7 @@ COMMANDS = {
     "capacity": "the highest rate that meets the objectives",
     "tune": "the best static token budget of stock vLLM for a load",
     "calibrate": "a deployment out of the steps that a live server recorded",
+    "report": "one HTML page about a step log: what was wrong, why, and what to set",
     "top": "a live view of running servers, stock ones too",
 }
 
@@ -41,13 +43,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="N,N...", help="token budgets to try (default %(default)s)",
     )  # fmt: skip
     _add_calibrate(added["calibrate"])
+    _add_report(added["report"])
     _add_top(added["top"])
     return top
 
 
 # What the extras install, and what deployments there are: listed here too, since ``--help`` imports
 # nothing.
-EXTRAS = dict.fromkeys(("numpy", "scipy", "matplotlib", "tqdm"), "simulator") | {"rich": "top"}
+EXTRAS = (
+    dict.fromkeys(("numpy", "scipy", "matplotlib", "tqdm"), "simulator")
+    | dict.fromkeys(("jinja2", "msgspec"), "report")
+    | {"rich": "top"}
+)
 DEPLOYMENTS = (
     "a100-llama-3-8b, h100-llama-3-8b, a100-mistral-7b, h100-mistral-7b, a100-llama-2-70b-tp4, "
     "h100-llama-2-70b-tp4, a100-llama-2-70b-tp8, h100-llama-2-70b-tp8, a100-gpt-3-tp8-pp8, "
@@ -145,6 +152,13 @@ def _add_calibrate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the fit as JSON")
 
 
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("steps", metavar="STEPLOG", help="written by --sarathi-step-log FILE")
+    command.add_argument(
+        "--output", "-o", metavar="FILE", help="page to write (default: STEPLOG with .html)"
+    )
+
+
 def _add_top(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "servers", nargs="+", metavar="URL", help="HOST:PORT or a URL; /metrics may be left out"
@@ -165,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        return _watch(options) if options.command == "top" else _simulate(options)
+        return _LIGHT.get(options.command, _simulate)(options)
     except ModuleNotFoundError as error:
         return _name_extra(error)
     except ValueError as error:
@@ -173,6 +187,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _report(options: argparse.Namespace) -> int:
+    from vllm_sarathi.report.page import write_report
+
+    steps = Path(options.steps)
+    output = Path(options.output) if options.output else steps.with_suffix(".html")
+    write_report(steps, output)
+    print(output)
+    return 0
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -195,6 +219,10 @@ def _simulate(options: argparse.Namespace) -> int:
     except SchedulerDeadlockError as error:
         print(f"vllm-sarathi {options.command}: {error}", file=sys.stderr)
         return commands.FAILED
+
+
+_LIGHT: dict[str, Callable[[argparse.Namespace], int]] = {"report": _report, "top": _watch}
+"""Commands that load neither vLLM nor the simulator."""
 
 
 def _name_extra(error: ModuleNotFoundError) -> int:
