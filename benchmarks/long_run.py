@@ -45,10 +45,7 @@ class LongRun:
     def figures(self) -> dict[str, Any]:
         """Run it."""
         num_requests = round(self.hours * 3600 * self.rate)
-        engine, machine = (
-            parse_scheduler(self.engine, {}),
-            deployment(self.deployment),
-        )
+        engine, machine = parse_scheduler(self.engine, {}), deployment(self.deployment)
         lengths = LENGTHS[self.workload]
         # The first run imports vLLM, whose time is not the traffic's.
         simulate(engine, machine, Synthetic(lengths, 1).at(self.rate, 0))

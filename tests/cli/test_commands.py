@@ -1,7 +1,9 @@
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from tests.support.command_line import SMALL, output
 from vllm_sarathi.cli import commands
 from vllm_sarathi.cli.commands import Figures
 from vllm_sarathi.cli.tasks import Task, Tell
-from vllm_sarathi.simulator import LENGTHS
+from vllm_sarathi.simulator import LENGTHS, Deployment, EngineSettings, deployment
 
 
 def test_simulate_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,3 +191,72 @@ def test_a_capacity_search_keeps_to_the_time_limit(capsys: pytest.CaptureFixture
     search = ["capacity", "stock", *SMALL, "--seeds", "1", "--jobs", "1", "--json"]
     _, out, _ = output(capsys, *search, "--limit-s", "0.001")
     assert json.loads(out)["results"]["stock:2048"][0]["capacity_rps"] == 0
+
+
+QUICK = ["--seeds", "1", "--jobs", "1", "--precision", "0.5"]
+
+
+def test_a_file_of_figures_holds_what_makes_them_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "figures.json"
+    asked = ["compare", "stock:512", *SMALL, "--seed=7", "--seeds=2", "--noise=0.02", "--jobs=1"]
+    output(capsys, *asked, "--json", str(path))
+    first = json.loads(path.read_text())
+    told = first["provenance"]
+    assert (told["seeds"], told["noise"], told["load"]["rate_rps"]) == ([7, 8], 0.02, 5)
+    assert Deployment.from_json(told["deployment"]) == deployment("a100-llama-3-8b")
+    assert EngineSettings(**told["engines"]["stock:512"]).max_num_batched_tokens == 512
+    assert {"vllm", "vllm-sarathi"} <= set(told["versions"])
+    output(capsys, *shlex.split(told["command"])[1:])
+    again = json.loads(path.read_text())
+    assert [without_wall(run) for run in again["results"]["stock:512"]] == [
+        without_wall(run) for run in first["results"]["stock:512"]
+    ]
+
+
+def without_wall(figures: Figures) -> Figures:
+    return {name: value for name, value in figures.items() if name != "wall_s"}
+
+
+def test_a_trace_is_known_by_what_it_holds(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "load.csv"
+    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,50,5\n")
+    _, out, _ = output(capsys, "simulate", "stock", "--trace", str(path), "--json")
+    trace = json.loads(out)["provenance"]["load"]["trace"]
+    assert trace["sha256"] == sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_objective_without_goodput_limits_capacity(capsys: pytest.CaptureFixture[str]) -> None:
+    search = ["capacity", "stock", *SMALL, *QUICK, "--ttft-slo-ms", "1"]
+    _, out, _ = output(capsys, *search)
+    assert "ttft_p99_ms (at most 1)" in out
+    assert "no rate meets the goal. At 0.01973 requests/s, the lowest tried, ttft_p99_ms is" in out
+
+
+def test_the_error_of_a_capacity_is_stated(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = output(capsys, "capacity", "stock", *SMALL, *QUICK, "--tbt-slo-ms", "20")
+    assert "Each capacity is searched to 50.0%, in runs of" in out
+
+
+def test_tune_that_finds_nothing_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = output(capsys, "tune", *SMALL, *QUICK, "--budgets=16", "--tbt-slo-ms=1")
+    assert code == 1
+    assert "best: none" in out
+
+
+def test_a_simulation_beyond_what_calibrate_saw_is_warned_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    steps, machine = tmp_path / "steps.jsonl", tmp_path / "machine.json"
+    work = {"chunk_context": 0, "decode_context": 10**6}
+    lines = [{"work": {"num_tokens": 1 + i % 64, **work}, "duration_s": 0.01} for i in range(100)]
+    steps.write_text("\n".join(map(json.dumps, lines)))
+    sizes = ["--kv-tokens=10000", "--max-model-len=1000"]
+    _, out, _ = output(capsys, "calibrate", str(steps), "-o", str(machine), *sizes)
+    assert "steps of at most 64 tokens" in out
+    code, _, err = output(capsys, "simulate", "stock", *SMALL, "--deployment", str(machine))
+    assert code == 0
+    assert "of the steps are larger than any that 'calibrated' was calibrated on" in err

@@ -131,7 +131,8 @@ class Deployment:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Deployment":
-        """Read a deployment that ``to_json`` wrote."""
+        """Read a deployment that ``to_json`` wrote; ``calibrate`` adds where it is from."""
+        fields = {name: value for name, value in fields.items() if name != "provenance"}
         stages = tuple(
             StepCost(**{**stage, "token_points": tuple(map(tuple, stage["token_points"]))})
             for stage in fields["stages"]
