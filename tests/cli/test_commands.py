@@ -155,14 +155,14 @@ def test_engines_that_work_are_reported_beside_one_that_fails(
 def test_a_budget_that_fails_is_not_the_best() -> None:
     failed: list[Figures | None] = [{"error": "no"}]
     works: list[Figures | None] = [{"capacity_rps": 2.0}]
-    assert commands.best_engines({"a": failed, "b": works}) == ["b"]
-    assert commands.best_engines({"a": failed}) == []
+    assert commands.best_engines({"a": failed, "b": works}, 0.02) == ["b"]
+    assert commands.best_engines({"a": failed}, 0.02) == []
 
 
 def test_budgets_that_are_level_are_all_the_best() -> None:
     rates = {"a": 1.0, "b": 1.99, "c": 2.0}
     found: commands.ByEngine = {name: [{"capacity_rps": rate}] for name, rate in rates.items()}
-    assert commands.best_engines(found) == ["b", "c"]
+    assert commands.best_engines(found, 0.02) == ["b", "c"]
 
 
 @pytest.mark.parametrize(

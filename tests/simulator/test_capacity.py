@@ -14,8 +14,8 @@ from vllm_sarathi.simulator import (
     find_capacity,
     simulate,
 )
-from vllm_sarathi.simulator.capacity import STEADY
 from vllm_sarathi.simulator.results.recorder import StopRule
+from vllm_sarathi.simulator.steady import STEADY
 
 STOCK = EngineSettings("stock", max_num_batched_tokens=512)
 

@@ -101,10 +101,11 @@ def _tune(options: argparse.Namespace) -> int:
     (stock,) = given.engines(options, ["stock"])
     engines = budgets(stock, options.budgets)
     found, code = _run(options, capacity_figures, scenario, engines, goal)
-    best = best_engines(found)
+    precision = options.precision or PRECISION
+    best = best_engines(found, precision)
     text = tables.capacity_table(found) + "\n\n" + notes.on_capacities(found)
     if len(best) > 1:
-        text += f"\n\nbest: {', '.join(best)}, which are level: within {PRECISION:.0%}"
+        text += f"\n\nbest: {', '.join(best)}, which are level: within {precision:.0%}"
     else:
         text += f"\n\nbest: {best[0] if best else 'none meets the goal at any rate'}"
     origin = provenance.of_runs(options, scenario, engines, _seeds(options), goal)
@@ -113,10 +114,10 @@ def _tune(options: argparse.Namespace) -> int:
     return code or (0 if best else FAILED)
 
 
-def best_engines(found: ByEngine) -> list[str]:
-    """The engines whose mean capacity is the highest, as closely as it is searched for.
+def best_engines(found: ByEngine, precision: float) -> list[str]:
+    """The engines whose mean capacity is the highest, as closely as it was searched for.
 
-    None if none holds at any rate.
+    Empty if none holds at any rate.
     """
     means = {
         name: sum(rates) / len(rates)
@@ -124,7 +125,7 @@ def best_engines(found: ByEngine) -> list[str]:
         if (rates := [rate for rate in column(runs, "capacity_rps") if rate is not None])
     }
     most = max(means.values(), default=0.0)
-    return [name for name, mean in means.items() if mean and most <= mean * (1 + PRECISION)]
+    return [name for name, mean in means.items() if mean and most <= mean * (1 + precision)]
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ class Watch:
         self._num_done = 0
         # Real time: the clocks that a simulation moves are not asked.
         self._started_s = self._shown_s = perf_counter()
-        layout = "{l_bar}{bar}| {postfix}, {elapsed} so far"
+        layout = "{l_bar}{bar}| {elapsed}{postfix}"
         self._bar = tqdm(total=len(names), disable=None, file=self._stream, bar_format=layout)
 
     def told(self, index: int, progress: Progress) -> None:

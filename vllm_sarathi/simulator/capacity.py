@@ -1,27 +1,20 @@
 """The highest rate at which objectives are met."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from math import ceil
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal, Check
-from vllm_sarathi.simulator.load.traffic import Synthetic, Traffic
+from vllm_sarathi.simulator.load.traffic import Traffic
 from vllm_sarathi.simulator.machine.step_cost import Deployment
 from vllm_sarathi.simulator.results.report import Report
 from vllm_sarathi.simulator.run import check_arguments, simulate
+from vllm_sarathi.simulator.steady import longer_load
 
 LOWEST_RATE, HIGHEST_RATE = 1 / 64, 4096.0
 # Width of the bracket that a capacity search ends with, as a share of the rate.
 PRECISION = 0.02
-# Most of a run that may come while the engine fills up (``Report.warm_up_share``). Capacity was
-# too high by about half of that share, where it was measured.
-STEADY = 0.05
-# A recorded load cannot be made longer; beyond this share its capacity says nothing.
-HOPELESS = 0.5
-# A longer run is at most so many times as long: it may fail soon where the short one did not.
-MOST_GROWTH, LEAST_GROWTH = 4.0, 1.25
 
 
 class SearchProgress(NamedTuple):
@@ -97,7 +90,7 @@ def find_capacity(
     The rate leaves ``start_rate`` in longer and longer strides until the goal changes
     sides, then the bracket halves until it is within ``precision``. Runs that have failed already
     stop early. A short run meets a goal at any rate, for it ends before the engine is full: a
-    synthetic load gets more requests until at most ``STEADY`` of a run is such a start.
+    synthetic load gets more requests until it is steady (``simulator.steady``).
 
     Args:
         engine: which scheduler, and how vLLM is set up.
@@ -215,26 +208,3 @@ class _Search:
             checked_rate,
             self.goal.checks(report),
         )
-
-
-def longer_load(traffic: Traffic, rate: float, report: Report) -> Synthetic | None:
-    """The load with more requests, where a run of it was too short to be steady; else None.
-
-    Raises:
-        ValueError: the load is a recorded one, and far too short.
-    """
-    share = report.warm_up_share
-    if share is None or share <= STEADY:
-        return None
-    if isinstance(traffic, Synthetic):
-        growth = min(max(share / STEADY, LEAST_GROWTH), MOST_GROWTH)
-        return replace(traffic, num_requests=ceil(traffic.num_requests * growth))
-    if share <= HOPELESS:
-        return None
-    num = len(report.workload)
-    raise ValueError(
-        f"{traffic.name} holds {num} requests, too few for a capacity: at {rate:.4g} requests/s "
-        f"{share:.0%} of them arrive before as many are in the engine as under a load that goes "
-        f"on; at most {HOPELESS:.0%} may, and {STEADY:.0%} should: {ceil(num * share / STEADY)} "
-        "requests or more"
-    )
