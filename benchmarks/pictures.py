@@ -1,6 +1,7 @@
 """Draw the pictures of ``results/`` again, without measuring anything anew.
 
-That of the demo and of goodput are made of their JSON files; that of pipelines is simulated.
+Those of the demo and of goodput are made of their JSON files. That of pipelines and those of
+the simulator, with the README's first comparison, are simulated.
 """
 
 import argparse
@@ -9,6 +10,16 @@ from pathlib import Path
 
 from pipeline import draw_pictured
 from support import goodput_plot, timeline
+
+from vllm_sarathi.simulator import (
+    LENGTHS,
+    EngineSettings,
+    Objectives,
+    Synthetic,
+    deployment,
+    simulate,
+)
+from vllm_sarathi.simulator.results.plots import draw_gaps, draw_run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -28,7 +39,20 @@ def pipeline() -> None:
     draw_pictured(RESULTS / "pipeline.png")
 
 
-PICTURES = {"demo": demo, "goodput": goodput, "pipeline": pipeline}
+def simulator() -> None:
+    objective_s, folder = 0.05, RESULTS / "simulate"
+    ours = EngineSettings("sarathi", {"tbt_slo_ms": 1e3 * objective_s}, 8192, label="sarathi:8192")
+    statics = [EngineSettings(max_num_batched_tokens=budget) for budget in (512, 2048)]
+    load = Synthetic(LENGTHS["sharegpt"]).at(9.0, seed=0)
+    reports = [
+        simulate(engine, deployment("h100-llama-3-8b"), load, keep_steps=True)
+        for engine in (*statics, ours)
+    ]
+    draw_run(reports[-1], folder, Objectives(tbt_s=objective_s))
+    draw_gaps(reports, folder / "gaps.png", objective_s)
+
+
+PICTURES = {"demo": demo, "goodput": goodput, "pipeline": pipeline, "simulator": simulator}
 
 
 def main() -> None:

@@ -116,7 +116,8 @@ class Report:
         if not self.stage_span_s:
             return None
         available_s = len(self.stage_busy_s) * self.stage_span_s
-        return max(0.0, 1 - sum(self.stage_busy_s) / available_s)
+        share = 1 - sum(self.stage_busy_s) / available_s
+        return share if share > 1e-9 else 0.0  # not what sums of floats leave
 
     @property
     def warm_up_share(self) -> float | None:
