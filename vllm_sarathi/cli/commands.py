@@ -63,7 +63,7 @@ def _simulate(options: argparse.Namespace) -> int:
     origin = provenance.of_runs(options, scenario, [engine], [options.seed])
     figures = report.summary()
     _say(options, tables.figures_table(figures), figures, origin)
-    _warn(notes.extrapolation(scenario.deployment, {engine.name: [figures]}))
+    _warn_of_extrapolation(scenario, {engine.name: [figures]})
     if options.plots:
         from vllm_sarathi.simulator.results.plots import draw_run
 
@@ -79,9 +79,8 @@ def _compare(options: argparse.Namespace) -> int:
     text = tables.comparison_table(found)
     if len(found) > 1:
         text += "\n\n" + tables.ratio_table(found)
-    origin = provenance.of_runs(options, scenario, engines, _seeds(options))
-    _say(options, text, found, origin)
-    _warn(notes.extrapolation(scenario.deployment, found))
+    _say(options, text, found, provenance.of_runs(options, scenario, engines, _seeds(options)))
+    _warn_of_extrapolation(scenario, found)
     return code
 
 
@@ -89,10 +88,10 @@ def _capacity(options: argparse.Namespace) -> int:
     scenario, goal = given.scenario(options), given.goal(options)
     engines = given.engines(options, options.schedulers)
     found, code = _run(options, capacity_figures, scenario, engines, goal)
-    text = tables.capacity_table(found) + "\n\n" + notes.on_capacities(found)
+    text = f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}"
     origin = provenance.of_runs(options, scenario, engines, _seeds(options), goal)
     _say(options, text, found, origin)
-    _warn(notes.extrapolation(scenario.deployment, found))
+    _warn_of_extrapolation(scenario, found)
     return code
 
 
@@ -103,14 +102,14 @@ def _tune(options: argparse.Namespace) -> int:
     found, code = _run(options, capacity_figures, scenario, engines, goal)
     precision = options.precision or PRECISION
     best = best_engines(found, precision)
-    text = tables.capacity_table(found) + "\n\n" + notes.on_capacities(found)
-    if len(best) > 1:
-        text += f"\n\nbest: {', '.join(best)}, which are level: within {precision:.0%}"
-    else:
-        text += f"\n\nbest: {best[0] if best else 'none meets the goal at any rate'}"
+    level = f", which are level: within {precision:.0%}" if len(best) > 1 else ""
+    text = (
+        f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}\n\n"
+        f"best: {', '.join(best) or 'none meets the goal at any rate'}{level}"
+    )
     origin = provenance.of_runs(options, scenario, engines, _seeds(options), goal)
     _say(options, text, {"best": best, "budgets": found}, origin)
-    _warn(notes.extrapolation(scenario.deployment, found))
+    _warn_of_extrapolation(scenario, found)
     return code or (0 if best else FAILED)
 
 
@@ -209,6 +208,6 @@ def _say(options: argparse.Namespace, text: str, results: Any, origin: Figures) 
         Path(options.json).write_text(as_json + "\n")
 
 
-def _warn(lines: Sequence[str]) -> None:
-    for line in lines:
+def _warn_of_extrapolation(scenario: Scenario, found: ByEngine) -> None:
+    for line in notes.extrapolation(scenario.deployment, found):
         print(f"warning: {line}", file=sys.stderr)
