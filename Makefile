@@ -34,6 +34,7 @@ check: lint
 	$(WITHOUT_ENGINES)
 
 features: setup
+	.venv/bin/pip install --quiet --no-deps --requirement .ci/requirements-features.txt
 	FEATURES_TABLE=tests/features/README.md $(PYTEST) tests/features -m "features or not features"
 
 fuzz: setup

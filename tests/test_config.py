@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from vllm_sarathi.config import SarathiConfig
@@ -10,18 +12,53 @@ def test_no_settings_give_the_slo_preset() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"chunk": 256}, ("'chunk'", "chunk_size", "token_budget")),
+        ({"chunk": 256}, ("'chunk' is unknown", "did you mean 'chunk_size'", "preset='slo'")),
         ({"preset": "fast"}, ("preset='fast'", "'decode-maximal'", "'slo'")),
         ({"preset": "decode-maximal", "chunk_size": 0}, ("chunk_size=0", "greater than or equal")),
         ({"token_budget": -1}, ("token_budget=-1", "greater than or equal to 1")),
         ({"tbt_slo_ms": "fast"}, ("tbt_slo_ms='fast'", "number", "'auto'")),
-        ({"tbt_slo_ms": 0}, ("tbt_slo_ms=0", "greater than 0")),
+        ({"tbt_slo_ms": 0}, ("tbt_slo_ms=0", "greater than 0", "'auto'", "null")),
+        ({"tbt_slo_ms": True}, ("tbt_slo_ms=True", "number")),
+        ({"tbt_slo_ms": 1e300}, ("tbt_slo_ms=1e+300", "86400000")),
+        ({"tbt_slo_ms": 10**5000}, ("tbt_slo_ms=<int>", "number")),
+        ({"tpot_slo_ms": "50"}, ("tpot_slo_ms='50'", "number", "null")),
+        ({"ttft_slo_ms": 900, "e2e_slo_ms": 800}, ("ttft_slo_ms=900", "above e2e_slo_ms=800")),
+        ({"tpot_slo_ms": 90, "tbt_slo_ms": 80}, ("tpot_slo_ms=90", "above tbt_slo_ms=80")),
+        (
+            {"tbt_slo_ms": 50, "qos_classes": {"gold": {"tpot_slo_ms": 90}}},
+            ("qos_classes.gold.tpot_slo_ms=90", "above tbt_slo_ms=50"),
+        ),
+        ({"qos_classes": {"gold": {"tpot_slo_ms": 0}}}, ("gold.tpot_slo_ms=0", "null")),
+        ({"qos_classes": {"gold": 50}}, ("qos_classes.gold=50", "a mapping")),
+        ({"qos_classes": {"Gold": {}}}, ("qos_classes: name 'Gold'", "lower-case letters")),
+        (
+            {"qos_classes": {"gold": {"ttft": 5}}},
+            ("qos_classes.gold: 'ttft'", "did you mean 'ttft_slo_ms'", "importance"),
+        ),
+        ({"qos_classes": {f"c{i}": {} for i in range(17)}}, ("16 entries at most",)),
+        ({"client_objectives": ["ttft"]}, ("client_objectives.0='ttft'", "'ttft_slo_ms'")),
+        ({"min_client_slo_ms": {"tpot_slo_ms": 0.02}}, ("tpot_slo_ms=0.02", "greater than 1")),
+        (
+            {"tpot_slo_ms": 50, "min_client_slo_ms": {"tpot_slo_ms": 90}},
+            ("min_client_slo_ms.tpot_slo_ms=90", "above tpot_slo_ms=50"),
+        ),
+        (
+            {"client_objectives": ["qos"], "min_client_slo_ms": {"tpot_slo_ms": 20}},
+            ("min_client_slo_ms.tpot_slo_ms=20", "client_objectives=['qos']"),
+        ),
+        ({"qos_classes": {"gold": {"importance": 500}}}, ("importance=500", "equal to 100")),
+        ({"min_client_slo_ms": {"ttft": 5}}, ("min_client_slo_ms: name 'ttft'", "'ttft_slo_ms'")),
+        ({"min_client_slo_ms": {"ttft_slo_ms": -5}}, ("min_client_slo_ms.ttft_slo_ms=-5",)),
+        ({"tpot_slo_ms": 50, "max_stall_ms": 40}, ("max_stall_ms=40", "tpot_slo_ms=50")),
+        ({"tpot_slo_ms": "auto"}, ("tpot_slo_ms='auto'", "number")),
+        ({"step_log": ""}, ("step_log=''", "not empty", "null")),
+        ({"shed": "yes"}, ("shed='yes'", "true or false")),
         ({"tbt_slo_ms": float("inf")}, ("tbt_slo_ms=inf", "finite")),
         ({"max_stall_ms": 90}, ("max_stall_ms=90", "tbt_slo_ms='auto'", "a number")),
         ({"tbt_slo_ms": 50, "max_stall_ms": 40}, ("max_stall_ms=40", "tbt_slo_ms=50", "at least")),
         ({"ttft_slo_ms": -5}, ("ttft_slo_ms=-5", "greater than 0")),
         ({"preset": "stall-free", "tbt_slo_ms": 50}, ("tbt_slo_ms=50", "'slo'")),
-        ({"shed": 1}, ("shed=1", "boolean")),
+        ({"shed": 1}, ("shed=1", "true or false")),
         ({"preset": "observe", "shed": True}, ("shed=True", "preset='observe'", "'slo'")),
         ({"order": "fcfs", "shed": True}, ("shed=True", "order='fcfs'", "'hybrid', 'edf'")),
         ({"preset": "stall-free", "shed": True}, ("shed=True", "order=None", "'stall-free'")),
@@ -52,32 +89,55 @@ def test_a_bad_setting_is_refused_by_name_value_and_what_is_allowed(
     assert all(word in str(refused.value) for word in words), refused.value
 
 
-def test_settings_that_are_no_mapping_are_refused() -> None:
-    with pytest.raises(ValueError, match="mapping"):
-        SarathiConfig.from_mapping("slo")  # type: ignore[arg-type]
-
-
-def limits(config: SarathiConfig, **changes: object) -> None:
-    config.check_limits(
-        **{"max_num_batched_tokens": 2048, "enable_chunked_prefill": True, **changes}  # type: ignore[arg-type]
-    )
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("tbt", "tbt_slo_ms"),
+        ("tbt-slo-ms", "tbt_slo_ms"),
+        ("itl_slo_ms", "tbt_slo_ms"),
+        ("budget", "token_budget"),
+        ("TTFT_SLO", "ttft_slo_ms"),
+        ("zzzz", None),
+        ("", None),
+        (5, None),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_one_that_was_probably_meant(
+    name: Any, meant: str | None
+) -> None:
+    with pytest.raises(ValueError, match="is unknown") as refused:
+        SarathiConfig.from_mapping({name: 50})
+    said = str(refused.value)
+    assert ("did you mean" in said) is (meant is not None)
+    assert f"did you mean {meant!r}?" in said or meant is None
 
 
 @pytest.mark.parametrize(
-    "config",
-    [
-        SarathiConfig(preset="stall-free", token_budget=4096),
-        SarathiConfig(preset="decode-maximal", chunk_size=4096),
-        SarathiConfig(tile_size=4096),
-    ],
+    ("preset", "allowed", "refused"),
+    [("slo", "tbt_slo_ms", "token_budget"), ("stall-free", "token_budget", "tbt_slo_ms")],
 )
-def test_a_batch_above_the_engines_maximum_is_refused(config: SarathiConfig) -> None:
-    with pytest.raises(ValueError, match=r"=4096 is above max_num_batched_tokens=2048"):
-        limits(config)
+def test_only_settings_that_go_with_the_preset_are_named_as_allowed(
+    preset: str, allowed: str, refused: str
+) -> None:
+    with pytest.raises(ValueError, match="'zzzz' is unknown") as error:
+        SarathiConfig.from_mapping({"zzzz": 1, "preset": preset})
+    assert allowed in str(error.value)
+    assert refused not in str(error.value)
 
 
-def test_default_batches_shrink_to_a_small_engine() -> None:
-    limits(SarathiConfig(), max_num_batched_tokens=128)
+def test_every_setting_at_fault_is_named() -> None:
+    with pytest.raises(ValueError, match=r"tbt_slo_ms=-1.*; sarathi setting order='first'"):
+        SarathiConfig.from_mapping({"order": "first", "tbt_slo_ms": -1})
+
+
+def test_a_class_may_lift_a_server_wide_bound_that_its_own_pace_exceeds() -> None:
+    gold = {"gold": {"tpot_slo_ms": 90, "tbt_slo_ms": None}}
+    assert SarathiConfig.from_mapping({"tbt_slo_ms": 50, "qos_classes": gold}).qos_classes
+
+
+def test_settings_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(ValueError, match="mapping"):
+        SarathiConfig.from_mapping("slo")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -95,14 +155,6 @@ def test_decode_maximal_batches_are_whole_tiles_unless_told_otherwise(
     settings: dict[str, object], tokens: int
 ) -> None:
     assert SarathiConfig.from_mapping(settings).batch_multiple == tokens
-
-
-def test_an_engine_that_does_not_chunk_is_refused() -> None:
-    with pytest.raises(ValueError, match="enable_chunked_prefill=False"):
-        limits(SarathiConfig(), enable_chunked_prefill=False)
-    with pytest.raises(ValueError, match="the model is an encoder-decoder"):
-        limits(SarathiConfig(), enable_chunked_prefill=False, is_encoder_decoder=True)
-    limits(SarathiConfig(preset="observe"), enable_chunked_prefill=False)
 
 
 @pytest.mark.parametrize(

@@ -16,20 +16,27 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "_version": set(),
     "qos_classes": set(),
-    "config": {"qos_classes"},
+    "config_errors": {"qos_classes"},
+    "config": {"config_errors", "qos_classes"},
+    "engine_limits": {"config"},
+    "scheduler_choice": {"config", "config_errors"},
     "latency": set(),
     "shed_notice": set(),
-    "objectives": {"config", "latency", "qos_classes"},
+    "objectives": {"config", "config_errors", "latency", "qos_classes"},
     "policy": {"config", "objectives"},
     "metrics": {"policy", "config", "objectives"},
-    "scheduler": {"policy", "metrics", "config", "objectives", "shed_notice"},
-    "front_end": {"config", "objectives", "latency", "shed_notice"},
-    "plugin": {"scheduler", "front_end", "metrics", "config"},
-    "llm": {"plugin", "config"},
+    "scheduler": {"policy", "metrics", "config", "engine_limits", "objectives", "shed_notice"},
+    "front_end": {"config", "scheduler_choice", "objectives", "latency", "shed_notice"},
+    "plugin": {
+        *("scheduler", "front_end", "metrics"),
+        *("config", "engine_limits", "scheduler_choice"),
+    },
+    "llm": {"plugin", "scheduler_choice", "config"},
     "__init__": {"_version", "config", "scheduler", "llm"},
     # The simulator charges for the work that the policy predicts: one StepWork for both.
     "simulator": {"scheduler", "policy", "config", "latency"},
-    "cli": {"simulator", "config", "latency"},
+    "top": set(),
+    "cli": {"simulator", "top", "config", "latency"},
 }
 TOUCH_VLLM = (
     "scheduler",
@@ -40,7 +47,10 @@ TOUCH_VLLM = (
     "llm",
 )
 LOGGER_ONLY = ("metrics",)
-DECIDE = ("policy", "config", "latency", "objectives", "qos_classes", "shed_notice")
+DECIDE = (
+    *("policy", "config", "engine_limits", "scheduler_choice"),
+    *("latency", "objectives", "qos_classes", "shed_notice"),
+)
 
 
 def room_of(module: str) -> str:

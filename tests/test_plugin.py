@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from vllm.plugins import load_plugins_by_group
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from tests.support.scheduler_loop import model_folder
-from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler, plugin
+from vllm_sarathi import LLM, AsyncSarathiScheduler, SarathiScheduler, llm, plugin
+from vllm_sarathi.scheduler_choice import with_scheduler
 
 
 class OwnScheduler(SarathiScheduler):
@@ -29,6 +31,13 @@ def parse(*flags: str) -> Any:
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
     SHAPE[1] = model_folder()
     return AsyncEngineArgs.from_cli_args(parser.parse_args([*SHAPE, *flags]))
+
+
+def engine_arguments(**given: Any) -> Any:
+    """As ``vllm.LLM`` makes them, by default with our scheduler."""
+    plugin.register()
+    options = {"skip_tokenizer_init": True, "max_model_len": 8192, "scheduler_cls": "sarathi"}
+    return EngineArgs(model=model_folder(), **options | given)
 
 
 def configuration(*flags: str) -> Any:
@@ -56,7 +65,13 @@ def test_a_typo_is_refused_by_the_parser_with_the_names(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("[5]", "[5] is not a mapping"), ("{", "Expecting property name")]
+    ("text", "said"),
+    [
+        ("[5]", "[5] is not a mapping"),
+        ("{", "Expecting property name"),
+        ("file.json", "'file.json' is no JSON object"),
+        ('{"shed": true, "shed": false}', "'shed' stands there twice, as True and False"),
+    ],
 )
 def test_settings_that_are_no_json_object_are_refused_by_the_parser(
     text: str, said: str, capsys: pytest.CaptureFixture[str]
@@ -159,21 +174,55 @@ def test_the_alias_takes_the_class_that_fits_async_scheduling(
 
 @pytest.mark.parametrize("cls", ["vllm_sarathi.SarathiScheduler", SarathiScheduler, OWN])
 def test_the_synchronous_class_turns_async_scheduling_off(cls: str | type) -> None:
-    arguments = EngineArgs(
-        model=model_folder(),
-        skip_tokenizer_init=True,
-        max_model_len=8192,
-        scheduler_cls=cls,
-        additional_config={"sarathi": {}},
-    )
+    arguments = engine_arguments(scheduler_cls=cls, additional_config={"sarathi": {}})
     arguments.create_engine_config()
     assert arguments.async_scheduling is False
 
 
-def test_settings_come_as_flags_and_as_json_and_flags_win() -> None:
+def test_settings_come_as_flags_and_as_json() -> None:
     flags = ("--sarathi-config", '{"tbt_slo_ms": 100, "tile_size": 64}')
-    config = configuration("--scheduler", "sarathi", *flags, "--sarathi-tbt-slo-ms", "50")
-    assert config.additional_config["sarathi"] == {"tbt_slo_ms": 50, "tile_size": 64}
+    config = configuration("--scheduler", "sarathi", *flags, "--sarathi-tbt-slo-ms", "100")
+    assert config.additional_config["sarathi"] == {"tbt_slo_ms": 100, "tile_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ("--sarathi-config", '{"tbt_slo_ms": 100}', "--sarathi-tbt-slo-ms", "50"),
+            "tbt_slo_ms=50 contradicts tbt_slo_ms=100 in --sarathi-config",
+        ),
+        (
+            ("--additional-config", '{"sarathi": {"shed": false}}', "--sarathi-shed"),
+            r"shed=True contradicts shed=False in additional_config\['sarathi'\]",
+        ),
+    ],
+)
+def test_a_setting_with_two_values_is_refused_with_both(flags: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse("--scheduler", "sarathi", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        (("--sarathi-shed",), True),
+        (("--sarathi-shed", "true"), True),
+        (("--no-sarathi-shed",), False),
+        (("--sarathi-shed", "false"), False),
+    ],
+)
+def test_what_is_on_or_off_needs_no_value(flags: tuple[str, ...], value: bool) -> None:
+    arguments = parse("--scheduler", "sarathi", *flags)
+    assert arguments.additional_config["sarathi"] == {"shed": value}
+
+
+def test_vllms_configuration_file_switches_on_and_off(tmp_path: Path) -> None:
+    file = tmp_path / "server.yaml"
+    lines = ("scheduler: sarathi", "sarathi-shed: true", "sarathi-balance-micro-batches: false")
+    file.write_text("\n".join(lines))
+    arguments = parse("--config", str(file))
+    assert arguments.additional_config["sarathi"] == {"shed": True, "balance_micro_batches": False}
 
 
 def test_null_on_the_command_line_is_a_value() -> None:
@@ -226,18 +275,91 @@ def test_settings_for_stock_vllm_are_refused_wherever_they_come_from() -> None:
     assert own.additional_config == {"sarathi": {}}
 
 
+@pytest.mark.parametrize(
+    ("carried", "said"),
+    [
+        ({"tbt_slo_ms": 50}, r"\['tbt_slo_ms'\]=50 .* belong in additional_config\['sarathi'\]"),
+        ({"sarathy": {"tbt_slo_ms": 50}}, r"\['sarathy'\].* additional_config\['sarathi'\]"),
+        ({"sarathi_config": {"tbt_slo_ms": 50}}, r"belong in additional_config\['sarathi'\]"),
+    ],
+)
+def test_a_setting_beside_its_place_is_refused_with_its_place(
+    carried: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        engine_arguments(additional_config=carried).create_engine_config()
+    with pytest.raises(ValueError, match=said):
+        with_scheduler("sarathi", {}, None, carried)
+
+
+@pytest.mark.parametrize(
+    ("scheduler_cls", "carried"),
+    [
+        ("sarathi", {"ascend": {"order": 1}, "refresh": True, "strategy": {"shed": 1}}),
+        (None, {"tbt_slo_ms": 50}),
+        ("vllm.v1.core.sched.scheduler.Scheduler", {"sarathy": {"tbt_slo_ms": 50}}),
+    ],
+)
+def test_what_others_keep_in_additional_config_passes(
+    scheduler_cls: str | None, carried: dict[str, Any]
+) -> None:
+    arguments = engine_arguments(scheduler_cls=scheduler_cls, additional_config=carried)
+    assert arguments.create_engine_config().additional_config == carried
+
+
+@pytest.mark.parametrize("name", ["sarathy", "Sarathi", "sarathi-serve", "default"])
+def test_a_typo_of_the_alias_is_refused_before_anything_loads(name: str) -> None:
+    said = f"scheduler_cls='{name}': allowed are 'sarathi', the dotted path"
+    with pytest.raises(ValueError, match=said):
+        engine_arguments(scheduler_cls=name).create_engine_config()
+    with pytest.raises(ValueError, match=said):
+        parse("--scheduler-cls", name)
+
+
+def test_other_names_of_schedulers_are_vllms_to_judge() -> None:
+    arguments = engine_arguments(scheduler_cls="fifo")
+    assert arguments.create_engine_config().scheduler_config.scheduler_cls == "fifo"
+
+
+def test_a_step_log_that_cannot_be_written_is_refused_before_anything_loads(
+    tmp_path: Path,
+) -> None:
+    for path in (tmp_path, tmp_path / "none" / "steps.jsonl"):
+        arguments = engine_arguments(additional_config={"sarathi": {"step_log": str(path)}})
+        with pytest.raises(ValueError, match=r"step_log='.*' cannot be written: .* a file in a"):
+            arguments.create_engine_config()
+
+
+def test_a_step_log_that_can_be_written_is_not_made_before_it_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    engine_arguments(additional_config={"sarathi": {"step_log": str(path)}}).create_engine_config()
+    assert not path.exists()
+
+
+def test_our_llm_takes_no_keyword_that_additional_config_contradicts() -> None:
+    carried = {"sarathi": {"tbt_slo_ms": 100}}
+    with pytest.raises(ValueError, match="tbt_slo_ms=50 contradicts tbt_slo_ms=100 in additional"):
+        LLM(model_folder(), tbt_slo_ms=50, additional_config=carried)
+
+
+def test_our_llm_needs_no_plugin_that_vllm_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[bool] = []
+    monkeypatch.setattr(llm, "register", lambda: registered.append(True))
+    with pytest.raises(ValueError, match="scheduler='fifo'"):
+        LLM(model_folder(), scheduler="fifo")
+    assert registered == [True]
+
+
 def test_keywords_of_our_llm_become_engine_arguments() -> None:
-    chosen = plugin.with_scheduler("sarathi", {"tbt_slo_ms": 64}, None, {"other": 1})
+    chosen = with_scheduler("sarathi", {"tbt_slo_ms": 64}, None, {"other": 1})
     assert chosen["scheduler_cls"] == "sarathi"
     assert chosen["additional_config"] == {"other": 1, "sarathi": {"tbt_slo_ms": 64}}
     with pytest.raises(ValueError, match=r"scheduler='fifo': allowed are default, sarathi"):
-        plugin.with_scheduler("fifo", {}, None, {})
+        with_scheduler("fifo", {}, None, {})
 
 
 def test_engine_arguments_take_the_alias_without_the_command_line() -> None:
-    arguments = EngineArgs(
-        model=model_folder(), skip_tokenizer_init=True, max_model_len=8192, scheduler_cls="sarathi"
-    )
+    arguments = engine_arguments()
     config = arguments.create_engine_config()
     assert config.scheduler_config.get_scheduler_cls() is SarathiScheduler
 

@@ -3,14 +3,21 @@
 Longer than other files, so that every rule on a setting stands beside it.
 """
 
-import pkgutil
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vllm_sarathi.qos_classes import MAX_CLASSES, ClassName, PositiveMs, QosClass
+from vllm_sarathi.config_errors import describe, unknown
+from vllm_sarathi.qos_classes import (
+    MAX_CLASSES,
+    ClassName,
+    ClientMs,
+    PositiveMs,
+    QosClass,
+    refuse_out_of_order,
+)
 
 PositiveTokens = Annotated[int, Field(ge=1)]
 SloField = Literal["ttft_slo_ms", "tpot_slo_ms", "tbt_slo_ms", "e2e_slo_ms"]
@@ -24,7 +31,6 @@ DEFAULT_CHUNK_SIZE = 256
 DEFAULT_TOKEN_BUDGET = 512
 DEFAULT_TILE_SIZE = 128
 
-_COLLECTIONS = ("qos_classes", "client_objectives", "min_client_slo_ms")
 _GOES_WITH = {
     "chunk_size": ("decode-maximal",),
     "token_budget": ("stall-free",),
@@ -97,7 +103,7 @@ class SarathiConfig(BaseModel):
         description="What requests may set: qos, ttft_slo_ms, tpot_slo_ms, tbt_slo_ms, "
         "e2e_slo_ms, importance (this one not unless listed).",
     )
-    min_client_slo_ms: dict[SloField, PositiveMs] = Field(
+    min_client_slo_ms: dict[SloField, ClientMs] = Field(
         {}, description="Tightest ttft_slo_ms, tpot_slo_ms, ... that a request may set."
     )
     order: Literal["fcfs", "edf", "srpf", "hybrid"] | None = Field(
@@ -111,7 +117,9 @@ class SarathiConfig(BaseModel):
         description="Refuse a request that can no longer get its first token in time, with HTTP "
         "429 and Retry-After, rather than let it step aside.",
     )
-    step_log: str | None = Field(None, description="File that gets a JSON line for each step.")
+    step_log: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="File that gets a JSON line for each step."
+    )
     balance_micro_batches: bool | None = Field(
         None, description="Spread decodes evenly over pipeline stages; null: with more than one."
     )
@@ -125,12 +133,14 @@ class SarathiConfig(BaseModel):
         """
         for name in cls.require_mapping(settings):
             if name not in cls.model_fields:
-                allowed = ", ".join(cls.model_fields)
-                raise ValueError(f"sarathi setting {name!r} is unknown; known are {allowed}")
+                preset = settings.get("preset", "slo")
+                names = ", ".join(each for each in cls.model_fields if _goes_with(each, preset))
+                allowed = f"allowed with preset={preset!r} are {names}"
+                raise ValueError(unknown(name, cls.model_fields, allowed=allowed))
         try:
             return cls.model_validate(dict(settings))
         except ValidationError as error:
-            raise ValueError(describe(error)) from None
+            raise ValueError(describe(error, cls)) from None
 
     @classmethod
     def of_engine(cls, vllm_config: Any) -> Self:
@@ -153,15 +163,23 @@ class SarathiConfig(BaseModel):
         """What a setting means."""
         return cls.model_fields[name].description or ""
 
+    @classmethod
+    def is_switch(cls, name: str) -> bool:
+        """Whether a setting is either on or off."""
+        annotation = cls.model_fields[name].annotation
+        return annotation is bool or bool in get_args(annotation)
+
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         for name, presets in _GOES_WITH.items():
-            if name in self.model_fields_set and self.preset not in presets:
+            if name in self.model_fields_set and not _goes_with(name, self.preset):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} has no meaning with preset={self.preset!r}; "
                     f"it goes with {' or '.join(map(repr, presets))}"
                 )
+        self._check_objectives()
         self._check_max_stall()
+        self._check_client_limits()
         if self.shed and self.waiting_order == "fcfs":
             raise ValueError(
                 f"shed=True has no meaning with order={self.order!r} and preset={self.preset!r}, "
@@ -179,6 +197,28 @@ class SarathiConfig(BaseModel):
                 f"{self.batch_tokens}; at most that is allowed"
             )
         return self
+
+    def _check_objectives(self) -> None:
+        server_wide = {name: getattr(self, name) for name in SLO_FIELDS}
+        refuse_out_of_order(server_wide, server_wide)
+        for name, qos in self.qos_classes.items():
+            stated = qos.model_dump(exclude_unset=True)
+            refuse_out_of_order(server_wide | stated, stated, f"qos_classes.{name}.")
+
+    def _check_client_limits(self) -> None:
+        for name, least in self.min_client_slo_ms.items():
+            given = f"min_client_slo_ms.{name}={least}"
+            if name not in self.client_objectives:
+                raise ValueError(
+                    f"{given} has no meaning with client_objectives={self.client_objectives!r}, "
+                    f"which lets no request set {name}"
+                )
+            own = getattr(self, name)
+            if isinstance(own, float) and own < least:
+                raise ValueError(
+                    f"{given} is above {name}={own}, which requests get unasked; at most that "
+                    "is allowed"
+                )
 
     def _check_max_stall(self) -> None:
         if self.max_stall_ms is None:
@@ -231,87 +271,7 @@ class SarathiConfig(BaseModel):
     def _batch_setting(self) -> str:
         return "chunk_size" if self.preset == "decode-maximal" else "token_budget"
 
-    def check_limits(
-        self,
-        *,
-        max_num_batched_tokens: int,
-        enable_chunked_prefill: bool,
-        is_encoder_decoder: bool = False,
-        min_chunk: int = 1,
-    ) -> None:
-        """Refuse settings that the engine's own limits make impossible.
 
-        Args:
-            max_num_batched_tokens: vLLM's limit on the tokens of one step.
-            enable_chunked_prefill: vLLM's setting.
-            is_encoder_decoder: whether the model is one, so that vLLM set that to False.
-            min_chunk: prefill tokens below which the model makes no progress.
-
-        Raises:
-            ValueError: names the setting, the value and what is allowed.
-        """
-        if not enable_chunked_prefill and self.preset != "observe":
-            cause = (
-                "the model is an encoder-decoder, whose prefills vLLM does not chunk"
-                if is_encoder_decoder
-                else "enable_chunked_prefill=False"
-            )
-            raise ValueError(
-                f"{cause}: that contradicts preset={self.preset!r}, which works by chunking "
-                "prefills; allowed are preset='observe' and --scheduler default"
-            )
-        for name in ("chunk_size", "token_budget", "tile_size"):
-            value = getattr(self, name)
-            if isinstance(value, int) and value > max_num_batched_tokens:
-                raise ValueError(
-                    f"{name}={value} is above max_num_batched_tokens={max_num_batched_tokens}, "
-                    "which sizes buffers; at most that is allowed"
-                )
-        if self.chunk_size is not None and self.chunk_size < min_chunk:
-            raise ValueError(
-                f"chunk_size={self.chunk_size} is below the {min_chunk} tokens that this model "
-                "can be cut into; at least that is allowed"
-            )
-
-
-def is_ours(scheduler_cls: str | type | None, settings: Any = None) -> bool:
-    """Whether a ``scheduler_cls`` argument names a scheduler of this package, or one derived.
-
-    A dotted path outside of the package is imported only where there are settings of ours: a
-    server that does not ask for us imports no more than vLLM does.
-
-    Raises:
-        ValueError: there are settings, and the path cannot be imported.
-    """
-    if isinstance(scheduler_cls, str):
-        if scheduler_cls == "sarathi" or scheduler_cls.startswith("vllm_sarathi."):
-            return True
-        if settings is None:
-            return False
-        scheduler_cls = resolved(scheduler_cls)
-    bases = scheduler_cls.__mro__ if isinstance(scheduler_cls, type) else ()
-    return any(base.__module__.startswith("vllm_sarathi.") for base in bases)
-
-
-def resolved(path: str) -> Any:
-    """What a dotted path names.
-
-    Raises:
-        ValueError: it cannot be imported, whatever the reason.
-    """
-    try:
-        return pkgutil.resolve_name(path)
-    except Exception as error:
-        raise ValueError(f"scheduler_cls={path!r} cannot be imported: {error!r}") from error
-
-
-def describe(error: ValidationError) -> str:
-    """One line for each fault, naming the setting, the value and what is allowed."""
-    lines = []
-    for fault in error.errors():
-        # Other settings may be one of several types, which pydantic adds to the path.
-        depth = None if fault["loc"][:1] and fault["loc"][0] in _COLLECTIONS else 1
-        name = ".".join(str(part) for part in fault["loc"][:depth])
-        given = f" {name}={fault['input']!r}" if name else ""
-        lines.append(f"sarathi setting{given}: {fault['msg'].removeprefix('Value error, ')}")
-    return "; ".join(dict.fromkeys(lines))
+def _goes_with(setting: str, preset: str) -> bool:
+    """Whether a setting may be set with a preset."""
+    return preset in _GOES_WITH.get(setting, (preset,))

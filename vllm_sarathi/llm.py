@@ -5,6 +5,8 @@ from typing import Any
 import vllm
 
 from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.plugin import register
+from vllm_sarathi.scheduler_choice import with_scheduler
 
 
 class LLM(vllm.LLM):
@@ -20,10 +22,12 @@ class LLM(vllm.LLM):
     """
 
     def __init__(self, model: str, *, scheduler: str = "sarathi", **kwargs: Any) -> None:
-        from vllm_sarathi.plugin import with_scheduler
-
+        register()
         given = {name: kwargs.pop(name) for name in SarathiConfig.model_fields if name in kwargs}
         chosen = with_scheduler(
-            scheduler, given, kwargs.pop("scheduler_cls", None), kwargs.pop("additional_config", {})
+            scheduler,
+            given,
+            kwargs.pop("scheduler_cls", None),
+            kwargs.pop("additional_config", None) or {},
         )
         super().__init__(model, **chosen, **kwargs)

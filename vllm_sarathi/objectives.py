@@ -4,24 +4,23 @@ A request's own fields come first, then its class, then the server-wide settings
 """
 
 import re
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 from vllm_sarathi.config import CLIENT_FIELDS, SLO_FIELDS, SarathiConfig
+from vllm_sarathi.config_errors import shown
 from vllm_sarathi.latency import Objectives
 from vllm_sarathi.qos_classes import (
     DEFAULT_CLASS,
     MAX_IMPORTANCE,
+    MAX_MS,
+    MIN_CLIENT_MS,
     MIN_IMPORTANCE,
     READY_CLASSES,
 )
 
-# vLLM reads JSON's true as 1, so that 1 ms cannot be told from a mistake.
-MIN_MS = 1.0
-MAX_MS = 86_400_000.0
 STALL_PER_TPOT = 10.0
 _MAX_NAME_LENGTH = 64
 _LIKE_A_FIELD = re.compile(
@@ -76,9 +75,7 @@ class ObjectivesReader:
         self.is_auto = settings.tbt_slo_ms == "auto"
         self._max_stall_ms = settings.max_stall_ms
         self._allowed = frozenset(settings.client_objectives)
-        self._floor_ms: dict[str, float] = {
-            name: floor for name, floor in settings.min_client_slo_ms.items() if floor > MIN_MS
-        }
+        self._floor_ms = {str(name): ms for name, ms in settings.min_client_slo_ms.items()}
         server_wide = {name: getattr(settings, name) for name in SLO_FIELDS} | {"importance": 0}
         self._of_class = {
             name: server_wide | qos.model_dump(exclude_unset=True)
@@ -101,7 +98,7 @@ class ObjectivesReader:
         """
         for name, value in (extra_args or {}).items():
             if name not in CLIENT_FIELDS and _looks_like_a_field(name):
-                raise ObjectiveError(name, _shown(value), f"known are {', '.join(CLIENT_FIELDS)}")
+                raise ObjectiveError(name, shown(value), f"known are {', '.join(CLIENT_FIELDS)}")
         return self._read_known(extra_args)
 
     def read_or_default(self, extra_args: Mapping[str, Any] | None) -> RequestObjectives:
@@ -125,13 +122,13 @@ class ObjectivesReader:
             if name not in self._allowed:
                 raise ObjectiveError(
                     name,
-                    _shown(value),
+                    shown(value),
                     "the server's setting client_objectives allows requests to set "
                     f"{', '.join(sorted(self._allowed)) or 'nothing'}",
                 )
         qos = given.pop("qos", DEFAULT_CLASS)
         if not isinstance(qos, str) or qos not in self._of_class:
-            raise ObjectiveError("qos", _shown(qos), f"allowed are {', '.join(self.classes)}")
+            raise ObjectiveError("qos", shown(qos), f"allowed are {', '.join(self.classes)}")
         for name, value in given.items():
             if name == "importance":
                 _check_importance(value)
@@ -144,12 +141,12 @@ class ObjectivesReader:
         if (
             not isinstance(value, int | float)
             or isinstance(value, bool)
-            or not MIN_MS < value <= MAX_MS
+            or not MIN_CLIENT_MS < value <= MAX_MS
             or (floor is not None and value < floor)
         ):
-            least = f"above {MIN_MS:g}" if floor is None else f"of at least {floor:g}"
+            least = f"above {MIN_CLIENT_MS:g}" if floor is None else f"of at least {floor:g}"
             raise ObjectiveError(
-                name, _shown(value), f"allowed is a number {least} and at most {MAX_MS:.0f} (ms)"
+                name, shown(value), f"allowed is a number {least} and at most {MAX_MS:.0f} (ms)"
             )
 
     def _resolve(self, qos: str, given: dict[str, Any]) -> RequestObjectives:
@@ -185,7 +182,7 @@ def _check_importance(value: Any) -> None:
     if not is_whole or not MIN_IMPORTANCE <= value <= MAX_IMPORTANCE:
         raise ObjectiveError(
             "importance",
-            _shown(value),
+            shown(value),
             f"allowed is a whole number from {MIN_IMPORTANCE} to {MAX_IMPORTANCE}",
         )
 
@@ -196,14 +193,6 @@ def _looks_like_a_field(name: Any) -> bool:
         and len(name) <= _MAX_NAME_LENGTH
         and _LIKE_A_FIELD.search(name) is not None
     )
-
-
-def _shown(value: Any) -> str:
-    """A value for a message: short whatever a client sent."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an integer with too many digits to print
-        return f"<{type(value).__name__}>"
 
 
 def _seconds(ms: float | None) -> float | None:

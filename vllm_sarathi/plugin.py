@@ -11,10 +11,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vllm_sarathi.config import SETTINGS_KEY, SarathiConfig, is_ours, resolved
+from vllm_sarathi.config import SETTINGS_KEY, SarathiConfig
+from vllm_sarathi.engine_limits import check_limits
 from vllm_sarathi.scheduler.vllm_versions import check_vllm_version
+from vllm_sarathi.scheduler_choice import (
+    ALIAS,
+    SCHEDULERS,
+    is_ours,
+    joined,
+    needs_scheduler,
+    refuse_typo,
+    resolved,
+    settings_in,
+    with_scheduler,
+)
 
-SCHEDULERS = ("default", "sarathi")
 _SYNC_CLASS = "vllm_sarathi.SarathiScheduler"
 _ASYNC_CLASS = "vllm_sarathi.AsyncSarathiScheduler"
 _MIDDLEWARE = "vllm_sarathi.front_end.middleware.ObjectivesMiddleware"
@@ -30,59 +41,14 @@ def register() -> None:
     EngineArgs.create_engine_config = _with_alias(EngineArgs.create_engine_config)
 
 
-def with_scheduler(
-    scheduler: str | None,
-    settings: Mapping[str, Any],
-    scheduler_cls: str | type | None,
-    additional_config: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Engine arguments that choose a scheduler and carry its settings.
-
-    Args:
-        scheduler: one of ``SCHEDULERS``; None leaves the choice to ``scheduler_cls``.
-        settings: settings of ``SarathiConfig``; they override those that
-            ``additional_config`` carries already.
-        scheduler_cls: vLLM's own argument.
-        additional_config: vLLM's own argument.
-
-    Returns:
-        ``scheduler_cls`` and ``additional_config``, ready for ``EngineArgs``.
-
-    Raises:
-        ValueError: a setting is wrong, or the arguments contradict each other.
-    """
-    if scheduler is not None and scheduler not in SCHEDULERS:
-        raise ValueError(f"scheduler={scheduler!r}: allowed are {', '.join(SCHEDULERS)}")
-    if scheduler == "default" and scheduler_cls is not None:
-        raise ValueError(f"scheduler='default' contradicts scheduler_cls={scheduler_cls!r}")
-    config = dict(additional_config)
-    if settings or scheduler == "sarathi":
-        carried = SarathiConfig.require_mapping(config.get(SETTINGS_KEY, {}))
-        config[SETTINGS_KEY] = {**carried, **settings}
-    if scheduler == "sarathi" and scheduler_cls is None:
-        scheduler_cls = "sarathi"
-    ours = is_ours(scheduler_cls, config.get(SETTINGS_KEY))
-    if scheduler == "sarathi" and not ours:
-        raise ValueError(f"scheduler='sarathi' contradicts scheduler_cls={scheduler_cls!r}")
-    if settings and not ours:
-        raise ValueError(_needs_scheduler(settings))
-    if ours:
-        SarathiConfig.from_mapping(config.get(SETTINGS_KEY, {}))
-    return {"scheduler_cls": scheduler_cls, "additional_config": config}
-
-
 def _is_sync(scheduler_cls: str | type) -> bool:
     """Whether a class works with ``async_scheduling=False`` alone; the alias works with both."""
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
-    if scheduler_cls == "sarathi":
+    if scheduler_cls == ALIAS:
         return False
     found = resolved(scheduler_cls) if isinstance(scheduler_cls, str) else scheduler_cls
     return not issubclass(found, AsyncScheduler)
-
-
-def _needs_scheduler(settings: Any) -> str:
-    return f"sarathi settings {settings!r} need scheduler='sarathi' or scheduler_cls='sarathi'"
 
 
 def _with_flags(add_cli_args: Any) -> Any:
@@ -99,40 +65,66 @@ def _with_flags(add_cli_args: Any) -> Any:
             "--sarathi-config", type=_json_object, metavar="JSON", help="Settings as JSON object."
         )
         for name in SarathiConfig.model_fields:
-            flag = "--sarathi-" + name.replace("_", "-")
-            group.add_argument(
-                flag,
-                type=_json_or_word,
-                default=argparse.SUPPRESS,  # tells "null" from a flag that is absent
-                help=SarathiConfig.doc(name),
-            )
+            _add_flag(group, name)
         return parser
 
     return wrapper
 
 
+def _add_flag(group: Any, name: str) -> None:
+    """Add the flag of a setting; one that is on or off needs no value, as with vLLM's flags."""
+    flag = name.replace("_", "-")
+    options: dict[str, Any] = {
+        "default": argparse.SUPPRESS,  # tells "null" from a flag that is absent
+        "dest": f"sarathi_{name}",
+        "help": SarathiConfig.doc(name),
+    }
+    if SarathiConfig.is_switch(name):
+        group.add_argument(f"--no-sarathi-{flag}", action="store_false", **options)
+        options |= {"nargs": "?", "const": True}
+    group.add_argument(f"--sarathi-{flag}", type=_json_or_word, **options)
+
+
 def _json_or_word(text: str) -> Any:
     """Read a flag's value: JSON where it is any, else a word such as ``auto``."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError:
         return text
 
 
 def _json_object(text: str) -> Mapping[str, Any]:
     try:
-        return SarathiConfig.require_mapping(json.loads(text))
+        return SarathiConfig.require_mapping(
+            json.loads(text, object_pairs_hook=_without_duplicates)
+        )
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object: {error}") from None
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object, unless a name stands in it twice: JSON would keep the last alone."""
+    found = dict[str, Any]()
+    for name, value in pairs:
+        if name in found:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} stands there twice, as {found[name]!r} and {value!r}; give it once"
+            )
+        found[name] = value
+    return found
 
 
 def _with_flag_values(from_cli_args: Any) -> Any:
     @functools.wraps(from_cli_args)
     def wrapper(cls: Any, args: argparse.Namespace) -> Any:
-        settings = dict(getattr(args, "sarathi_config", None) or {})
-        for name in SarathiConfig.model_fields:
-            if hasattr(args, f"sarathi_{name}"):
-                settings[name] = getattr(args, f"sarathi_{name}")
+        flags = {
+            name: getattr(args, f"sarathi_{name}")
+            for name in SarathiConfig.model_fields
+            if hasattr(args, f"sarathi_{name}")
+        }
+        settings = joined(flags, getattr(args, "sarathi_config", None) or {}, "--sarathi-config")
         chosen = with_scheduler(
             getattr(args, "scheduler", None),
             settings,
@@ -159,15 +151,20 @@ def _add_middleware(args: argparse.Namespace) -> None:
 def _with_alias(create_engine_config: Any) -> Any:
     @functools.wraps(create_engine_config)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        settings = (self.additional_config or {}).get(SETTINGS_KEY)
+        carried = self.additional_config or {}
+        settings = carried.get(SETTINGS_KEY)
         if self.scheduler_cls is None and settings:
-            raise ValueError(_needs_scheduler(settings))
+            raise ValueError(needs_scheduler(settings))
+        refuse_typo(self.scheduler_cls)
         if not is_ours(self.scheduler_cls, settings):
             return create_engine_config(self, *args, **kwargs)
         import vllm
 
+        from vllm_sarathi.metrics.step_log import check_writable
+
         check_vllm_version(vllm.__version__)
-        SarathiConfig.from_mapping({} if settings is None else settings)
+        if step_log := settings_in(carried).step_log:
+            check_writable(step_log)
         if _is_sync(self.scheduler_cls) and self.async_scheduling is None:
             self.async_scheduling = False
         config = create_engine_config(self, *args, **kwargs)
@@ -183,11 +180,12 @@ def _activate(config: Any) -> None:
     from vllm_sarathi.metrics.exporter import share_with_engines
 
     scheduler = config.scheduler_config
-    if scheduler.scheduler_cls == "sarathi":
+    if scheduler.scheduler_cls == ALIAS:
         scheduler.scheduler_cls = _ASYNC_CLASS if scheduler.async_scheduling else _SYNC_CLASS
     scheduler.get_scheduler_cls()  # a class that does not exist is told before anything loads
     settings = SarathiConfig.of_engine(config)
-    settings.check_limits(
+    check_limits(
+        settings,
         max_num_batched_tokens=scheduler.max_num_batched_tokens,
         enable_chunked_prefill=scheduler.enable_chunked_prefill,
         is_encoder_decoder=config.model_config.is_encoder_decoder,

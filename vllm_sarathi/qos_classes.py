@@ -1,10 +1,15 @@
 """Named classes of objectives, and the bounds that keep their names fit for metric labels."""
 
-from typing import Annotated
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-PositiveMs = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# vLLM reads JSON's true as 1, so that 1 ms of a request cannot be told from a mistake.
+MIN_CLIENT_MS = 1.0
+MAX_MS = 86_400_000.0
+PositiveMs = Annotated[float, Field(gt=0, le=MAX_MS, allow_inf_nan=False)]
+ClientMs = Annotated[float, Field(gt=MIN_CLIENT_MS, le=MAX_MS, allow_inf_nan=False)]
 ClassName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 MAX_CLASSES = 16
@@ -25,6 +30,39 @@ class QosClass(BaseModel):
     tbt_slo_ms: PositiveMs | None = None
     e2e_slo_ms: PositiveMs | None = None
     importance: Annotated[int, Field(ge=MIN_IMPORTANCE, le=MAX_IMPORTANCE)] = 0
+
+
+_NEVER_LONGER = (
+    ("ttft_slo_ms", "e2e_slo_ms"),
+    ("tpot_slo_ms", "e2e_slo_ms"),
+    ("tbt_slo_ms", "e2e_slo_ms"),
+    ("tpot_slo_ms", "tbt_slo_ms"),
+)
+"""The first is part of the second, or its mean: a larger objective for it says nothing."""
+
+
+def refuse_out_of_order(
+    objectives: Mapping[str, Any], stated: Collection[str], where: str = ""
+) -> None:
+    """Refuse an objective that another one makes meaningless.
+
+    Args:
+        objectives: what a request has, by name.
+        stated: those that stand where ``where`` says; the others are the server's.
+        where: what their names begin with.
+
+    Raises:
+        ValueError: names both and what is allowed.
+    """
+    for shorter, longer in _NEVER_LONGER:
+        part, whole = objectives[shorter], objectives[longer]
+        if isinstance(part, float) and isinstance(whole, float) and part > whole:
+            names = [(where if name in stated else "") + name for name in (shorter, longer)]
+            if shorter in stated or longer in stated:
+                raise ValueError(
+                    f"{names[0]}={part} is above {names[1]}={whole}, which bounds it already; "
+                    "at most that is allowed"
+                )
 
 
 DEFAULT_CLASS = "default"

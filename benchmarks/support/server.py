@@ -27,10 +27,12 @@ class Server:
     Attributes:
         url: its root, like ``http://127.0.0.1:8000``.
         command: what started it.
+        pid: of its first process.
     """
 
     url: str
     command: tuple[str, ...]
+    pid: int
 
     def scrape(self, prefix: str) -> list[str]:
         """The samples on /metrics whose name starts with a prefix."""
@@ -56,7 +58,7 @@ def serve(model: str, flags: Sequence[str]) -> Iterator[Server]:
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until_ready(process, url, Path(log.name))
-            yield Server(url, ("vllm", "serve", Path(model).name, *flags))
+            yield Server(url, ("vllm", "serve", Path(model).name, *flags), process.pid)
         finally:
             stop(process)
 

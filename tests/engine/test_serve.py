@@ -11,6 +11,8 @@ import pytest
 from support.http_load import MixedLoad, ask, run_load
 from support.server import Server, serve
 
+from tests.support.command_line import output
+
 pytestmark = pytest.mark.engine
 
 FLAGS = ("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "16", "--enforce-eager")
@@ -90,6 +92,16 @@ def test_no_metric_of_vllms_own_is_lost(server: Server, model: str) -> None:
         "vllm:kv_cache_usage_perc",
     } <= names
     assert httpx.get(f"{server.url}/metrics").text.count("# TYPE vllm_sarathi:token_budget ") == 1
+
+
+def test_top_shows_the_server(
+    server: Server, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    complete(server, model, max_tokens=2)
+    code, shown, _ = output(capsys, "top", "--once", "--interval", "0.5", server.url)
+    assert code == 0
+    assert "sarathi preset            stall-free" in shown
+    assert "running + waiting         0 + 0" in shown
 
 
 def is_running(server: Server) -> bool:

@@ -33,6 +33,7 @@ class Row:
         refusal: what the user is told, where the feature is refused.
         sides: settings of ours.
         patched: whether vLLM needs this project's patches, on both sides.
+        num_servers: servers that take turns, behind ``vllm-router`` if there are several.
     """
 
     feature: str
@@ -44,6 +45,7 @@ class Row:
     refusal: str = ""
     sides: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: SIDES)
     patched: bool = False
+    num_servers: int = 1
 
 
 def connector(name: str, **extra: Any) -> dict[str, Any]:
@@ -123,6 +125,8 @@ ROWS = (
     Row("streaming input (resumable sessions)", "sessions", "async engine"),
     Row("data parallelism", "completions", "server", flags=("--data-parallel-size", "2")),
     Row("`--api-server-count 2`", "completions", "server", flags=("--api-server-count", "2")),
+    Row("`vllm-router` before two servers", "objectives", "server", num_servers=2,
+        note="objectives pass through, in the body and in headers"),
     Row("`--max-num-queued-reqs`, `--max-num-queued-tokens`", "queue_limits", "server",
         flags=("--max-num-queued-reqs", "3", "--max-num-queued-tokens", "600"),
         note="the API server answers 503 before the scheduler sees a request; the log says so"),
@@ -140,5 +144,6 @@ ROWS = (
     Row("`--no-enable-chunked-prefill`", place="configuration",
         engine={"enable_chunked_prefill": False, "max_num_batched_tokens": 2048},
         refusal="enable_chunked_prefill=False: that contradicts preset='slo'"),
-    Row("Ray", place="not run", note="Ray is not installed in this project's environment"),
+    Row("Ray executor, Ray data parallelism", place="not run",
+        note="needs a GPU: `current platform cpu does not support ray`, seen with both"),
 )  # fmt: skip

@@ -121,7 +121,11 @@ def test_a_server_gives_stock_vllms_tokens(
     def run(settings: Side) -> Result:
         ours = ("--scheduler", "sarathi", "--sarathi-config", json.dumps(settings))
         flags = row.flags if settings is None else (*row.flags, *ours)
-        return served.ask_server(folders["llama"], flags, row.ask)
+        found, limits = served.ask_server(folders["llama"], flags, row.ask, row.num_servers)
+        if settings is not None:
+            side = next(name for name, chosen in SIDES.items() if chosen == settings)
+            assert limits & LIMITS[side]
+        return found
 
     compare(row, run, outcomes)
 

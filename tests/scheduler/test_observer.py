@@ -3,6 +3,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -11,6 +12,7 @@ from vllm.v1.request import RequestStatus
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.policy.step import StepPlan, StepView
+from vllm_sarathi.scheduler import observer
 from vllm_sarathi.scheduler.mixin import SarathiMixin
 
 
@@ -93,7 +95,7 @@ def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
     loop = SchedulerLoop(SarathiScheduler, {"tbt_slo_ms": 40})
     loop.add("decode", 20, max_tokens=200, arrival_time=clock.now_s)
     timed(loop, clock, 0.010)
-    policy, observer = loop.scheduler.batch_policy, loop.scheduler.step_observer
+    policy, following = loop.scheduler.batch_policy, loop.scheduler.step_observer
     plan: Callable[[StepView], StepPlan] = policy.builder.plan
     loop.add("long", 900, max_tokens=20, arrival_time=clock.now_s)
     timed(loop, clock, 0.015)
@@ -106,7 +108,7 @@ def test_a_gap_spans_the_steps_that_decodes_sat_out(clock: Clock) -> None:
 
     loop.scheduler.batch_policy = replace(policy, builder=Waiting())
     for paused_s in (0.0, 0.015, 0.030, 0.0):
-        assert observer.outlook.paused_s == pytest.approx(paused_s)
+        assert following.outlook.paused_s == pytest.approx(paused_s)
         timed(loop, clock, 0.015)
     assert sample(loop, "tbt_objective_misses_total") == 1
     assert sample(loop, "decode_pauses_total") == 2
@@ -135,6 +137,62 @@ def test_misses_of_an_impossible_objective_are_counted_and_everyone_is_served(
 def test_auto_shows_the_objective_it_derived(clock: Clock) -> None:
     loop = mixed({}, clock)
     assert sample(loop, "tbt_objective_seconds") == pytest.approx(5 * 0.0104, rel=0.1)
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    found: list[str] = []
+    monkeypatch.setattr(
+        observer.logger, "warning", lambda text, *values: found.append(text % values)
+    )
+    return found
+
+
+def decoding(clock: Clock, settings: dict[str, object], **engine_args: Any) -> SchedulerLoop:
+    """One request that decodes alone, 10.1 ms a token."""
+    loop = SchedulerLoop(SarathiScheduler, settings, **engine_args)
+    loop.add("decode", 20, max_tokens=200, arrival_time=clock.now_s)
+    run(loop, clock)
+    return loop
+
+
+@pytest.mark.parametrize(
+    ("settings", "missed"),
+    [
+        ({"tbt_slo_ms": 0.05}, "tbt_slo_ms=0.05"),
+        ({"preset": "observe", "tbt_slo_ms": 9}, "tbt_slo_ms=9"),
+        ({"tpot_slo_ms": 5}, "tpot_slo_ms=5"),
+        ({"ttft_slo_ms": 2}, "ttft_slo_ms=2"),
+        ({"preset": "stall-free", "e2e_slo_ms": 5}, "e2e_slo_ms=5"),
+        (
+            {"tbt_slo_ms": 40, "qos_classes": {"gold": {"tpot_slo_ms": 0.025}}},
+            "qos_classes.gold.tpot_slo_ms=0.025",
+        ),
+    ],
+)
+def test_objectives_that_cannot_be_met_are_told_once_with_what_was_measured(
+    settings: dict[str, object], missed: str, clock: Clock, warnings: list[str]
+) -> None:
+    loop = decoding(clock, settings)
+    loop.add("later", 20, max_tokens=200, arrival_time=clock.now_s)
+    run(loop, clock)
+    (said,) = warnings
+    assert f"cannot be met: {missed}. " in said
+    assert "took 10.1 ms" in said
+    assert sample(loop, "least_gap_seconds") == pytest.approx(0.0101)
+
+
+def test_objectives_that_can_be_met_are_told_nothing(clock: Clock, warnings: list[str]) -> None:
+    loop = decoding(clock, {"tbt_slo_ms": 20, "ttft_slo_ms": 20, "e2e_slo_ms": 5000})
+    assert sample(loop, "least_gap_seconds") == pytest.approx(0.0101)
+    assert warnings == []
+
+
+def test_the_least_gap_is_absent_until_it_was_measured(clock: Clock) -> None:
+    loop = SchedulerLoop(SarathiScheduler, {"tbt_slo_ms": 0.05})
+    loop.add("decode", 20, max_tokens=40, arrival_time=clock.now_s)
+    run(loop, clock)
+    assert found(loop, "least_gap_seconds") is None
 
 
 @pytest.mark.parametrize("ours", [SarathiScheduler, AsyncSarathiScheduler])

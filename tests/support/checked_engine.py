@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
+from unittest.mock import Mock
 
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
 from tests.support.any_engine import MAX_MODEL_LEN, EngineChoice
 from tests.support.asked import Asked, Turn
@@ -44,7 +47,8 @@ class CheckedEngine:
         self.choice = choice
         self.loop = choice.loop()
         self.scheduler = self.loop.scheduler
-        self.scheduler.structured_output_manager.accept_tokens = lambda *_: True
+        if hasattr(StructuredOutputManager, "accept_tokens"):  # from 0.30, ahead of the grammar's
+            self.scheduler.structured_output_manager.accept_tokens = lambda *_: True
         self.asked: dict[str, Asked] = {}
         self.without_grammar: dict[str, Request] = {}
         self._num_idle = 0
@@ -74,10 +78,11 @@ class CheckedEngine:
         asked.is_closed = True
         self.loop.add(asked.name, 1, arrival_time=self.clock.now_s)
 
-    def compile(self, name: str, grammar: object) -> None:
-        """The grammar of a request is ready, or an error."""
+    def compile(self, name: str, error: Exception | None = None) -> None:
+        """The grammar of a request is ready: one that takes any token; or an error."""
         request = self.without_grammar.pop(name)
         assert request.structured_output_request is not None
+        grammar = error or Mock(spec=StructuredOutputGrammar)
         request.structured_output_request.grammar = grammar
 
     def cut_off(self, asked: Asked, status: Any) -> None:
@@ -142,7 +147,7 @@ class CheckedEngine:
         """Let all that was asked end: nothing is left behind."""
         self.scheduler.set_pause_state(PauseState.UNPAUSED)
         for name in list(self.without_grammar):
-            self.compile(name, object())
+            self.compile(name)
         for asked in self.sessions:
             self.close(asked)
         num_tokens = sum(asked.num_known for asked in self.asked.values())

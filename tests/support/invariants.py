@@ -9,7 +9,7 @@ from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.request import RequestStatus
 
 from vllm_sarathi.policy.order import WaitingOrder
-from vllm_sarathi.scheduler.vllm_versions import second_waiting_queue
+from vllm_sarathi.scheduler.vllm_versions import admission_attribute, second_waiting_queue
 
 LEVERS = (
     "max_num_scheduled_tokens",
@@ -81,6 +81,8 @@ class StepCheck:
         assert output.total_num_scheduled_tokens == sum(tokens.values())
         assert set(tokens) <= {r.request_id for r in after}
         num_admitted = len(after) - len(survivors)
+        limit = getattr(scheduler, admission_attribute(scheduler))
+        assert not num_admitted or len(after) <= limit, "more run than vLLM's limit allows"
         SEEN.update(
             {
                 "steps": 1,

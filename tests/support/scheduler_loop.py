@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
@@ -35,10 +35,14 @@ def next_token(known: Sequence[int]) -> int:
     return zlib.crc32(bytes(str(list(known)), "ascii")) % 1000
 
 
-@cache
 def model_folder() -> str:
     """A Llama-shaped configuration: the scheduler needs no weights."""
-    folder = Path(mkdtemp(prefix="tiny-llama-"))
+    return _model_folder().name
+
+
+@cache
+def _model_folder() -> TemporaryDirectory[str]:
+    folder = TemporaryDirectory(prefix="tiny-llama-")
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -50,8 +54,8 @@ def model_folder() -> str:
         "max_position_embeddings": 65536,
         "torch_dtype": "float32",
     }
-    (folder / "config.json").write_text(json.dumps(config))
-    return str(folder)
+    Path(folder.name, "config.json").write_text(json.dumps(config))
+    return folder
 
 
 @cache

@@ -1,4 +1,4 @@
-"""``vllm-sarathi``: what a scheduler would do at a load, in virtual time."""
+"""``vllm-sarathi``: what a scheduler would do at a load, in virtual time; what servers do now."""
 
 import argparse
 import os
@@ -17,6 +17,7 @@ COMMANDS = {
     "capacity": "the highest rate that meets the objectives",
     "tune": "the best static token budget of stock vLLM for a load",
     "calibrate": "a deployment out of the steps that a live server recorded",
+    "top": "a live view of running servers, stock ones too",
 }
 
 
@@ -45,12 +46,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="N,N...", help="token budgets to try (default %(default)s)",
     )  # fmt: skip
     _add_calibrate(added["calibrate"])
+    _add_top(added["top"])
     return top
 
 
-# What the extra "simulator" installs, and what deployments there are: listed here too, since
-# ``--help`` imports nothing.
-EXTRA = ("numpy", "scipy", "matplotlib", "tqdm")
+# What the extras install, and what deployments there are: listed here too, since ``--help`` imports
+# nothing.
+EXTRAS = dict.fromkeys(("numpy", "scipy", "matplotlib", "tqdm"), "simulator") | {"rich": "top"}
 DEPLOYMENTS = (
     "a100-llama-3-8b, h100-llama-3-8b, a100-mistral-7b, h100-mistral-7b, a100-llama-2-70b-tp4, "
     "h100-llama-2-70b-tp4, a100-llama-2-70b-tp8, h100-llama-2-70b-tp8, a100-gpt-3-tp8-pp8, "
@@ -154,37 +156,66 @@ def _add_calibrate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the fit as JSON")
 
 
+def _add_top(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "servers", nargs="+", metavar="URL", help="HOST:PORT or a URL; /metrics may be left out"
+    )
+    command.add_argument(
+        "--interval", type=positive, default=2.0, metavar="S",
+        help="seconds from one look to the next (default 2)",
+    )  # fmt: skip
+    command.add_argument("--once", action="store_true", help="print one view, after two looks")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 1 if a scheduler fails or nothing is found, 2 for a bad argument, 130
-        interrupted.
+        The exit code: 1 if a scheduler fails, nothing is found or no server answers, 2 for a bad
+        argument, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with ending_the_process():
         options = parser().parse_args(words)
-        options.command_line = shlex.join(["vllm-sarathi", *words])
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # a scheduler of the user's own may lie here
-        # The output is the result's; vLLM logs there unless told otherwise, also while imported.
-        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-        if missing := [name for name in EXTRA if find_spec(name) is None]:
-            print(
-                f"vllm-sarathi: the simulator needs {', '.join(missing)}: pip install "
-                "'vllm-sarathi[simulator]'",
-                file=sys.stderr,
-            )
-            return 1
-        from vllm_sarathi.cli import commands
-        from vllm_sarathi.simulator import SchedulerDeadlockError
+    options.command_line = shlex.join(["vllm-sarathi", *words])
+    extra = "top" if options.command == "top" else "simulator"
+    if missing := [name for name in EXTRAS if EXTRAS[name] == extra and find_spec(name) is None]:
+        print(
+            f"vllm-sarathi: the extra {extra!r} needs {', '.join(missing)}: "
+            f"pip install 'vllm-sarathi[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
     try:
-        return commands.run(options)
-    except (ValueError, SchedulerDeadlockError) as error:
+        return _watch(options) if options.command == "top" else _simulate(options)
+    except ValueError as error:
         print(f"vllm-sarathi {options.command}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else commands.FAILED
+        return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from vllm_sarathi.top.screen import run
+
+    return run(options.servers, options.interval, options.once)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    """Run a command of the simulator."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a scheduler of the user's own may lie here
+    # The output is the result's; vLLM logs there unless told otherwise, also while it is imported.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    with ending_the_process():
+        from vllm_sarathi.cli import commands
+        from vllm_sarathi.simulator import SchedulerDeadlockError
+
+    try:
+        return commands.run(options)
+    except SchedulerDeadlockError as error:
+        print(f"vllm-sarathi {options.command}: {error}", file=sys.stderr)
+        return commands.FAILED
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.input_processor import InputProcessor
 
-from vllm_sarathi.config import SETTINGS_KEY, SarathiConfig, is_ours
+from vllm_sarathi.config import SETTINGS_KEY, SarathiConfig
 from vllm_sarathi.front_end.middleware import CURRENT
 from vllm_sarathi.objectives import ObjectiveError, ObjectivesReader
+from vllm_sarathi.scheduler_choice import is_ours
 
 
 class InvalidObjectiveError(VLLMValidationError, ValueError):

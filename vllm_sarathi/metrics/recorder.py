@@ -119,6 +119,7 @@ class StepRecorder:
         self._objective = self._metric(
             Gauge, "tbt_objective_seconds", "Objective for the time between tokens."
         )
+        self._least_gap: Gauge | None = None
         text = "Longest over mean predicted time of the micro-batches in a pipeline."
         self._imbalance = self._metric(Histogram, "micro_batch_imbalance", text, buckets=_IMBALANCE)
         text = "Share of stage time that uneven micro-batches leave idle, as predicted."
@@ -183,6 +184,13 @@ class StepRecorder:
         if step.predicted_s > 0:
             self._predicted.observe(step.predicted_s)
             self._ratio.observe(duration_s / step.predicted_s)
+
+    def set_least_gap(self, gap_s: float) -> None:
+        """Show the shortest gap between tokens, in seconds; absent until it is known."""
+        if self._least_gap is None:
+            text = "Shortest typical gap between tokens: no objective below it can be met."
+            self._least_gap = self._metric(Gauge, "least_gap_seconds", text)
+        self._least_gap.set(gap_s)
 
     def count_evenness(self, evenness: "Evenness") -> None:
         """Count how even the micro-batches in a pipeline were as one came back."""

@@ -14,6 +14,8 @@ from vllm_sarathi.policy.step_time import StepWork
 
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
+_ALLOWED = "allowed is a file in a folder that exists"
+
 
 class StepLog:
     """Appends lines to a file that only its user may read.
@@ -33,8 +35,7 @@ class StepLog:
             self._file: TextIO | None = os.fdopen(descriptor, "a", buffering=1, encoding="utf-8")
         except OSError as error:
             raise ValueError(
-                f"sarathi setting step_log={str(path)!r} cannot be written: {error}; "
-                "allowed is a file in a folder that exists"
+                f"sarathi setting step_log={str(path)!r} cannot be written: {error}; {_ALLOWED}"
             ) from error
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -46,6 +47,24 @@ class StepLog:
         except OSError as error:
             logger.warning("the step log ends here: %s", error)
             self._file = None
+
+
+def check_writable(path: str) -> None:
+    """Refuse a path that cannot become a step log. Writes nothing.
+
+    Raises:
+        ValueError: names the path and what is allowed.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        fault = "it is a folder"
+    elif not os.path.isdir(folder):
+        fault = f"{folder!r} is not a folder"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        fault = "permission denied"
+    else:
+        return
+    raise ValueError(f"sarathi setting step_log={path!r} cannot be written: {fault}; {_ALLOWED}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from vllm.v1.core.sched.request_queue import create_request_queue
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.engine_limits import check_limits
 from vllm_sarathi.metrics.exporter import EngineMetricsWriter
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
+from vllm_sarathi.policy.least_gap import LeastGap
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.step import StepPlan
@@ -65,7 +67,8 @@ class SarathiMixin:
         scheduler: Any = self
         settings = SarathiConfig.of_engine(scheduler.vllm_config)
         min_chunk = model_min_chunk(scheduler)
-        settings.check_limits(
+        check_limits(
+            settings,
             max_num_batched_tokens=scheduler.max_num_scheduled_tokens,
             enable_chunked_prefill=scheduler.scheduler_config.enable_chunked_prefill,
             is_encoder_decoder=scheduler.is_encoder_decoder,
@@ -87,6 +90,7 @@ class SarathiMixin:
             self.batch_policy,
             self._promises,
             self._recorder,
+            LeastGap.of(settings, num_stages, 1 + scheduler.num_spec_tokens),
             num_stages,
             Path(settings.step_log) if settings.step_log else None,
         )

@@ -6,10 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vllm.logger import init_logger
+
 from vllm_sarathi.metrics.objectives import ObjectivesRecorder
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.metrics.step_log import ScheduledStep, StepLog
 from vllm_sarathi.policy.decode_pause import DecodePause
+from vllm_sarathi.policy.least_gap import WINDOW, LeastGap
 from vllm_sarathi.policy.micro_batch import evenness
 from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import Outlook
@@ -19,6 +22,8 @@ from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.snapshot import Snapshot
 from vllm_sarathi.scheduler.step_timer import StepTimer
 
+logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
+
 
 class StepObserver:
     """What a scheduler tells about its steps.
@@ -27,6 +32,7 @@ class StepObserver:
         policy: its step-time model learns from each result.
         promises: what requests were promised; they are told of every token.
         recorder: counts, or None.
+        least_gap: tells objectives that cannot be met.
         num_stages: pipeline stages.
         step_log: a file that gets a JSON line for each step, or None.
 
@@ -39,12 +45,14 @@ class StepObserver:
         policy: Policy,
         promises: Promises,
         recorder: StepRecorder | None,
+        least_gap: LeastGap,
         num_stages: int = 1,
         step_log: Path | None = None,
     ) -> None:
         self._policy = policy
         self.promises = promises
         self._recorder = recorder
+        self._least_gap = least_gap
         self._num_stages = num_stages
         self._timer = StepTimer[ScheduledStep](num_stages)
         self._step_log = StepLog(step_log) if step_log else None
@@ -122,6 +130,8 @@ class StepObserver:
         if duration_s is not None:
             self._policy.step_time.observe(step.work, duration_s)
             self.promises.finished(step.num_prefill_tokens, duration_s, step.is_full)
+            if not step.num_prefill_tokens and self._policy.step_time.is_warm:
+                self._decoded_alone(duration_s)
         if self._recorder:
             if step.objective_s and duration_s is not None and not follows_tokens:
                 gap_s = duration_s * self._num_stages
@@ -135,6 +145,25 @@ class StepObserver:
         if self._step_log:
             line = {**asdict(step), "work": step.work._asdict(), "duration_s": duration_s}
             self._step_log.write(line)
+
+    def _decoded_alone(self, duration_s: float) -> None:
+        """Learn from a step without prefill what gaps are possible, and tell it once."""
+        least, is_first = self._least_gap, self._least_gap.gap_s is None
+        if not least.observe(duration_s) or least.gap_s is None:
+            return
+        if self._recorder:
+            self._recorder.set_least_gap(least.gap_s)
+        missed = least.out_of_reach() if is_first else {}
+        if missed:
+            logger.warning(
+                "objectives that cannot be met: %s. Without any prefill a gap between tokens took "
+                "%.3g ms (median of %d); no objective below %.3g makes sense, and room for "
+                "prefill needs more. Objectives are in milliseconds.",
+                ", ".join(f"{name}={ms:g}" for name, ms in missed.items()),
+                1e3 * least.gap_s,
+                WINDOW,
+                1e3 * least.gap_s * self._policy.step_time.safety.value,
+            )
 
     def fault(self, where: str, error: Exception) -> None:
         """Note an exception in our part of a step."""

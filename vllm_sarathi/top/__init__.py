@@ -1,0 +1,1 @@
+"""Watches running servers in a terminal, by what they show on /metrics."""
