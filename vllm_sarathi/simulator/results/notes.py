@@ -55,7 +55,7 @@ def _error(by_engine: ByEngine) -> str:
     return (
         f"Each capacity is searched to {fmean(run['precision'] for run in found):.1%}, in runs of "
         f"{min(requests):,} to {max(requests):,} requests. At most {warm_up:.1%} of a run came "
-        "while the engine filled up: capacities are too high by no more than about that."
+        "while the engine filled up: capacities may be too high by about as much."
     )
 
 
