@@ -110,6 +110,7 @@ class Search:
             seed=self.seed,
             noise=STEP_NOISE,
             start_rate=self.start_rate,
+            steady=False,  # ``Steady`` decides
         )
         return found.summary()
 

@@ -143,7 +143,8 @@ def main() -> None:
     }
     raw["metrics"] = [without_common_labels(sample) for sample in metrics]
     (arguments.output / "demo.json").write_text(json.dumps(raw, indent=1))
-    draw({name: first for name, (first, *_) in results.items()}, arguments.output / "demo.png")
+    first = {name: of_server[0].as_json() for name, of_server in results.items()}
+    draw(first, arguments.output / "demo.png")
     console.print(f"Raw times and the picture of them are in {arguments.output}.")
 
 

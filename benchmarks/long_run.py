@@ -19,7 +19,7 @@ from rich.progress import track
 from support.runs import Runs, add_arguments
 
 from vllm_sarathi.cli.scheduler_spec import parse_scheduler
-from vllm_sarathi.simulator import LENGTHS, EngineSettings, Synthetic, deployment, simulate
+from vllm_sarathi.simulator import LENGTHS, Synthetic, deployment, simulate
 
 RESULTS = Path(__file__).parent / "results"
 ENGINES = ("stock:2048", "sarathi:8192")
@@ -45,10 +45,7 @@ class LongRun:
     def figures(self) -> dict[str, Any]:
         """Run it."""
         num_requests = round(self.hours * 3600 * self.rate)
-        engine, machine = (
-            parse_scheduler(self.engine, EngineSettings()),
-            deployment(self.deployment),
-        )
+        engine, machine = parse_scheduler(self.engine, {}), deployment(self.deployment)
         lengths = LENGTHS[self.workload]
         # The first run imports vLLM, whose time is not the traffic's.
         simulate(engine, machine, Synthetic(lengths, 1).at(self.rate, 0))

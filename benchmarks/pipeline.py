@@ -102,6 +102,13 @@ def table(cases: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     return "\n".join(lines)
 
 
+def draw_pictured(path: Path) -> None:
+    """Draw one second of eight stages under stock vLLM's usual budget and ours."""
+    pictured = [Cell(engine, 8, "P:D 10", 600) for engine in ("2048", OURS)]
+    reports = [cell.simulate(keep_steps=True) for cell in pictured]
+    draw_stages(reports, path, start_s=40.0, span_s=1.0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1000, metavar="N")
@@ -124,9 +131,7 @@ def main() -> None:
     for index, figures in track(run_all(Cell.figures, todo, arguments.jobs), total=len(todo)):
         runs.add(todo[index].key, figures)
     runs.write_table(table(runs.by_case()))
-    pictured = [Cell(engine, 8, "P:D 10", 600) for engine in ("2048", OURS)]
-    reports = [cell.simulate(keep_steps=True) for cell in pictured]
-    draw_stages(reports, arguments.output.with_suffix(".png"), start_s=40.0, span_s=1.0)
+    draw_pictured(arguments.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

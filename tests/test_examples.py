@@ -23,7 +23,7 @@ def test_a_scheduler_of_ones_own_runs_in_the_simulator_by_its_path(
 ) -> None:
     load = ["--workload", "fixed:1000,10", "--requests", "20", "--at-once"]
     assert main(["simulate", "own_scheduler.AsyncBacklogAware", *load, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["finished_requests"] == 20
+    assert json.loads(capsys.readouterr().out)["results"]["finished_requests"] == 20
 
 
 @pytest.mark.parametrize(("waiting", "batch"), [(300, 256), (4096, 768), (9000, 1024)])

@@ -1,16 +1,16 @@
 """SARATHI scheduling for vLLM.
 
-The schedulers and ``LLM`` are loaded when first asked for: importing this
-package imports no vLLM.
+What it offers is loaded when first asked for: importing this package imports no vLLM
+and takes no time.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vllm_sarathi._version import __version__
-from vllm_sarathi.config import SarathiConfig
 
 if TYPE_CHECKING:
+    from vllm_sarathi.config import SarathiConfig
     from vllm_sarathi.llm import LLM
     from vllm_sarathi.scheduler.mixin import AsyncSarathiScheduler, SarathiScheduler
 
@@ -18,6 +18,7 @@ __all__ = ["LLM", "AsyncSarathiScheduler", "SarathiConfig", "SarathiScheduler", 
 
 _LAZY = {
     "LLM": "vllm_sarathi.llm",
+    "SarathiConfig": "vllm_sarathi.config",
     "SarathiScheduler": "vllm_sarathi.scheduler.mixin",
     "AsyncSarathiScheduler": "vllm_sarathi.scheduler.mixin",
 }

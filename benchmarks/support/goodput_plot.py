@@ -38,12 +38,13 @@ def draw(runs: Mapping[str, Figures], path: Path) -> None:
             case, engine, load, _ = key.removeprefix("load: ").rsplit(", ", 3)
             found[case][engine][load].append(figures)
     fig, panels = plt.subplots(
-        1, len(found), figsize=(5.5 * len(found), 4.2), layout="constrained", squeeze=False
+        1, len(found), figsize=(5.5 * len(found), 4.6), layout="constrained", squeeze=False
     )
     for axes, (case, engines) in zip(panels[0], found.items(), strict=True):
         draw_panel(axes, case, engines)
-    panels[0][0].legend(loc="upper left", fontsize="small")
-    fig.savefig(path, dpi=110)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    fig.savefig(path, dpi=130)
     plt.close(fig)
 
 
@@ -60,6 +61,7 @@ def draw_panel(axes: Axes, case: str, engines: Mapping[str, Mapping[str, list[Fi
         rates, goodputs = zip(*lines[name], strict=True)
         axes.plot(rates, goodputs, marker=marker, color=colour, label=name)
     axes.set_title(case, loc="left", fontsize="medium")
+    axes.grid(True, color="0.92")
     axes.set_xlabel("offered, requests/s")
     axes.set_ylabel("in time, requests/s")
     axes.set_ylim(bottom=0)

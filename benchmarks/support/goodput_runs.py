@@ -116,6 +116,7 @@ class Search:
             noise=STEP_NOISE,
             start_rate=run.rate,
             precision=self.precision,
+            steady=False,  # every search runs the load that its case describes
         )
         return found.summary()
 

@@ -119,7 +119,7 @@ def serving_capacity(num_requests: int, num_seeds: int) -> Figures:
             engine = EngineSettings(**{"max_num_seqs": 128, **fields})
             found.setdefault(workload, {})[name] = [
                 find_capacity(
-                    engine, machine, traffic, goal, seed=seed, start_rate=1.0, precision=0.03
+                    engine, machine, traffic, goal, seed=seed, precision=0.03, steady=False
                 ).rate
                 for seed in range(num_seeds)
             ]

@@ -1,7 +1,9 @@
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from tests.support.command_line import SMALL, output
 from vllm_sarathi.cli import commands
 from vllm_sarathi.cli.commands import Figures
-from vllm_sarathi.cli.tasks import Task
-from vllm_sarathi.simulator import LENGTHS
+from vllm_sarathi.cli.tasks import Task, Tell
+from vllm_sarathi.simulator import LENGTHS, Deployment, EngineSettings, deployment
 
 
 def test_simulate_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,14 +27,14 @@ def test_every_workload_can_be_run(capsys: pytest.CaptureFixture[str], workload:
     load = ["--workload", workload, "--requests", "60", "--max-model-len", "131072"]
     code, out, _ = output(capsys, "simulate", "stock", *load, "--json")
     assert code == 0
-    assert json.loads(out)["finished_requests"] == 60
+    assert json.loads(out)["results"]["finished_requests"] == 60
 
 
 def test_simulate_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, _ = output(capsys, "simulate", "stock", *SMALL, "--plots", str(tmp_path))
     assert code == 0
     drawn = sorted(path.name for path in tmp_path.iterdir())
-    assert drawn == ["composition.png", "stages.png", "tbt_cdf.png"]
+    assert drawn == ["composition.png", "gaps.png", "stages.png"]
 
 
 def test_json_is_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +42,7 @@ def test_json_is_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
         capsys, "compare", "stock:512", "sarathi", *SMALL, "--seeds", "2", "--jobs", "1", "--json"
     )
     assert code == 0
-    found = json.loads(out)
+    found = json.loads(out)["results"]
     assert list(found) == ["stock:512", "sarathi:2048"]
     assert [run["seed"] for run in found["stock:512"]] == [0, 1]
 
@@ -48,7 +50,7 @@ def test_json_is_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_but_json_is_on_the_output_when_vllm_is_new_to_the_process() -> None:
     command = [sys.executable, "-m", "vllm_sarathi.cli.main", "simulate", "stock", *SMALL, "--json"]
     done = subprocess.run(command, check=True, capture_output=True)
-    assert json.loads(done.stdout)["completed"]
+    assert json.loads(done.stdout)["results"]["completed"]
 
 
 def test_compare_prints_ratios(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +85,7 @@ def test_goodput_needs_an_objective(
     capsys: pytest.CaptureFixture[str], objective: list[str], shown: float | None
 ) -> None:
     _, out, _ = output(capsys, "simulate", "stock", *SMALL, *objective, "--json")
-    assert json.loads(out)["goodput"] == shown
+    assert json.loads(out)["results"]["goodput"] == shown
 
 
 def test_tune_names_the_best_budget(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,12 +101,12 @@ def test_an_interrupt_leaves_what_was_finished(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one_then_interrupt(
-        function: Callable[[Task], Figures], tasks: list[Task], *_: object
+        function: Callable[[Task, Tell], Figures], tasks: list[Task], *_: object
     ) -> Iterator[tuple[int, Figures]]:
-        yield 0, function(tasks[0])
+        yield 0, function(tasks[0], print)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "run_all", one_then_interrupt)
+    monkeypatch.setattr(commands, "run_watched", one_then_interrupt)
     code, out, _ = output(capsys, "compare", "stock:512", "stock:64", *SMALL)
     assert code == 130
     assert "| stock:512" in out
@@ -153,8 +155,14 @@ def test_engines_that_work_are_reported_beside_one_that_fails(
 def test_a_budget_that_fails_is_not_the_best() -> None:
     failed: list[Figures | None] = [{"error": "no"}]
     works: list[Figures | None] = [{"capacity_rps": 2.0}]
-    assert commands.best_engine({"a": failed, "b": works}) == "b"
-    assert commands.best_engine({"a": failed}) is None
+    assert commands.best_engines({"a": failed, "b": works}, 0.02) == ["b"]
+    assert commands.best_engines({"a": failed}, 0.02) == []
+
+
+def test_budgets_that_are_level_are_all_the_best() -> None:
+    rates = {"a": 1.0, "b": 1.99, "c": 2.0}
+    found: commands.ByEngine = {name: [{"capacity_rps": rate}] for name, rate in rates.items()}
+    assert commands.best_engines(found, 0.02) == ["b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +175,7 @@ def test_the_size_of_a_traces_hash_blocks_is_an_option(
     line = '{"timestamp": %d, "input_length": 1040, "output_length": 1, "hash_ids": [7]}\n'
     path.write_text(line % 0 + line % 9)
     _, out, _ = output(capsys, "simulate", "stock", "--trace", str(path), *option, "--json")
-    figures = json.loads(out)
+    figures = json.loads(out)["results"]
     assert figures["tokens_per_s"] * figures["duration_s"] == pytest.approx(num_computed, rel=0.02)
 
 
@@ -176,10 +184,79 @@ def test_a_trace_is_an_argument(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,50,5\n1,60,5\n")
     code, out, _ = output(capsys, "simulate", "stock", "--trace", str(path), "--json")
     assert code == 0
-    assert json.loads(out)["finished_requests"] == 2
+    assert json.loads(out)["results"]["finished_requests"] == 2
 
 
 def test_a_capacity_search_keeps_to_the_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
     search = ["capacity", "stock", *SMALL, "--seeds", "1", "--jobs", "1", "--json"]
     _, out, _ = output(capsys, *search, "--limit-s", "0.001")
-    assert json.loads(out)["stock:2048"][0]["capacity_rps"] == 0
+    assert json.loads(out)["results"]["stock:2048"][0]["capacity_rps"] == 0
+
+
+QUICK = ["--seeds", "1", "--jobs", "1", "--precision", "0.5"]
+
+
+def test_a_file_of_figures_holds_what_makes_them_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "figures.json"
+    asked = ["compare", "stock:512", *SMALL, "--seed=7", "--seeds=2", "--noise=0.02", "--jobs=1"]
+    output(capsys, *asked, "--json", str(path))
+    first = json.loads(path.read_text())
+    told = first["provenance"]
+    assert (told["seeds"], told["noise"], told["load"]["rate_rps"]) == ([7, 8], 0.02, 5)
+    assert Deployment.from_json(told["deployment"]) == deployment("a100-llama-3-8b")
+    assert EngineSettings(**told["engines"]["stock:512"]).max_num_batched_tokens == 512
+    assert {"vllm", "vllm-sarathi"} <= set(told["versions"])
+    output(capsys, *shlex.split(told["command"])[1:])
+    again = json.loads(path.read_text())
+    assert [without_wall(run) for run in again["results"]["stock:512"]] == [
+        without_wall(run) for run in first["results"]["stock:512"]
+    ]
+
+
+def without_wall(figures: Figures) -> Figures:
+    return {name: value for name, value in figures.items() if name != "wall_s"}
+
+
+def test_a_trace_is_known_by_what_it_holds(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "load.csv"
+    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,50,5\n")
+    _, out, _ = output(capsys, "simulate", "stock", "--trace", str(path), "--json")
+    trace = json.loads(out)["provenance"]["load"]["trace"]
+    assert trace["sha256"] == sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_objective_without_goodput_limits_capacity(capsys: pytest.CaptureFixture[str]) -> None:
+    search = ["capacity", "stock", *SMALL, *QUICK, "--ttft-slo-ms", "1"]
+    _, out, _ = output(capsys, *search)
+    assert "ttft_p99_ms (at most 1)" in out
+    assert "no rate meets the goal. At 0.01973 requests/s, the lowest tried, ttft_p99_ms is" in out
+
+
+def test_the_error_of_a_capacity_is_stated(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = output(capsys, "capacity", "stock", *SMALL, *QUICK, "--tbt-slo-ms", "20")
+    assert "Each capacity is searched to 50.0%, in runs of" in out
+
+
+def test_tune_that_finds_nothing_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = output(capsys, "tune", *SMALL, *QUICK, "--budgets=16", "--tbt-slo-ms=1")
+    assert code == 1
+    assert "best: none" in out
+
+
+def test_a_simulation_beyond_what_calibrate_saw_is_warned_of(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    steps, machine = tmp_path / "steps.jsonl", tmp_path / "machine.json"
+    work = {"chunk_context": 0, "decode_context": 10**6}
+    lines = [{"work": {"num_tokens": 1 + i % 64, **work}, "duration_s": 0.01} for i in range(100)]
+    steps.write_text("\n".join(map(json.dumps, lines)))
+    sizes = ["--kv-tokens=10000", "--max-model-len=1000"]
+    _, out, _ = output(capsys, "calibrate", str(steps), "-o", str(machine), *sizes)
+    assert "steps of at most 64 tokens" in out
+    code, _, err = output(capsys, "simulate", "stock", *SMALL, "--deployment", str(machine))
+    assert code == 0
+    assert "of the steps are larger than any that 'calibrated' was calibrated on" in err

@@ -1,10 +1,14 @@
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from tests.support.command_line import output
+from vllm_sarathi import __version__
 from vllm_sarathi.cli.main import main
 from vllm_sarathi.simulator import DEPLOYMENTS, LENGTHS
 
@@ -17,6 +21,60 @@ def test_help_imports_no_vllm() -> None:
         "assert not {'vllm', 'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_the_version_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"vllm-sarathi {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["simulate", "no.Class"],
+        ["compare", "stock", "sarathi,nonsense=1"],
+        ["compare", "stock", "stock:16,max_num_seqs=256"],
+        ["capacity", "stock", "--deployment", "b100"],
+        ["capacity", "stock", "--workload", "fixed:40000,1"],
+        ["tune", "--trace", "nowhere.csv"],
+        ["calibrate", "nowhere.jsonl", "-ox", "--kv-tokens=9", "--max-model-len=9"],
+    ],
+)
+def test_a_wrong_argument_is_refused_before_vllm_is_imported(arguments: list[str]) -> None:
+    program = (
+        f"import sys; from vllm_sarathi.cli.main import main; code = main({arguments})\n"
+        "assert code == 2 and not {'vllm', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("engines", [["stock"], ["stock", "stock:512"]])
+def test_an_interrupt_while_vllm_is_imported_leaves_no_traceback(
+    tmp_path: Path, engines: list[str]
+) -> None:
+    slow = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    (tmp_path / "vllm.py").write_text(slow)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+    # A shell's background jobs begin with interrupts ignored.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from vllm_sarathi.cli.main import main\n"
+        f"if __name__ == '__main__': sys.exit(main(['compare', *{engines}, '--seeds', '1']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environment, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("module", ["numpy", "scipy", "tqdm", "matplotlib"])
@@ -74,11 +132,20 @@ def test_help_lists_every_deployment_and_workload(capsys: pytest.CaptureFixture[
         (["simulate", "stock", "--plots", __file__], "must be a folder"),
         (["calibrate", "x", "-o/", "--kv-tokens=1", "--max-model-len=1"], "--output '/' must be"),
         (["capacity", "stock", "--goodput", "0.9"], "--goodput needs"),
+        (["simulate", "stock:16,max_num_seqs=256"], "max_num_seqs=256 must be at most max_num_bat"),
+        (["tune", "--max-num-seqs=300", "--budgets=256"], "max_num_seqs=300 must be at most max_n"),
+        (["simulate", "stock", "--max-model-len", "10000000"], "at least max_model_len=10000000"),
+        (["calibrate", "x", "-ox", "--kv-tokens=10", "--max-model-len=20"], "num_kv_tokens=10"),
     ],
 )
 def test_bad_arguments_are_named_and_exit_with_2(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    named: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     code, _, err = output(capsys, *arguments)
     assert code == 2
     assert named in err

@@ -2,10 +2,14 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+from vllm_sarathi import __version__
+from vllm_sarathi.cli.interrupts import ending_the_process
 from vllm_sarathi.cli.values import noise, positive, seed, share, tokens, whole
 
 COMMANDS = {
@@ -22,6 +26,7 @@ COMMANDS = {
 def parser() -> argparse.ArgumentParser:
     """The command line. Imports nothing heavy, so that ``--help`` is quick."""
     top = argparse.ArgumentParser("vllm-sarathi", description=__doc__)
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     added = {
         name: commands.add_parser(name, help=text, description=text.capitalize() + ".")
@@ -94,7 +99,10 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
     load.add_argument(
         "--rate", type=positive, help="requests per second (default 1, or a trace's own)"
     )
-    load.add_argument("--requests", type=whole, help="how many (default 1000, or the whole trace)")
+    more = "" if has_rate else "; more where so few would not be steady"
+    load.add_argument(
+        "--requests", type=whole, help=f"how many (default 1000, or the whole trace{more})"
+    )
     load.add_argument(
         "--cv", type=float, help="burstiness: 0 even, 1 Poisson (the default), >1 bursty"
     )
@@ -118,7 +126,10 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
         "--max-model-len", type=whole, metavar="N",
         help="most tokens of a request (default: the deployment's, 32768 unless calibrated)",
     )  # fmt: skip
-    engine.add_argument("--max-num-seqs", type=whole, default=256, help="(default %(default)s)")
+    engine.add_argument(
+        "--max-num-seqs", type=whole, metavar="N",
+        help="most requests that run at once (default 256, or the token budget if that is less)",
+    )  # fmt: skip
     engine.add_argument("--sync", action="store_true", help="no asynchronous scheduling")
     engine.add_argument("--noise", type=noise, default=0.0, help="of a step's time, e.g. 0.02")
     engine.add_argument("--limit-s", type=positive, help="virtual time at which a run ends")
@@ -174,14 +185,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 1 if a scheduler fails or no server answers, 2 for a bad argument, 130
-        interrupted.
+        The exit code: 1 if a scheduler fails, nothing is found or no server answers, 2 for a bad
+        argument, 130 interrupted.
     """
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with ending_the_process():
+        options = parser().parse_args(words)
+    options.command_line = shlex.join(["vllm-sarathi", *words])
+    extra = options.command if options.command in _LIGHT else "simulator"
+    if missing := [name for name in EXTRAS if EXTRAS[name] == extra and find_spec(name) is None]:
+        print(
+            f"vllm-sarathi: the extra {extra!r} needs {', '.join(missing)}: "
+            f"pip install 'vllm-sarathi[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
     try:
         return _LIGHT.get(options.command, _simulate)(options)
-    except ModuleNotFoundError as error:
-        return _name_extra(error)
     except ValueError as error:
         print(f"vllm-sarathi {options.command}: {error}", file=sys.stderr)
         return 2
@@ -206,13 +226,14 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    """Run a command of the simulator, which loads vLLM."""
+    """Run a command of the simulator."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a scheduler of the user's own may lie here
     # The output is the result's; vLLM logs there unless told otherwise, also while it is imported.
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    from vllm_sarathi.cli import commands
-    from vllm_sarathi.simulator import SchedulerDeadlockError
+    with ending_the_process():
+        from vllm_sarathi.cli import commands
+        from vllm_sarathi.simulator import SchedulerDeadlockError
 
     try:
         return commands.run(options)
@@ -222,20 +243,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 _LIGHT: dict[str, Callable[[argparse.Namespace], int]] = {"report": _report, "top": _watch}
-"""Commands that load neither vLLM nor the simulator."""
-
-
-def _name_extra(error: ModuleNotFoundError) -> int:
-    """Say how to install what a command needs; raise what any other module is about."""
-    module = (error.name or "").partition(".")[0]
-    if module not in EXTRAS:
-        raise error
-    extra = EXTRAS[module]
-    print(
-        f"vllm-sarathi: the extra {extra!r} needs {module}: pip install 'vllm-sarathi[{extra}]'",
-        file=sys.stderr,
-    )
-    return 1
+"""Commands that load neither vLLM nor the simulator, by the name of their extra too."""
 
 
 if __name__ == "__main__":

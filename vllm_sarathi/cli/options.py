@@ -9,9 +9,9 @@ from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objective
 from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.latency import Objectives
-from vllm_sarathi.simulator.capacity import CapacityGoal
 from vllm_sarathi.simulator.engine.scheduler_factory import scheduler_class
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.load.lengths import LENGTHS, Fixed, Zipf
 from vllm_sarathi.simulator.load.trace import read_trace
 from vllm_sarathi.simulator.load.traffic import (
@@ -25,7 +25,9 @@ from vllm_sarathi.simulator.load.traffic import (
 )
 from vllm_sarathi.simulator.load.workload import QosClass
 from vllm_sarathi.simulator.machine.deployments import deployment
+from vllm_sarathi.simulator.machine.step_cost import check_kv_tokens
 
+DEFAULT_WORKLOAD = "conversation"
 SHAPES = {"steady": None, "ramp": Ramp(), "diurnal": Diurnal()}
 # What each of these options decides in place of others.
 WITHOUT_EFFECT = {
@@ -132,7 +134,7 @@ def traffic(options: argparse.Namespace) -> Traffic:
         )
         return Replay(recorded, classes)
     return Synthetic(
-        lengths(options.workload or "conversation"),
+        lengths(options.workload or DEFAULT_WORKLOAD),
         options.requests or 1000,
         Arrivals(1.0 if options.cv is None else options.cv, SHAPES[options.shape or "steady"]),
         classes,
@@ -145,10 +147,11 @@ def scenario(options: argparse.Namespace) -> Scenario:
     machine, load = deployment(options.deployment, options.stages), traffic(options)
     if options.max_model_len is not None:
         machine = replace(machine, max_model_len=options.max_model_len)
+    check_kv_tokens(machine.num_kv_tokens, machine.max_model_len)
     rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
     workload = load.at(rate, options.seed)
     workload.check_fits(machine.max_model_len, machine.num_kv_tokens)
-    return Scenario(machine, load, rate, options.noise, options.limit_s)
+    return Scenario(machine, load, rate, len(workload), options.noise, options.limit_s)
 
 
 def goal(options: argparse.Namespace) -> CapacityGoal:
@@ -160,20 +163,22 @@ def goal(options: argparse.Namespace) -> CapacityGoal:
         )
     if options.goodput is not None:
         return CapacityGoal(None, options.delay_s, options.goodput, wanted)
-    return CapacityGoal(wanted.tbt_s, options.delay_s)
+    return CapacityGoal(wanted.tbt_s, options.delay_s, ttft_s=wanted.ttft_s, tpot_s=wanted.tpot_s)
 
 
 def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSettings]:
     """The engines that the words name; their classes and settings exist."""
-    defaults = EngineSettings(max_num_seqs=options.max_num_seqs, async_scheduling=not options.sync)
+    defaults = {"max_num_seqs": options.max_num_seqs, "async_scheduling": not options.sync}
     found = [
         with_objective(parse_scheduler(word, defaults), seconds(options.tbt_slo_ms))
         for word in words
     ]
     for engine in found:
-        scheduler_class(engine)
         if engine.scheduler == "sarathi":
             SarathiConfig.from_mapping(engine.sarathi)
+    for engine in found:
+        if engine.scheduler not in ("stock", "sarathi"):  # this one may import vLLM
+            scheduler_class(engine)
     named: dict[str, int] = {}
     unique = []
     for engine in found:

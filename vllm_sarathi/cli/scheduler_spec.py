@@ -1,6 +1,7 @@
 """Engines as one word on a command line: ``stock:512``, ``sarathi:2048,tbt_slo_ms=50``."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ _ENGINE_KEYS = (*WORD_KEYS, "label")
 FORM = "NAME[:BUDGET][,KEY=VALUE...]"
 
 
-def parse_scheduler(text: str, defaults: EngineSettings) -> EngineSettings:
+def parse_scheduler(text: str, defaults: Mapping[str, Any]) -> EngineSettings:
     """Read an engine from a word.
 
     NAME is "stock", "sarathi" or a dotted path to a class; BUDGET is vLLM's
@@ -26,7 +27,7 @@ def parse_scheduler(text: str, defaults: EngineSettings) -> EngineSettings:
 
     Args:
         text: the word.
-        defaults: what it does not say.
+        defaults: fields of ``EngineSettings`` that it does not name.
 
     Raises:
         ValueError: names the word, and what is wrong with it.
@@ -35,12 +36,12 @@ def parse_scheduler(text: str, defaults: EngineSettings) -> EngineSettings:
     name, _, budget = head.partition(":")
     if not name:
         raise ValueError(f"engine {text!r} has no name; it must be {FORM}")
-    fields: dict[str, Any] = {"scheduler": name}
+    fields: dict[str, Any] = {**defaults, "scheduler": name}
     if budget:
         if not _is_whole(budget):
             raise ValueError(f"engine {text!r}: budget {budget!r} must be 1 token or more")
         fields["max_num_batched_tokens"] = int(budget)
-    settings = dict(defaults.sarathi) if name == "sarathi" else {}
+    settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -54,7 +55,10 @@ def parse_scheduler(text: str, defaults: EngineSettings) -> EngineSettings:
             )
         else:
             settings[key] = _value(value)
-    return replace(defaults, **fields, sarathi=settings)
+    try:
+        return EngineSettings(**fields, sarathi=settings)
+    except ValueError as error:
+        raise ValueError(f"engine {text!r}: {error}") from None
 
 
 def with_objective(engine: EngineSettings, tbt_s: float | None) -> EngineSettings:

@@ -1,13 +1,14 @@
-"""Units of work for ``comparison.run_all``: they travel to another process and back."""
+"""Units of work for ``comparison.run_watched``: they travel to another process and back."""
 
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from vllm_sarathi.simulator.capacity import PRECISION, CapacityGoal, find_capacity
+from vllm_sarathi.simulator.capacity import PRECISION, SearchProgress, find_capacity
 from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.load.traffic import Traffic
 from vllm_sarathi.simulator.machine.step_cost import Deployment
 from vllm_sarathi.simulator.run import simulate
@@ -21,6 +22,7 @@ class Scenario:
         deployment: what a step costs.
         traffic: the load.
         rate: requests per second; a first guess where capacity is searched.
+        num_requests: how many; at least so many where capacity is searched.
         noise: standard deviation of every step's time, as a share of it.
         limit_s: virtual time at which a run ends at the latest; None as ``simulate``.
     """
@@ -28,6 +30,7 @@ class Scenario:
     deployment: Deployment
     traffic: Traffic
     rate: float
+    num_requests: int
     noise: float = 0.0
     limit_s: float | None = None
 
@@ -43,7 +46,22 @@ class Task:
     precision: float = PRECISION
 
 
-def run_figures(task: Task) -> dict[str, Any]:
+class Progress(NamedTuple):
+    """How far a task is.
+
+    Args:
+        share: how much of it is done; 0 where nobody knows.
+        text: the same in words.
+    """
+
+    share: float
+    text: str
+
+
+Tell = Callable[[Progress], object]
+
+
+def run_figures(task: Task, tell: Tell) -> dict[str, Any]:
     """Run once at the scenario's rate; the figures."""
     scenario = task.scenario
     report = simulate(
@@ -53,14 +71,20 @@ def run_figures(task: Task) -> dict[str, Any]:
         noise=scenario.noise,
         seed=task.seed,
         limit_s=scenario.limit_s,
+        on_progress=lambda share: tell(Progress(share, f"{share:.0%}")),
     )
     return {**report.summary(), "seed": task.seed, "rate_rps": scenario.rate}
 
 
-def capacity_figures(task: Task) -> dict[str, Any]:
+def capacity_figures(task: Task, tell: Tell) -> dict[str, Any]:
     """Search for the capacity; the figures."""
     if task.goal is None:
         raise ValueError("goal=None: a capacity search needs one")
+
+    def in_words(search: SearchProgress) -> None:
+        run = f"run {search.num_runs + 1} at {search.rate:.4g} requests/s, {search.share:.0%}"
+        tell(Progress(0.0, run))
+
     scenario = task.scenario
     return find_capacity(
         task.engine,
@@ -72,13 +96,16 @@ def capacity_figures(task: Task) -> dict[str, Any]:
         start_rate=scenario.rate,
         limit_s=scenario.limit_s,
         precision=task.precision,
+        on_progress=in_words,
     ).summary()
 
 
-def attempt(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, Any]:
+def attempt(
+    function: Callable[[Task, Tell], dict[str, Any]], task: Task, tell: Tell
+) -> dict[str, Any]:
     """Run a task; where that fails say why instead, for the other engines go on."""
     try:
-        return function(task)
+        return function(task, tell)
     except (ValueError, SchedulerDeadlockError) as error:
         reason = str(error)
     except Exception:  # whatever a scheduler of the user's own may raise

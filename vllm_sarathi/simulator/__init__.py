@@ -14,9 +14,10 @@ Example:
 
 from vllm_sarathi.latency import Objectives
 from vllm_sarathi.policy.step_time import StepWork
-from vllm_sarathi.simulator.capacity import Capacity, CapacityGoal, find_capacity
+from vllm_sarathi.simulator.capacity import Capacity, find_capacity
 from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.goal import CapacityGoal, Check
 from vllm_sarathi.simulator.load.lengths import (
     LENGTHS,
     Agentic,
@@ -41,6 +42,7 @@ __all__ = [
     "Arrivals",
     "Capacity",
     "CapacityGoal",
+    "Check",
     "Deployment",
     "Diurnal",
     "EngineSettings",

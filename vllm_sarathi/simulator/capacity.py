@@ -1,58 +1,34 @@
 """The highest rate at which objectives are met."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from vllm_sarathi.latency import Objectives
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.goal import CapacityGoal, Check
 from vllm_sarathi.simulator.load.traffic import Traffic
 from vllm_sarathi.simulator.machine.step_cost import Deployment
-from vllm_sarathi.simulator.results.recorder import StopRule
 from vllm_sarathi.simulator.results.report import Report
-from vllm_sarathi.simulator.run import simulate
+from vllm_sarathi.simulator.run import check_arguments, simulate
+from vllm_sarathi.simulator.steady import longer_load
 
 LOWEST_RATE, HIGHEST_RATE = 1 / 64, 4096.0
 # Width of the bracket that a capacity search ends with, as a share of the rate.
 PRECISION = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class CapacityGoal:
-    """What has to hold at a rate for it to be within capacity.
-
-    Sarathi-Serve's definition (section 5): P99 TBT within the objective, and a median
-    scheduling delay that shows no growing queue. Or a share of requests that meet all
-    their objectives.
+class SearchProgress(NamedTuple):
+    """How far a search is.
 
     Args:
-        tbt_s: limit for the P99 time between tokens; None asks nothing.
-        scheduling_delay_s: limit for the median delay before a request is scheduled.
-        goodput: share of requests that must meet ``objectives``; None asks nothing.
-        objectives: of every request, for ``goodput``; None takes each class's own.
+        num_runs: runs that are done.
+        rate: requests per second of the run at hand.
+        share: how much of it is done.
     """
 
-    tbt_s: float | None = None
-    scheduling_delay_s: float = 2.0
-    goodput: float | None = None
-    objectives: Objectives | None = None
-
-    def met(self, report: Report) -> bool:
-        """Whether a run met it."""
-        delay_s = report.percentile("scheduling_delay_s", 50)
-        if not report.completed or delay_s is None or delay_s > self.scheduling_delay_s:
-            return False
-        tbt_s = report.gaps.percentile(99)
-        if self.tbt_s is not None and tbt_s is not None and tbt_s > self.tbt_s:
-            return False
-        if self.goodput is None:
-            return True
-        return (report.goodput(self.objectives) or 0.0) >= self.goodput
-
-    @property
-    def stop_rule(self) -> StopRule:
-        """When a run has failed already."""
-        return StopRule(self.tbt_s, self.scheduling_delay_s)
+    num_runs: int
+    rate: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +40,9 @@ class Capacity:
         report: the run at that rate; None at 0.
         num_runs: runs it took.
         wall_s: real time of all of them.
+        precision: width of the final bracket, as a share of the rate.
+        checked_rate: the rate itself, or the lowest one tried where that fails.
+        checks: every condition of the goal, and what the run at that rate came to.
     """
 
     label: str
@@ -72,17 +51,23 @@ class Capacity:
     report: Report | None = field(repr=False)
     num_runs: int
     wall_s: float
+    precision: float
+    checked_rate: float
+    checks: tuple[Check, ...]
 
     def summary(self) -> dict[str, Any]:
         """The figures, ready for JSON."""
-        at_capacity = None if self.report is None else self.report.summary()
         return {
             "label": self.label,
             "seed": self.seed,
             "capacity_rps": self.rate,
+            "precision": self.precision,
+            "warm_up_share": None if self.report is None else self.report.warm_up_share,
             "runs": self.num_runs,
             "wall_s": self.wall_s,
-            "at_capacity": at_capacity,
+            "checked_rps": self.checked_rate,
+            "checks": [check._asdict() for check in self.checks],
+            "at_capacity": None if self.report is None else self.report.summary(),
         }
 
 
@@ -97,12 +82,15 @@ def find_capacity(
     start_rate: float = 1.0,
     precision: float = PRECISION,
     limit_s: float | None = None,
+    steady: bool = True,
+    on_progress: Callable[[SearchProgress], object] | None = None,
 ) -> Capacity:
     """Bisect for the highest rate that meets a goal.
 
     The rate leaves ``start_rate`` in longer and longer strides until the goal changes
     sides, then the bracket halves until it is within ``precision``. Runs that have failed already
-    stop early.
+    stop early. A short run meets a goal at any rate, for it ends before the engine is full: a
+    synthetic load gets more requests until it is steady (``simulator.steady``).
 
     Args:
         engine: which scheduler, and how vLLM is set up.
@@ -114,8 +102,16 @@ def find_capacity(
         start_rate: first rate tried, in requests per second.
         precision: width of the final bracket, as a share of the rate.
         limit_s: virtual time at which a run ends, and has failed; None as ``simulate``.
+        steady: make runs long enough; False takes the load as it is.
+        on_progress: told how far the search is.
+
+    Raises:
+        ValueError: an argument is wrong, or a recorded load is far too short.
     """
-    search = _Search(engine, deployment, traffic, goal, seed, noise, limit_s)
+    check_arguments(engine, deployment, noise)
+    if not precision > 0:
+        raise ValueError(f"precision={precision!r} must be a share above 0")
+    search = _Search(engine, deployment, traffic, goal, seed, noise, limit_s, steady, on_progress)
     low, high = search.bracket(start_rate)
     while high is not None and low and high / low > 1 + precision:
         middle = (low * high) ** 0.5
@@ -123,7 +119,7 @@ def find_capacity(
             low = middle
         else:
             high = middle
-    return search.result(low)
+    return search.result(low, precision)
 
 
 def _strides() -> Iterator[float]:
@@ -142,12 +138,32 @@ class _Search:
     seed: int
     noise: float
     limit_s: float | None
-    best: Report | None = None
+    steady: bool
+    on_progress: Callable[[SearchProgress], object] | None
+    best: tuple[float, Report] | None = None
+    worst: tuple[float, Report] | None = None
     num_runs: int = 0
     wall_s: float = 0.0
 
     def meets_goal(self, rate: float) -> bool:
-        """Run at a rate; whether it met the goal."""
+        """Whether a run at a rate meets the goal that is long enough to tell."""
+        while True:
+            report = self._run(rate)
+            if not self.goal.met(report):
+                if self.worst is None or rate < self.worst[0]:
+                    self.worst = rate, report
+                return False
+            if not self.steady or (longer := longer_load(self.traffic, rate, report)) is None:
+                self.best = rate, report
+                return True
+            self.traffic = longer
+
+    def _run(self, rate: float) -> Report:
+        def tell(share: float) -> None:
+            if self.on_progress is not None:
+                self.on_progress(SearchProgress(self.num_runs, rate, share))
+
+        tell(0.0)
         report = simulate(
             self.engine,
             self.deployment,
@@ -156,13 +172,11 @@ class _Search:
             seed=self.seed,
             limit_s=self.limit_s,
             stop_rule=self.goal.stop_rule,
+            on_progress=tell,
         )
         self.num_runs += 1
         self.wall_s += report.wall_s
-        met = self.goal.met(report)
-        if met:
-            self.best = report
-        return met
+        return report
 
     def bracket(self, rate: float) -> tuple[float, float | None]:
         """A rate that meets the goal (0 if none) and one that does not (None if none)."""
@@ -178,7 +192,19 @@ class _Search:
             rate = beyond
         raise AssertionError("strides never end")
 
-    def result(self, rate: float) -> Capacity:
+    def result(self, rate: float, precision: float) -> Capacity:
         """What was found."""
-        name = self.engine.name
-        return Capacity(name, self.seed, rate, self.best, self.num_runs, self.wall_s)
+        found = self.best or self.worst
+        assert found is not None
+        checked_rate, report = found
+        return Capacity(
+            self.engine.name,
+            self.seed,
+            rate,
+            None if self.best is None else report,
+            self.num_runs,
+            self.wall_s,
+            precision,
+            checked_rate,
+            self.goal.checks(report),
+        )

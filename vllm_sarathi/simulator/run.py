@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -35,6 +35,7 @@ def simulate(
     stop_rule: StopRule | None = None,
     keep_steps: bool = False,
     stretches: bool = True,
+    on_progress: Callable[[float], object] | None = None,
 ) -> Report:
     """Run a workload in virtual time through a real scheduler class.
 
@@ -52,18 +53,37 @@ def simulate(
         stop_rule: objectives whose miss ends the run early; None runs to the end.
         keep_steps: keep every step, for pictures.
         stretches: pass over stock vLLM's scheduler where steps are all alike.
+        on_progress: told the share of all output tokens that have come, every few hundred
+            steps.
 
     Raises:
         ValueError: an argument is wrong, or the scheduler refuses its settings.
         SchedulerDeadlockError: the scheduler schedules nothing any more.
     """
+    check_arguments(engine, deployment, noise)
     started = perf_counter()
     workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens, engine.block_size)
-    recorder = Recorder(workload, stop_rule, StepHistory() if keep_steps else None)
+    recorder = Recorder(workload, stop_rule, StepHistory() if keep_steps else None, on_progress)
     with quiet_vllm(), without_garbage_collection():
         pipeline = Pipeline(deployment, noise, seed, engine.v2_model_runner)
         completed = _run(engine, pipeline, recorder, limit_s, stretches)
-    return Report.of(engine.name, recorder, completed, pipeline.busy_s, perf_counter() - started)
+    return Report.of(engine.name, recorder, completed, pipeline, perf_counter() - started)
+
+
+def check_arguments(engine: EngineSettings, deployment: Deployment, noise: float) -> None:
+    """Refuse what would fail deep inside a run.
+
+    Raises:
+        ValueError: names the argument, its value and what is allowed.
+    """
+    for name, value, kind in (
+        ("engine", engine, EngineSettings),
+        ("deployment", deployment, Deployment),
+    ):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name}={value!r} must be of the class {kind.__name__}")
+    if not 0 <= noise <= 1:
+        raise ValueError(f"noise={noise!r} must be a share from 0 to 1")
 
 
 def _run(

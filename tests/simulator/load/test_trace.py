@@ -93,3 +93,10 @@ def test_files_that_are_no_trace_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         read_trace(write(tmp_path / name, text))
+
+
+def test_more_requests_than_a_trace_holds_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", HEADER + "0,10,1\n1,10,1\n")
+    assert len(read_trace(path, 2)) == 2
+    with pytest.raises(ValueError, match="num_requests=3 must be at most 2"):
+        read_trace(path, 3)

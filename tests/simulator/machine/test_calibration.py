@@ -1,10 +1,20 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vllm_sarathi.simulator import StepCost, StepWork, deployment
+from vllm_sarathi.simulator import (
+    Deployment,
+    EngineSettings,
+    Fixed,
+    StepCost,
+    StepWork,
+    Synthetic,
+    deployment,
+    simulate,
+)
 from vllm_sarathi.simulator.machine.calibration import Step, fit, read_steps
 
 
@@ -68,3 +78,43 @@ def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(line + "\n")
     with pytest.raises(ValueError, match=r"steps.jsonl' line 1"):
         read_steps(path)
+
+
+@pytest.fixture
+def small() -> Deployment:
+    """Calibrated on steps of at most 64 tokens."""
+    cost = StepCost(((0, 0.01), (64, 0.02)), 0.0, 0.0)
+    made = [Step(StepWork(1 + i % 64, 10.0, 20), cost.tokens_s(1 + i % 64)) for i in range(200)]
+    return fit(made).deployment("small", 10_000, 1000)
+
+
+def test_the_range_that_was_seen_is_in_the_deployment_and_survives_json(small: Deployment) -> None:
+    assert small.largest_step == StepWork(64, 10.0, 20)
+    assert Deployment.from_json(json.loads(json.dumps(small.to_json()))) == small
+
+
+def test_what_was_not_seen_is_no_figure() -> None:
+    assert fit([Step(StepWork(4), 0.01)] * 60).figures()["ms_per_token_of_1024"] is None
+
+
+@pytest.mark.parametrize(("budget", "num_prompt", "leaves"), [(32, 8, False), (512, 300, True)])
+def test_steps_beyond_the_range_are_counted(
+    small: Deployment, budget: int, num_prompt: int, leaves: bool
+) -> None:
+    small = replace(small, largest_step=StepWork(64, 1e6, 1_000_000))
+    engine = EngineSettings(max_num_batched_tokens=budget)
+    report = simulate(engine, small, Synthetic(Fixed(num_prompt, 2), 5).at(1, 0))
+    assert (report.summary()["extrapolated_steps"] > 0) == leaves
+
+
+def test_a_deployment_of_hardware_counts_none() -> None:
+    report = simulate(
+        EngineSettings(), deployment("a100-llama-3-8b"), Synthetic(Fixed(9, 1), 1).at(1, 0)
+    )
+    assert "extrapolated_steps" not in report.summary()
+
+
+def test_a_kv_cache_too_small_for_the_longest_request_is_refused() -> None:
+    found = fit([Step(StepWork(4), 0.01)] * 60)
+    with pytest.raises(ValueError, match="num_kv_tokens=10 must be at least max_model_len=8192"):
+        found.deployment("tiny", 10, 8192)

@@ -5,11 +5,31 @@ import sys
 import numpy as np
 import pytest
 
-from vllm_sarathi.simulator.results.comparison import interval, paired_ratio, run_all
+from vllm_sarathi.simulator.results.comparison import (
+    Tell,
+    interval,
+    paired_ratio,
+    run_all,
+    run_watched,
+)
 
 
 def test_no_tasks_give_no_results() -> None:
     assert list(run_all(abs, [], num_jobs=2)) == []
+
+
+def tell_and_double(task: int, tell: Tell) -> int:
+    tell(f"at {task}")
+    return 2 * task
+
+
+@pytest.mark.parametrize("num_jobs", [1, 2])
+def test_what_tasks_tell_is_heard_here(num_jobs: int) -> None:
+    told: list[tuple[int, str]] = []
+    tasks = [3, 5]
+    found = run_watched(tell_and_double, tasks, num_jobs, lambda *heard: told.append(heard))
+    assert dict(found) == {0: 6, 1: 10}
+    assert sorted(told) == [(0, "at 3"), (1, "at 5")]
 
 
 def test_an_interrupt_ends_tasks_that_run() -> None:

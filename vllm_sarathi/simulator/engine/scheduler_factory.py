@@ -22,14 +22,19 @@ ALIASES = {
 }
 
 
+def load_vllm() -> None:
+    """Import what a run needs of vLLM, which takes seconds."""
+    for path in ALIASES.values():
+        module, _, name = path.rpartition(".")
+        getattr(import_module(module), name)
+
+
 def scheduler_class(settings: EngineSettings) -> type:
     """Import the scheduler class that the settings name.
 
     Raises:
         ValueError: it cannot be imported, or is no scheduler.
     """
-    from vllm.v1.core.sched.interface import SchedulerInterface
-
     path = ALIASES.get((settings.scheduler, settings.async_scheduling), settings.scheduler)
     module, _, name = path.rpartition(".")
     try:
@@ -39,6 +44,8 @@ def scheduler_class(settings: EngineSettings) -> type:
             f"scheduler={settings.scheduler!r} cannot be imported ({type(error).__name__}: "
             f"{error}); allowed are 'stock', 'sarathi' or the dotted path of a class"
         ) from error
+    from vllm.v1.core.sched.interface import SchedulerInterface
+
     is_scheduler = isinstance(found, type) and issubclass(found, SchedulerInterface)
     if not is_scheduler or isabstract(found):
         raise ValueError(
@@ -86,7 +93,7 @@ def gpu_engine(
 def _engine_args(settings: EngineSettings) -> dict[str, Any]:
     return {
         "max_num_batched_tokens": settings.max_num_batched_tokens,
-        "max_num_seqs": min(settings.max_num_seqs, settings.max_num_batched_tokens),
+        "max_num_seqs": settings.num_seats,
         "enable_prefix_caching": bool(settings.enable_prefix_caching),
         "block_size": settings.block_size,
         "scheduling_policy": settings.policy,

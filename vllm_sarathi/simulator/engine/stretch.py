@@ -9,13 +9,14 @@ and without.
 
 from collections import deque
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vllm_sarathi.policy.step_time import StepWork
-from vllm_sarathi.scheduler.observer import StepObserver
-from vllm_sarathi.scheduler.vllm_versions import step_counters
 from vllm_sarathi.simulator.engine.clock import VirtualClock
 from vllm_sarathi.simulator.machine.pipeline import Execution, Pipeline
+
+if TYPE_CHECKING:  # it imports vLLM, which takes seconds
+    from vllm_sarathi.scheduler.observer import StepObserver
 
 # Shorter stretches cost more to set up than they save.
 FEWEST_STEPS = 4
@@ -38,7 +39,7 @@ class StretchObserver(Protocol):
         """Whether to end the run here."""
 
 
-def repeat(observer: StepObserver, output: Any, decode_context_tokens: int) -> None:
+def repeat(observer: "StepObserver", output: Any, decode_context_tokens: int) -> None:
     """Tell our scheduler's observer of one more batch of the same decodes.
 
     Args:
@@ -149,6 +150,8 @@ class Stretch:
 
     def _advance(self, requests: list[Any], num_steps: int) -> None:
         """Leave the scheduler as so many steps would have."""
+        from vllm_sarathi.scheduler.vllm_versions import step_counters
+
         scheduler, tokens = self.scheduler, [0] * num_steps
         for name in step_counters(scheduler):
             setattr(scheduler, name, getattr(scheduler, name) + num_steps)

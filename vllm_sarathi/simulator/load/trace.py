@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 def read_trace(
     path: str | Path,
-    max_requests: int | None = None,
+    num_requests: int | None = None,
     *,
     time_unit_s: float = 1.0,
     hash_tokens: int = 16,
@@ -46,7 +46,7 @@ def read_trace(
 
     Args:
         path: the file.
-        max_requests: read no more than so many rows; None reads all.
+        num_requests: read so many rows, the first of the file; None reads all.
         time_unit_s: seconds in a unit of the trace's times (0.001 for milliseconds).
         hash_tokens: prompt tokens that one of ``hash_ids`` stands for.
 
@@ -54,9 +54,14 @@ def read_trace(
         ValueError: names the file, the line, the value and what is allowed.
     """
     path = Path(path)
-    rows = sorted(_rows(path, max_requests), key=lambda row: row.arrival_s)
+    rows = sorted(_rows(path, num_requests), key=lambda row: row.arrival_s)
     if not rows:
         raise ValueError(f"trace {str(path)!r} holds no request")
+    if num_requests is not None and len(rows) < num_requests:
+        raise ValueError(
+            f"num_requests={num_requests} must be at most {len(rows)}, which trace "
+            f"{str(path)!r} holds"
+        )
     times, prompts, outputs, hashes, where = zip(*rows, strict=True)
     arrival_s = (np.array(times, float) - times[0]) * time_unit_s
     blocks = PromptBlocks(hashes, hash_tokens) if any(hashes) else None
@@ -64,7 +69,7 @@ def read_trace(
     return Workload(path.stem, arrival_s, lengths, where=where)
 
 
-def _rows(path: Path, max_requests: int | None) -> list[Row]:
+def _rows(path: Path, num_requests: int | None) -> list[Row]:
     """The rows in the file's order."""
     if path.suffix not in READERS:
         raise ValueError(f"trace {str(path)!r} must end in {' or '.join(READERS)}")
@@ -72,7 +77,7 @@ def _rows(path: Path, max_requests: int | None) -> list[Row]:
         # Spreadsheets begin a file with a byte order mark.
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = READERS[path.suffix](file, f"trace {path.name} line")
-            return [_row(fields, where) for fields, where in islice(rows, max_requests)]
+            return [_row(fields, where) for fields, where in islice(rows, num_requests)]
     except OSError as error:
         raise ValueError(f"trace {str(path)!r} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from vllm_sarathi.policy.step_time import StepWork
-from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost
+from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost, check_kv_tokens
 
 FEWEST_STEPS = 50
 # Knots of the token table, so many times a power of two; only those that data reaches.
@@ -40,6 +40,7 @@ class Fit:
         error_p50: median of the relative error of a step.
         error_p90: its 90th percentile.
         bias: total predicted time over total recorded time, less 1.
+        largest_step: the most tokens, and the most of both contexts, in any step.
     """
 
     cost: StepCost
@@ -47,21 +48,38 @@ class Fit:
     error_p50: float
     error_p90: float
     bias: float
+    largest_step: StepWork
 
     def deployment(self, name: str, num_kv_tokens: int, max_model_len: int) -> Deployment:
-        """A deployment of one stage. CPU time is part of the recorded durations already."""
-        source = f"calibrated on {self.num_steps} steps"
-        return Deployment(name, (self.cost,), num_kv_tokens, max_model_len, source=source)
+        """A deployment of one stage. CPU time is part of the recorded durations already.
+
+        Raises:
+            ValueError: vLLM would not start with so small a KV cache.
+        """
+        check_kv_tokens(num_kv_tokens, max_model_len)
+        return Deployment(
+            name,
+            (self.cost,),
+            num_kv_tokens,
+            max_model_len,
+            source=f"calibrated on {self.num_steps} steps",
+            largest_step=self.largest_step,
+        )
 
     def figures(self) -> dict[str, Any]:
         """The fit, ready for JSON."""
+        largest = self.largest_step
+        has_1024 = largest.num_tokens >= 1024
         return {
             "steps": self.num_steps,
+            "most_tokens": largest.num_tokens,
+            "most_query_key_pairs": largest.chunk_context,
+            "most_decode_context": largest.decode_context,
             "error_p50": self.error_p50,
             "error_p90": self.error_p90,
             "bias": self.bias,
             "one_token_ms": self.cost.tokens_s(1) * 1e3,
-            "ms_per_token_of_1024": self.cost.tokens_s(1024) / 1.024,
+            "ms_per_token_of_1024": self.cost.tokens_s(1024) / 1.024 if has_1024 else None,
             "us_per_1000_query_key_pairs": self.cost.chunk_context_s * 1e9,
             "us_per_1000_decode_context": self.cost.decode_context_s * 1e9,
         }
@@ -123,6 +141,7 @@ def fit(steps: Sequence[Step]) -> Fit:
         float(np.median(size)),
         float(np.quantile(size, 0.9)),
         float((error * data[:, 3]).sum()) / total_s,
+        StepWork(*(max(amounts) for amounts in zip(*(step.work for step in steps), strict=True))),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from operator import gt
 from random import Random
 
 from vllm_sarathi.policy.step_time import StepWork
@@ -47,6 +48,7 @@ class Pipeline:
         num_stages = len(deployment.stages)
         self.deployment = deployment
         self.busy_s = [0.0] * num_stages
+        self.num_extrapolated = 0  # steps beyond any that the costs were fitted to
         self._free_s = [0.0] * num_stages
         self._prepared_s = 0.0
         self._noise = noise
@@ -72,6 +74,9 @@ class Pipeline:
             self._sampled_s.append(0.0)
             return Execution(0, sent_s, sampled)
         deployment = self.deployment
+        largest = deployment.largest_step
+        if largest is not None and any(map(gt, work, largest)):
+            self.num_extrapolated += 1
         self._prepared_s = max(sent_s, self._prepared_s) + deployment.overhead.prepare_s
         start_s = self._prepared_s
         send_s = deployment.send_s + work.num_tokens * deployment.send_token_s

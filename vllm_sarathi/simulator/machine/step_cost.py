@@ -103,6 +103,8 @@ class Deployment:
         send_token_s: as above, for each token of the batch.
         overhead: CPU time around a step.
         source: where the numbers are from.
+        largest_step: the most of everything in any step that the cost was fitted to; what
+            goes beyond is extrapolated. None where the cost follows from hardware.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Deployment:
     send_token_s: float = 0.0
     overhead: Overhead = Overhead()
     source: str = ""
+    largest_step: StepWork | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -123,14 +126,31 @@ class Deployment:
 
     def to_json(self) -> dict[str, Any]:
         """A mapping that ``from_json`` reads."""
-        return asdict(self)
+        largest = None if self.largest_step is None else self.largest_step._asdict()
+        return {**asdict(self), "largest_step": largest}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Deployment":
-        """Read a deployment that ``to_json`` wrote."""
+        """Read a deployment that ``to_json`` wrote; ``calibrate`` adds where it is from."""
+        fields = {name: value for name, value in fields.items() if name != "provenance"}
         stages = tuple(
             StepCost(**{**stage, "token_points": tuple(map(tuple, stage["token_points"]))})
             for stage in fields["stages"]
         )
         overhead = Overhead(**fields.get("overhead", {}))
-        return cls(**{**fields, "stages": stages, "overhead": overhead})
+        largest = fields.get("largest_step")
+        largest = None if largest is None else StepWork(**largest)
+        return cls(**{**fields, "stages": stages, "overhead": overhead, "largest_step": largest})
+
+
+def check_kv_tokens(num_kv_tokens: int, max_model_len: int) -> None:
+    """Refuse a KV cache that cannot hold the longest request, as vLLM does.
+
+    Raises:
+        ValueError: names both.
+    """
+    if num_kv_tokens < max_model_len:
+        raise ValueError(
+            f"num_kv_tokens={num_kv_tokens} must be at least max_model_len={max_model_len}: vLLM "
+            "refuses to start otherwise (its log says 'GPU KV cache size: ... tokens')"
+        )

@@ -1,17 +1,22 @@
 """Several engines on the same requests, with confidence intervals."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-from scipy import stats
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+# What a task calls to say how far it is, with anything that can be pickled.
+Tell = Callable[[Any], object]
+# Seconds between two looks at what tasks told.
+PROGRESS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,8 @@ def interval(values: Sequence[float | None]) -> Interval | None:
         return None
     if len(defined) == 1:
         return Interval(float(defined[0]), None, 1)
+    from scipy import stats  # half a second, which a wrong argument need not wait for
+
     half = stats.t.ppf(0.975, len(defined) - 1) * stats.sem(defined)
     return Interval(float(defined.mean()), float(half), len(defined))
 
@@ -60,12 +67,35 @@ def paired_ratio(
 
 
 def run_all(
-    function: Callable[[Task], Result],
+    function: Callable[[Task], Result], tasks: Sequence[Task], num_jobs: int
+) -> Iterator[tuple[int, Result]]:
+    """Run tasks as ``run_watched`` does, with nobody watching."""
+    return run_watched(_Unwatched(function), tasks, num_jobs, lambda index, progress: None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unwatched(Generic[Task, Result]):
+    """A function that says nothing of its progress; a class, for it travels to processes."""
+
+    function: Callable[[Task], Result]
+
+    def __call__(self, task: Task, tell: Tell) -> Result:
+        return self.function(task)
+
+
+def run_watched(
+    function: Callable[[Task, Tell], Result],
     tasks: Sequence[Task],
     num_jobs: int,
-    on_done: Callable[[], object] = lambda: None,
+    on_progress: Callable[[int, Any], object],
 ) -> Iterator[tuple[int, Result]]:
     """Run tasks in processes of their own, or here if one job is allowed.
+
+    Args:
+        function: is given a task, and what to call with its progress.
+        tasks: what it is given.
+        num_jobs: most processes.
+        on_progress: called here with a task's index and what the task told.
 
     Yields:
         The index of a task and its result, as they finish. Closing the iterator, or
@@ -73,26 +103,42 @@ def run_all(
     """
     if num_jobs == 1 or len(tasks) <= 1:
         for index, task in enumerate(tasks):
-            yield index, function(task)
-            on_done()
+            yield index, function(task, partial(on_progress, index))
         return
-    with interruptible_pool(min(num_jobs, len(tasks))) as pool:
-        futures = {pool.submit(function, task): index for index, task in enumerate(tasks)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-            on_done()
+    with interruptible_pool(min(num_jobs, len(tasks))) as (pool, told):
+        with _interrupts_kept_from_children():
+            futures = {
+                pool.submit(_call, function, index, task): index for index, task in enumerate(tasks)
+            }
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, PROGRESS_S, FIRST_COMPLETED)
+            while not told.empty():
+                on_progress(*told.get())
+            for future in done:
+                yield futures[future], future.result()
+
+
+def _call(function: Callable[[Task, Tell], Result], index: int, task: Task) -> Result:
+    """Run one task in a worker."""
+    return function(task, lambda progress: _to_parent.put((index, progress)))
 
 
 @contextmanager
-def interruptible_pool(num_jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A process pool that an interrupt, or any other exception, ends at once."""
+def interruptible_pool(num_jobs: int) -> Iterator[tuple[ProcessPoolExecutor, Any]]:
+    """A process pool that an interrupt, or any other exception, ends at once.
+
+    Yields:
+        The pool, and the queue of what its tasks tell.
+    """
     import multiprocessing
 
     # vLLM starts threads when it is imported: forking then would be unsafe.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_jobs, mp_context=context, initializer=_prepare_worker)
+    told = context.SimpleQueue()
+    pool = ProcessPoolExecutor(num_jobs, context, _prepare_worker, (told,))
     try:
-        yield pool
+        yield pool, told
     except BaseException:
         # Else the interpreter would wait at its exit for what the workers still run.
         workers = list((pool._processes or {}).values())
@@ -103,12 +149,28 @@ def interruptible_pool(num_jobs: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-def _prepare_worker() -> None:
-    """Leave interrupts to the parent process, and the terminal to its progress bar."""
-    import signal
+@contextmanager
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Let processes that start meanwhile ignore interrupts from their first moment on.
 
+    A terminal interrupts all of them; this process decides what becomes of the others. One
+    that comes meanwhile comes here afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_to_parent: Any = None  # the queue of a worker, set as it starts
+
+
+def _prepare_worker(told: Any) -> None:
+    """Let the parent process hear of progress, and leave the terminal to it."""
+    global _to_parent
+    _to_parent = told
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def default_num_jobs() -> int:

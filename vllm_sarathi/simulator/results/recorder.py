@@ -2,6 +2,7 @@
 
 from array import array
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import exp, log
@@ -15,6 +16,8 @@ NAN = float("nan")
 # Two gaps that differ by less than this share of themselves count as equal.
 RESOLUTION = 0.0005
 _BIN = log(1 + RESOLUTION)
+# How often a run says how far it is: some ten times a second.
+STEPS_BETWEEN_PROGRESS = 256
 
 
 class Gaps:
@@ -86,10 +89,15 @@ class Recorder:
         workload: what is being run.
         stop_rule: when to stop early; None never.
         steps: where to keep every step; None keeps none.
+        on_progress: told the share of all output tokens that have come, now and then.
     """
 
     def __init__(
-        self, workload: Workload, stop_rule: StopRule | None, steps: StepHistory | None
+        self,
+        workload: Workload,
+        stop_rule: StopRule | None,
+        steps: StepHistory | None,
+        on_progress: Callable[[float], object] | None = None,
     ) -> None:
         num = len(workload)
         self.workload = workload
@@ -104,6 +112,8 @@ class Recorder:
         self._rule = stop_rule or StopRule()
         self._num_late_gaps = self._num_late_starts = 0
         self._most_late_gaps = 0.01 * float((workload.lengths.num_output - 1).sum())
+        self._on_progress = on_progress
+        self._num_expected, self._num_first = int(workload.lengths.num_output.sum()), 0
         self._first_s: float | None = None
         self.last_s = 0.0
         self.stage_span_s: tuple[float, float] | None = None
@@ -114,6 +124,8 @@ class Recorder:
             return
         self.num_steps += 1
         self.num_tokens += run.num_tokens
+        if self._on_progress is not None and self.num_steps % STEPS_BETWEEN_PROGRESS == 0:
+            self._on_progress((self._num_first + self.gaps.num) / self._num_expected)
         if output.preempted_req_ids:
             self.num_preemptions += len(output.preempted_req_ids)
         for new in output.scheduled_new_reqs:
@@ -145,6 +157,7 @@ class Recorder:
                 seen = times.get(name)
                 if seen is None:
                     times[name] = seen = [now_s]
+                    self._num_first += 1
                 else:
                     gaps[now_s - seen[-1]] += 1
                     seen.append(now_s)

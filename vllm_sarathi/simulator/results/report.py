@@ -7,6 +7,7 @@ import numpy as np
 
 from vllm_sarathi.latency import Objectives, goodput, percentile
 from vllm_sarathi.simulator.load.workload import NO_OBJECTIVES, Floats, Workload
+from vllm_sarathi.simulator.machine.pipeline import Pipeline
 from vllm_sarathi.simulator.results.recorder import Gaps, Recorder, StepHistory
 
 
@@ -41,6 +42,8 @@ class Report:
         gaps: all times between tokens.
         per_request: latency of each request.
         steps: every step, where the run kept them.
+        num_extrapolated: steps beyond any that the deployment was calibrated on; None where
+            it was not calibrated.
     """
 
     label: str
@@ -58,12 +61,13 @@ class Report:
     gaps: Gaps
     per_request: PerRequest
     steps: StepHistory | None = None
+    num_extrapolated: int | None = None
 
     @classmethod
     def of(
-        cls, label: str, recorder: Recorder, completed: bool, busy_s: list[float], wall_s: float
+        cls, label: str, recorder: Recorder, completed: bool, pipeline: Pipeline, wall_s: float
     ) -> "Report":
-        """Gather what a recorder kept."""
+        """Gather what a recorder and a pipeline kept."""
         first_s, last_s = recorder.stage_span_s or (0.0, 0.0)
         per_request = PerRequest(
             *(
@@ -88,12 +92,15 @@ class Report:
             num_tokens=recorder.num_tokens,
             num_output_tokens=recorder.num_output_tokens,
             num_preemptions=recorder.num_preemptions,
-            stage_busy_s=tuple(busy_s),
+            stage_busy_s=tuple(pipeline.busy_s),
             stage_span_s=last_s - first_s,
             wall_s=wall_s,
             gaps=recorder.gaps,
             per_request=per_request,
             steps=recorder.steps,
+            num_extrapolated=pipeline.num_extrapolated
+            if pipeline.deployment.largest_step
+            else None,
         )
 
     def percentile(self, metric: str, percent: float) -> float | None:
@@ -109,7 +116,21 @@ class Report:
         if not self.stage_span_s:
             return None
         available_s = len(self.stage_busy_s) * self.stage_span_s
-        return max(0.0, 1 - sum(self.stage_busy_s) / available_s)
+        share = 1 - sum(self.stage_busy_s) / available_s
+        return share if share > 1e-9 else 0.0  # not what sums of floats leave
+
+    @property
+    def warm_up_share(self) -> float | None:
+        """Share of the arrivals that came while the engine was still filling up.
+
+        A request's mean time over the time in which requests arrived: only then has the
+        engine as many requests as under a load that goes on. None before any has finished.
+        """
+        times_s = self.per_request.e2e_s[np.isfinite(self.per_request.e2e_s)]
+        if not len(times_s):
+            return None
+        span_s = float(self.workload.arrival_s[-1])
+        return min(1.0, float(times_s.mean()) / span_s) if span_s else 1.0
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -181,4 +202,8 @@ class Report:
             figures[f"tbt_p{level:g}_ms"] = None if gap_s is None else gap_s * 1e3
         figures["tbt_max_ms"] = None if self.gaps.max_s is None else self.gaps.max_s * 1e3
         fluidity = self.percentile("fluidity", 50)
-        return figures if fluidity is None else {**figures, "fluidity_p50": fluidity}
+        if fluidity is not None:
+            figures["fluidity_p50"] = fluidity
+        if self.num_extrapolated is not None:
+            figures["extrapolated_steps"] = self.num_extrapolated
+        return figures

@@ -75,22 +75,37 @@ def ratio_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
 
 
 def capacity_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
-    """Capacity of each engine, and as a ratio to the first."""
+    """Capacity of each engine, as a ratio to the first, and what every condition came to there."""
     base = next(iter(by_engine.values()))
+    done = [run for runs in by_engine.values() for run in runs if run and "checks" in run]
+    limits = {
+        check["figure"]: f"{check['figure']} ({check['allowed']} {check['limit']:g})"
+        for run in done
+        for check in run["checks"]
+        if check["figure"] != "finished_share"  # always all, within capacity
+    }
     rows = []
     for name, runs in by_engine.items():
         found = [run for run in runs if run is not None and "error" not in run]
-        gaps = [(run["at_capacity"] or {}).get("tbt_p99_ms") for run in found]
+        held = [run for run in found if run["capacity_rps"]]
         rows.append(
             [
                 _marked(name, runs),
                 interval(column(runs, "capacity_rps")),
                 _ratio(runs, base, "capacity_rps"),
-                interval(gaps),
+                *(interval([_checked(run, figure) for run in held]) for figure in limits),
                 len(found),
             ]
         )
-    return table(("engine", "capacity req/s", "ratio", "TBT p99 ms there", "seeds"), rows)
+    return table(("engine", "capacity req/s", "ratio", *limits.values(), "seeds"), rows)
+
+
+def _checked(run: dict[str, Any], figure: str) -> float | None:
+    """What a condition of the goal came to."""
+    value: float | None = next(
+        check["value"] for check in run["checks"] if check["figure"] == figure
+    )
+    return value
 
 
 def _marked(name: str, runs: list[dict[str, Any] | None]) -> str:
