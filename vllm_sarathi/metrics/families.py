@@ -64,9 +64,9 @@ class Families:
             series(*values)
         return series
 
-    def gauge(self, name: str, text: str) -> Callable[..., Gauge]:
+    def gauge(self, name: str, text: str, *labels: str) -> Callable[..., Gauge]:
         """A gauge."""
-        return self._add(Gauge, name, text)
+        return self._add(Gauge, name, text, labels)
 
     def histogram(
         self, name: str, text: str, buckets: Iterable[float], *labels: str

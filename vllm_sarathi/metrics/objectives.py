@@ -29,8 +29,12 @@ class ObjectivesRecorder:
         self._make_verdicts(families)
         self._make_counts(families, sorted({asked.qos for asked in objectives}))
         self._make_times(families, objectives)
+        text = f"Objective of requests of this class that ask nothing else: {_KINDS}."
+        objective = families.gauge("objective_seconds", text, "qos", "kind")
         for asked in objectives:
             self._begin(asked)
+            for kind, limit_s in asked.by_kind_s.items():
+                objective(asked.qos, kind).set(limit_s)
 
     def _make_verdicts(self, families: Families) -> None:
         text = f"Finished requests that met an objective of this kind: {_KINDS}."
@@ -71,7 +75,7 @@ class ObjectivesRecorder:
         times_s = {time_s for asked in objectives for time_s in asked.by_kind_s.values()}
         buckets = (*_LATENCY_S, *times_s)
         self._latency = families.histogram("latency_seconds", text, buckets, "qos", "kind")
-        text = "Time left when a first token came; negative where it was late."
+        text = "Time left until its deadline when a first token came; negative where it was late."
         self._slack = families.histogram("deadline_slack_seconds", text, _SLACK_S, "qos")
         text = (
             "Share of its tokens' deadlines that a finished request met: early tokens earn slack, "

@@ -18,7 +18,7 @@ FaultPlace = Literal["arrival", "planning", "following", "result"]
 
 _TOKENS = (0, *(2**power for power in range(16)))
 _CHUNKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
-_OVERHEAD_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+_OVERHEAD_S = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1)
 _STEP_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10)
 _SHARE = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _IMBALANCE = (1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 3, 4, 8)
@@ -118,7 +118,7 @@ class StepRecorder:
             "Longest gap between two tokens that the last step was sized for: tbt_slo_ms, or what "
             "auto derives; where requests have TPOT objectives, time until the next token is due."
         )
-        self._objective = families.gauge("tbt_objective_seconds", text)
+        self._gap_target = families.gauge("gap_target_seconds", text)
         text = "Shortest typical gap between tokens: no objective below it can be met."
         self._least_gap = families.gauge("least_gap_seconds", text)
         text = "Pipelines: longest over mean predicted time of the micro-batches in flight."
@@ -178,7 +178,7 @@ class StepRecorder:
         """
         self._safety().set(safety)
         if step.objective_s is not None:
-            self._objective().set(step.objective_s)
+            self._gap_target().set(step.objective_s)
         if duration_s is None:
             return
         self._measured().observe(duration_s)

@@ -65,8 +65,8 @@ class ThroughputRecorder:
         text = "Decode tokens per second over the last half minute of steps with decodes."
         self._decode_gauge = families.gauge("decode_tokens_per_second", text)
         text = (
-            "Prompt tokens that are prefilled within ttft_slo_ms at that throughput: a value for "
-            "vLLM's --max-num-queued-tokens."
+            "Prompt tokens that are prefilled within ttft_slo_ms at prefill_tokens_per_second: a "
+            "value for vLLM's --max-num-queued-tokens."
         )
         self._recommended_gauge = families.gauge("recommended_max_num_queued_tokens", text)
 
