@@ -9,20 +9,21 @@ import httpx
 from support.http_load import WORDS, ask
 
 CLASSES = {
-    "gold": {"ttft_slo_ms": 2000, "tpot_slo_ms": 150, "tbt_slo_ms": 600, "e2e_slo_ms": 12000},
+    "gold": {"ttft_slo_ms": 2000, "e2e_slo_ms": 10000},
     "chat": {"ttft_slo_ms": 4000, "tpot_slo_ms": 250},
 }
 SERVER = (
     *("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "16", "--enforce-eager"),
     *("--no-enable-prefix-caching", "--scheduler", "sarathi", "--sarathi-ttft-slo-ms", "10000"),
+    *("--sarathi-tbt-slo-ms", "600"),
     *("--sarathi-qos-classes", json.dumps(CLASSES)),
 )
 """Flags of the server, for SmolLM2-135M on two cores."""
 
-KINDS = (("gold", 20, 40), ("chat", 80, 40), ("default", 400, 20), ("batch", 600, 10))
+KINDS = (("gold", 20, 30), ("chat", 80, 30), ("default", 300, 20), ("batch", 600, 10))
 """Class, words of the prompt and output tokens of the requests, one after the other."""
 
-CALM_S, BUSY_S = 1.5, 0.5
+CALM_S, BUSY_S = 2.5, 0.6
 """Time between two requests; in the middle third more come than can be served in time."""
 
 

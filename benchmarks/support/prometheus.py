@@ -17,9 +17,6 @@ from support.server import free_port, stop
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
 SCRAPE_INTERVAL_S = 1
-RATE_INTERVAL_S = 10
-"""Grafana takes four scrapes; a few more even out a second of a small server's steps."""
-
 _START_LIMIT_S = 30
 
 
@@ -30,11 +27,11 @@ def program(name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def filled_in(query: str) -> str:
-    """A query of the dashboard with its variables: all jobs, models, instances and engines."""
+def filled_in(query: str, window_s: int = 10) -> str:
+    """A query of the dashboard, over all engines and with rates over such a time."""
     for name in ("job", "model_name", "instance", "engine"):
         query = query.replace(f'"${name}"', '".+"')
-    return query.replace("$__rate_interval", f"{RATE_INTERVAL_S}s")
+    return query.replace("$__rate_interval", f"{window_s}s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +45,9 @@ class Prometheus:
     url: str
 
     def series(self, query: str, begin_s: float, end_s: float) -> list[dict[str, Any]]:
-        """What a query of the dashboard returns over a time, once a second."""
+        """What a query returns over a time, once a second."""
         span = {"start": begin_s, "end": end_s, "step": SCRAPE_INTERVAL_S}
-        found = self.ask("query_range", query=filled_in(query), **span)
+        found = self.ask("query_range", query=query, **span)
         return list(found["result"])
 
     def ask(self, path: str, **given: Any) -> dict[str, Any]:

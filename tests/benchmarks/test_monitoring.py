@@ -80,8 +80,7 @@ def promtool() -> Path:
 
 def run(promtool: Path, *arguments: str | Path) -> str:
     """What promtool says; it has to succeed."""
-    command = [promtool, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run((promtool, *arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -106,9 +105,10 @@ def test_prometheus_can_read_every_query(promtool: Path, tmp_path: Path) -> None
 def test_names_and_texts_are_as_prometheus_recommends(promtool: Path) -> None:
     settings = SarathiConfig(ttft_slo_ms=1000.0)
     recorder = StepRecorder({}, "m", 0, ObjectivesReader(settings).of_classes)
-    # vLLM's own prefix has a colon, and ours follows it; clients write _created beside a counter.
-    command = [promtool, "check", "metrics"]
+    # vLLM's own prefix has a colon, and ours follows it.
     text = generate_latest(recorder.registry)
-    said = subprocess.run(command, input=text, capture_output=True, check=False).stderr.decode()
-    complaints = [line for line in said.splitlines() if "should not contain ':'" not in line]
+    command = [promtool, "check", "metrics"]
+    done = subprocess.run(command, input=text, capture_output=True, check=False)
+    said = (done.stdout + done.stderr).decode().splitlines()
+    complaints = [line for line in said if "should not contain ':'" not in line]
     assert not complaints

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.dashboard import ROWS, Panel, panels
 from support.monitored_load import SERVER, run_for
-from support.prometheus import SCRAPE_INTERVAL_S, Prometheus, program, scraping
+from support.prometheus import SCRAPE_INTERVAL_S, Prometheus, filled_in, program, scraping
 from support.server import serve
 
 pytestmark = pytest.mark.engine
@@ -40,7 +40,7 @@ def test_every_query_of_the_dashboard_returns_data(
 ) -> None:
     prometheus, *span_s = scraped
     for legend, query in panel.queries.items():
-        has_data = num_values(prometheus.series(query, *span_s)) > 0
+        has_data = num_values(prometheus.series(filled_in(query), *span_s)) > 0
         assert has_data is (panel not in NEEDS_A_PIPELINE), f"{legend}: {query}"
 
 
