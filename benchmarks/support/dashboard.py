@@ -283,7 +283,7 @@ _PIPELINES = (
 _SETTINGS = (
     Panel(
         "Settings",
-        "Of each engine.",
+        "Of an engine that is selected; they rarely differ.",
         {"": series(ours("settings_info"))},
         kind="labels",
     ),

@@ -51,15 +51,13 @@ def _variables() -> list[JSON]:
     selected = ""
     for name, label in _VARIABLES.items():
         series = f"{_EXISTS_EVERYWHERE}{{{selected}}}" if selected else _EXISTS_EVERYWHERE
-        query = f"label_values({series}, {name})"
         found.append(
             {
                 "type": "query",
                 "name": name,
                 "label": label,
                 "datasource": _SOURCE,
-                "definition": query,
-                "query": query,
+                "query": f"label_values({series}, {name})",
                 "refresh": 2,
                 "sort": 1,
                 "multi": True,

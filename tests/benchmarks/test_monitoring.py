@@ -107,7 +107,7 @@ def test_names_and_texts_are_as_prometheus_recommends(promtool: Path) -> None:
     recorder = StepRecorder({}, "m", 0, ObjectivesReader(settings).of_classes)
     # vLLM's own prefix has a colon, and ours follows it.
     text = generate_latest(recorder.registry)
-    command = [promtool, "check", "metrics"]
+    command = (promtool, "check", "metrics")
     done = subprocess.run(command, input=text, capture_output=True, check=False)
     said = (done.stdout + done.stderr).decode().splitlines()
     complaints = [line for line in said if "should not contain ':'" not in line]

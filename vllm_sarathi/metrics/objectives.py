@@ -32,7 +32,8 @@ class ObjectivesRecorder:
         text = f"Objective of requests of this class that ask nothing else: {_KINDS}."
         objective = families.gauge("objective_seconds", text, "qos", "kind")
         for asked in objectives:
-            self._begin(asked)
+            if asked.by_kind_s.keys() - {"tbt"}:  # with gaps alone nobody follows single requests
+                self._begin(asked)
             for kind, limit_s in asked.by_kind_s.items():
                 objective(asked.qos, kind).set(limit_s)
 
@@ -72,7 +73,7 @@ class ObjectivesRecorder:
             "TTFT, TPOT and end-to-end latency (kind: ttft, tpot, e2e) of finished requests that "
             "had such an objective. Bucket boundaries include those of settings and classes."
         )
-        times_s = {time_s for asked in objectives for time_s in asked.by_kind_s.values()}
+        times_s = {limit_s for asked in objectives for limit_s in asked.by_kind_s.values()}
         buckets = (*_LATENCY_S, *times_s)
         self._latency = families.histogram("latency_seconds", text, buckets, "qos", "kind")
         text = "Time left until its deadline when a first token came; negative where it was late."
