@@ -6,7 +6,7 @@ from pathlib import Path
 from support.grafana import dashboard
 
 from vllm_sarathi.config import SarathiConfig
-from vllm_sarathi.metrics.families import Family
+from vllm_sarathi.metrics.catalogue import Metric
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.objectives import ObjectivesReader
 
@@ -23,17 +23,17 @@ requests that name none.
 """
 
 
-def families() -> list[Family]:
+def metrics() -> list[Metric]:
     """All metrics."""
     settings = SarathiConfig()
-    return StepRecorder({}, "", 0, ObjectivesReader(settings).of_classes).families.known
+    return StepRecorder({}, "", 0, ObjectivesReader(settings).of_classes).catalogue.metrics
 
 
 def table() -> str:
     """The metrics in Markdown."""
     return HEAD + "".join(
-        f"| `{family.name}` | {family.kind} | {', '.join(family.labels)} | {family.text} |\n"
-        for family in families()
+        f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels)} | {metric.text} |\n"
+        for metric in metrics()
     )
 
 

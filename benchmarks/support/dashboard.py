@@ -7,7 +7,7 @@ from typing import Literal
 
 from support.promql import increase, latest, mean, quantiles, rate, series, share
 
-from vllm_sarathi.metrics.families import PREFIX
+from vllm_sarathi.metrics.catalogue import PREFIX
 
 _METRIC = re.compile(r"vllm(?:_sarathi)?:[a-z0-9_]+")
 _PART = re.compile(r"_(bucket|sum|count)$")
@@ -47,7 +47,7 @@ _ITL = "vllm:inter_token_latency_seconds"
 _MET, _MISSED = ours("requests_attained_total"), ours("requests_missed_total")
 _VLLM_ALONE = 'limit="vllm"'
 _STEPS, _FAULTS = ours("steps_total"), ours("faults_total")
-_TARGET = {"target": latest("max", ours("gap_target_seconds"))}
+_OBJECTIVE = {"objective": latest("max", ours("tbt_objective_seconds"))}
 _LATENCY_P95 = quantiles(ours("latency_seconds"), 95, by="qos, kind")["p95"]
 _OBJECTIVES_S = latest("max by (qos, kind) ", ours("objective_seconds"))
 
@@ -60,7 +60,7 @@ _AT_A_GLANCE = (
         "stat",
     ),
     Panel("Gap, p99", "Time between two tokens.", quantiles(_ITL, 99), "s", "stat"),
-    Panel("Gap target", "Longest gap that steps are sized for.", _TARGET, "s", "stat"),
+    Panel("Gap objective", "Longest gap that steps are sized for.", _OBJECTIVE, "s", "stat"),
     Panel(
         "Measured over predicted",
         "Median of step times. Far from 1, the model does not know this hardware (yet).",
@@ -104,8 +104,8 @@ _OBJECTIVES = (
     ),
     Panel(
         "Gap between tokens",
-        "Over all requests, beside the gap that steps are sized for (target).",
-        quantiles(_ITL, 50, 95, 99) | _TARGET,
+        "Over all requests, beside the gap that steps are sized for (objective).",
+        quantiles(_ITL, 50, 95, 99) | _OBJECTIVE,
         "s",
     ),
     Panel(
@@ -181,13 +181,13 @@ _STEPS_ROW = (
     ),
     Panel(
         "Step time, predicted and measured",
-        "Means should lie on each other; the measured p99 below the target.",
+        "Means should lie on each other; the measured p99 below the objective.",
         {
             "predicted, mean": mean(ours("predicted_step_seconds")),
             "measured, mean": mean(ours("measured_step_seconds")),
         }
         | quantiles(ours("measured_step_seconds"), 99, legend="measured, p%d")
-        | _TARGET,
+        | _OBJECTIVE,
         "s",
     ),
     Panel(

@@ -134,14 +134,14 @@ def _defaults(panel: Panel) -> JSON:
 
 def _overrides(panel: Panel) -> list[JSON]:
     """What steps are sized for is a line to stay under."""
-    if "target" not in panel.queries or panel.kind == "stat":
+    if "objective" not in panel.queries or panel.kind == "stat":
         return []
     red = {"mode": "fixed", "fixedColor": "red"}
     dashed = {"fill": "dash", "dash": [10, 10]}
     properties = {"color": red, "custom.lineStyle": dashed, "custom.fillOpacity": 0}
     return [
         {
-            "matcher": {"id": "byName", "options": "target"},
+            "matcher": {"id": "byName", "options": "objective"},
             "properties": [{"id": name, "value": value} for name, value in properties.items()],
         }
     ]

@@ -49,8 +49,8 @@ def _draw_panel(axes: Axes, panel: Panel, lines: list[Line]) -> None:
         _stack(axes, lines)
     else:
         for line in lines:
-            is_target = line.legend == "target"
-            color, dashes = ("tab:red", "--") if is_target else (None, "-")
+            is_objective = line.legend == "objective"
+            color, dashes = ("tab:red", "--") if is_objective else (None, "-")
             axes.plot(line.times_s, line.values, dashes, color=color, label=line.legend)
     axes.set_title(panel.title, loc="left", fontsize="medium")
     axes.set_ylabel(_UNITS.get(panel.unit, ""), fontsize="small")

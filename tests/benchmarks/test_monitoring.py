@@ -16,7 +16,7 @@ from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.objectives import ObjectivesReader
 
 ALERTS = EXAMPLES / "alerts.yml"
-KINDS = {family.name: family.kind for family in monitoring.families()}
+KINDS = {metric.name: metric.kind for metric in monitoring.metrics()}
 
 
 def queried(text: str) -> set[str]:
@@ -38,7 +38,7 @@ def test_what_is_generated_is_up_to_date(path: Path) -> None:
 
 def test_every_metric_that_is_queried_exists() -> None:
     texts = [ALERTS.read_text(), *(query for p in panels() for query in p.queries.values())]
-    known = {name for family in KINDS for name in series_of(family)}
+    known = {name for metric in KINDS for name in series_of(metric)}
     assert set().union(*map(queried, texts)) <= known
 
 

@@ -142,13 +142,13 @@ def test_a_fault_is_told_once_and_counted_and_stands_in_the_step_log(
     assert not loop.scheduler._faults.is_given_up
     (line,) = said
     assert "planning" in line
-    families = loop.scheduler._recorder.families
+    catalogue = loop.scheduler._recorder.catalogue
     for name, label in (
         ("faults_total", {"where": "planning"}),
         ("steps_total", {"limit": "vllm"}),
     ):
-        labels = {**families.labels, **label}
-        assert families.registry.get_sample_value(f"vllm_sarathi:{name}", labels) == MOST_FAULTS
+        labels = {**catalogue.labels, **label}
+        assert catalogue.registry.get_sample_value(f"vllm_sarathi:{name}", labels) == MOST_FAULTS
     logged = [line for line in map(json.loads, log.read_text().splitlines()) if "fault" in line]
     assert logged == [{"fault": "planning", "error": "ZeroDivisionError('made by a test')"}] * 3
 

@@ -136,7 +136,7 @@ def test_misses_of_an_impossible_objective_are_counted_and_everyone_is_served(
 
 def test_auto_shows_the_objective_it_derived(clock: Clock) -> None:
     loop = mixed({}, clock)
-    assert sample(loop, "gap_target_seconds") == pytest.approx(5 * 0.0104, rel=0.1)
+    assert sample(loop, "tbt_objective_seconds") == pytest.approx(5 * 0.0104, rel=0.1)
 
 
 @pytest.fixture

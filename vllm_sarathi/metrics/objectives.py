@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import inf
 
 from vllm_sarathi.metrics.answer_record import AnswerRecord
-from vllm_sarathi.metrics.families import Families
+from vllm_sarathi.metrics.catalogue import Catalogue
 from vllm_sarathi.objectives import RequestObjectives
 
 _WAITING_S = (0.01, 0.03, 0.1, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -21,68 +21,68 @@ class ObjectivesRecorder:
     """Metrics per class of objectives.
 
     Args:
-        families: the metrics.
+        catalogue: the metrics.
         objectives: those of the classes, which a histogram of latencies shall tell apart.
     """
 
-    def __init__(self, families: Families, objectives: Sequence[RequestObjectives]) -> None:
-        self._make_verdicts(families)
-        self._make_counts(families, sorted({asked.qos for asked in objectives}))
-        self._make_times(families, objectives)
+    def __init__(self, catalogue: Catalogue, objectives: Sequence[RequestObjectives]) -> None:
+        self._make_verdicts(catalogue)
+        self._make_counts(catalogue, sorted({asked.qos for asked in objectives}))
+        self._make_times(catalogue, objectives)
         text = f"Objective of requests of this class that ask nothing else: {_KINDS}."
-        objective = families.gauge("objective_seconds", text, "qos", "kind")
+        objective = catalogue.gauge("objective_seconds", text, "qos", "kind")
         for asked in objectives:
             if asked.by_kind_s.keys() - {"tbt"}:  # with gaps alone nobody follows single requests
                 self._begin(asked)
             for kind, limit_s in asked.by_kind_s.items():
                 objective(asked.qos, kind).set(limit_s)
 
-    def _make_verdicts(self, families: Families) -> None:
+    def _make_verdicts(self, catalogue: Catalogue) -> None:
         text = f"Finished requests that met an objective of this kind: {_KINDS}."
-        self._attained = families.counter("objectives_attained_total", text, qos=(), kind=())
+        self._attained = catalogue.counter("objectives_attained_total", text, qos=(), kind=())
         text = f"Finished requests that missed an objective of this kind: {_KINDS}."
-        self._missed = families.counter("objectives_missed_total", text, qos=(), kind=())
+        self._missed = catalogue.counter("objectives_missed_total", text, qos=(), kind=())
         text = "Finished requests that met all their objectives."
-        self._attained_all = families.counter("requests_attained_total", text, qos=())
+        self._attained_all = catalogue.counter("requests_attained_total", text, qos=())
         text = "Finished requests that missed at least one of their objectives."
-        self._missed_any = families.counter("requests_missed_total", text, qos=())
+        self._missed_any = catalogue.counter("requests_missed_total", text, qos=())
 
-    def _make_counts(self, families: Families, names: Sequence[str]) -> None:
+    def _make_counts(self, catalogue: Catalogue, names: Sequence[str]) -> None:
         text = "Requests that stepped aside for others: too late to get a first token in time."
-        self._relegated = families.counter("relegated_requests_total", text, qos=names)
+        self._relegated = catalogue.counter("relegated_requests_total", text, qos=names)
         text = (
             "Requests that were refused with HTTP 429, with the setting shed: too late to get a "
             "first token in time."
         )
-        self._shed = families.counter("shed_requests_total", text, qos=names)
+        self._shed = catalogue.counter("shed_requests_total", text, qos=names)
         text = (
             "Tokens that came after a longer gap than a strict objective for gaps allows; one that "
             "auto derives counts while no request has another objective."
         )
-        self._late_tokens = families.counter("tbt_objective_misses_total", text)
+        self._late_tokens = catalogue.counter("tbt_objective_misses_total", text)
 
-    def _make_times(self, families: Families, objectives: Sequence[RequestObjectives]) -> None:
+    def _make_times(self, catalogue: Catalogue, objectives: Sequence[RequestObjectives]) -> None:
         text = (
             "Time from a request's arrival until the first step that runs some of it. Bucket "
             "boundaries include the TTFT objectives of settings and classes."
         )
         ttfts_s = {asked.ttft_s for asked in objectives if asked.ttft_s is not None}
         buckets = (*_WAITING_S, *ttfts_s)
-        self._waiting = families.histogram("waiting_seconds", text, buckets, "qos")
+        self._waiting = catalogue.histogram("waiting_seconds", text, buckets, "qos")
         text = (
             "TTFT, TPOT and end-to-end latency (kind: ttft, tpot, e2e) of finished requests that "
             "had such an objective. Bucket boundaries include those of settings and classes."
         )
         times_s = {limit_s for asked in objectives for limit_s in asked.by_kind_s.values()}
         buckets = (*_LATENCY_S, *times_s)
-        self._latency = families.histogram("latency_seconds", text, buckets, "qos", "kind")
+        self._latency = catalogue.histogram("latency_seconds", text, buckets, "qos", "kind")
         text = "Time left until its deadline when a first token came; negative where it was late."
-        self._slack = families.histogram("deadline_slack_seconds", text, _SLACK_S, "qos")
+        self._slack = catalogue.histogram("deadline_slack_seconds", text, _SLACK_S, "qos")
         text = (
             "Share of its tokens' deadlines that a finished request met: early tokens earn slack, "
             "a stall misses every deadline that it spans (Etalon, arXiv 2407.07000)."
         )
-        self._fluidity = families.histogram("fluidity_ratio", text, _SHARE, "qos")
+        self._fluidity = catalogue.histogram("fluidity_ratio", text, _SHARE, "qos")
 
     def _begin(self, asked: RequestObjectives) -> None:
         """Let the counters of a class begin at 0, so that a share can be taken of them."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from vllm_sarathi.metrics.families import Families
+from vllm_sarathi.metrics.catalogue import Catalogue
 from vllm_sarathi.metrics.objectives import ObjectivesRecorder
 from vllm_sarathi.metrics.throughput import ThroughputRecorder
 from vllm_sarathi.policy.step import BatchLimit
@@ -45,7 +45,7 @@ class StepRecorder:
         objectives: those of the classes, first of requests that say nothing.
 
     Attributes:
-        families: the metrics.
+        catalogue: the metrics.
         registry: holds them.
         objectives: counts how objectives are met.
     """
@@ -57,74 +57,74 @@ class StepRecorder:
         engine: int,
         objectives: Sequence["RequestObjectives"],
     ) -> None:
-        self.families = Families({"model_name": model_name, "engine": str(engine)})
-        self.registry = self.families.registry
+        self.catalogue = Catalogue({"model_name": model_name, "engine": str(engine)})
+        self.registry = self.catalogue.registry
         self._chunks: dict[str, int] = {}
-        self._make_batch_metrics(self.families)
-        self._make_decision_metrics(self.families)
+        self._make_batch_metrics(self.catalogue)
+        self._make_decision_metrics(self.catalogue)
         gaps_s = {asked.tbt_s for asked in objectives if asked.tbt_s is not None}
-        self._make_time_metrics(self.families, (*_STEP_S, *gaps_s))
-        self.objectives = ObjectivesRecorder(self.families, objectives)
-        self._throughput = ThroughputRecorder(self.families, objectives[0].ttft_s)
+        self._make_time_metrics(self.catalogue, (*_STEP_S, *gaps_s))
+        self.objectives = ObjectivesRecorder(self.catalogue, objectives)
+        self._throughput = ThroughputRecorder(self.catalogue, objectives[0].ttft_s)
         text = "The settings as labels; the value is always 1."
         shown = {name: str(value) for name, value in settings.items()}
-        self.families.info("settings_info", text, shown)
+        self.catalogue.info("settings_info", text, shown)
 
-    def _make_batch_metrics(self, families: Families) -> None:
+    def _make_batch_metrics(self, catalogue: Catalogue) -> None:
         text = f"Steps, by what kept them from being larger: {_LIMITS}."
-        self._steps = families.counter("steps_total", text, limit=[x.value for x in BatchLimit])
+        self._steps = catalogue.counter("steps_total", text, limit=[x.value for x in BatchLimit])
         text = "Prefill tokens that a step ran."
-        self._prefill_tokens = families.histogram("step_prefill_tokens", text, _TOKENS)
+        self._prefill_tokens = catalogue.histogram("step_prefill_tokens", text, _TOKENS)
         text = "Decode tokens that a step ran."
-        self._decode_tokens = families.histogram("step_decode_tokens", text, _TOKENS)
+        self._decode_tokens = catalogue.histogram("step_decode_tokens", text, _TOKENS)
         text = "Most tokens that a step with prefill might run, decodes included."
-        self._budget = families.histogram("step_budget_tokens", text, _TOKENS)
+        self._budget = catalogue.histogram("step_budget_tokens", text, _TOKENS)
         text = "Chunks in which a prompt was prefilled."
-        self._prompt_chunks = families.histogram("prompt_chunks", text, _CHUNKS)
+        self._prompt_chunks = catalogue.histogram("prompt_chunks", text, _CHUNKS)
 
-    def _make_decision_metrics(self, families: Families) -> None:
+    def _make_decision_metrics(self, catalogue: Catalogue) -> None:
         text = "Decodes that ran in the same step as a prefill chunk."
-        self._piggybacked = families.counter("piggybacked_decodes_total", text)
+        self._piggybacked = catalogue.counter("piggybacked_decodes_total", text)
         text = "Decodes that sat a step out because their next token would still be in time."
-        self._pauses = families.counter("decode_pauses_total", text)
+        self._pauses = catalogue.counter("decode_pauses_total", text)
         text = (
             "Steps that admitted no waiting request though seats were free, by reason: kv_blocks "
             "(free KV blocks are kept for running requests), pace (one more request would make "
             "running ones miss their objectives)."
         )
         reasons = (BatchLimit.KV_BLOCKS.value, BatchLimit.PACE.value)
-        self._blocked = families.counter("admission_blocked_steps_total", text, reason=reasons)
+        self._blocked = catalogue.counter("admission_blocked_steps_total", text, reason=reasons)
         text = (
             "Exceptions in this scheduler, by what it was doing; vLLM went on without it. 0 is "
             "normal. After 3 within 100 steps vLLM decides alone until the server restarts."
         )
-        self._faults = families.counter("faults_total", text, where=get_args(FaultPlace))
+        self._faults = catalogue.counter("faults_total", text, where=get_args(FaultPlace))
         text = "Time that this scheduler adds to one call of vLLM's schedule()."
-        self._overhead = families.histogram("schedule_overhead_seconds", text, _OVERHEAD_S)
+        self._overhead = catalogue.histogram("schedule_overhead_seconds", text, _OVERHEAD_S)
 
-    def _make_time_metrics(self, families: Families, steps_s: Collection[float]) -> None:
+    def _make_time_metrics(self, catalogue: Catalogue, steps_s: Collection[float]) -> None:
         text = "How long a step was predicted to take."
-        self._predicted = families.histogram("predicted_step_seconds", text, steps_s)
+        self._predicted = catalogue.histogram("predicted_step_seconds", text, steps_s)
         text = (
             "How long a step took: from one result to the next while requests run. Bucket "
             "boundaries include the gap objectives of settings and classes."
         )
-        self._measured = families.histogram("measured_step_seconds", text, steps_s)
+        self._measured = catalogue.histogram("measured_step_seconds", text, steps_s)
         text = "Measured over predicted duration of a step: 1 is exact, above 1 was too optimistic."
-        self._ratio = families.histogram("step_time_ratio", text, _RATIO)
+        self._ratio = catalogue.histogram("step_time_ratio", text, _RATIO)
         text = "Factor on predictions that 99% of the measured durations stay under."
-        self._safety = families.gauge("step_time_safety_ratio", text)
+        self._safety = catalogue.gauge("step_time_safety_ratio", text)
         text = (
             "Longest gap between two tokens that the last step was sized for: tbt_slo_ms, or what "
             "auto derives; where requests have TPOT objectives, time until the next token is due."
         )
-        self._gap_target = families.gauge("gap_target_seconds", text)
+        self._objective = catalogue.gauge("tbt_objective_seconds", text)
         text = "Shortest typical gap between tokens: no objective below it can be met."
-        self._least_gap = families.gauge("least_gap_seconds", text)
+        self._least_gap = catalogue.gauge("least_gap_seconds", text)
         text = "Pipelines: longest over mean predicted time of the micro-batches in flight."
-        self._imbalance = families.histogram("micro_batch_imbalance_ratio", text, _IMBALANCE)
+        self._imbalance = catalogue.histogram("micro_batch_imbalance_ratio", text, _IMBALANCE)
         text = "Pipelines: share of stage time that uneven micro-batches leave idle, as predicted."
-        self._stage_idle = families.histogram("stage_idle_ratio", text, _SHARE)
+        self._stage_idle = catalogue.histogram("stage_idle_ratio", text, _SHARE)
 
     def count_schedule(
         self, step: "ScheduledStep | None", chunks: Collection[Any], finished: Collection[str]
@@ -178,7 +178,7 @@ class StepRecorder:
         """
         self._safety().set(safety)
         if step.objective_s is not None:
-            self._gap_target().set(step.objective_s)
+            self._objective().set(step.objective_s)
         if duration_s is None:
             return
         self._measured().observe(duration_s)

@@ -5,7 +5,7 @@ from math import exp
 
 from vllm.logger import init_logger
 
-from vllm_sarathi.metrics.families import Families
+from vllm_sarathi.metrics.catalogue import Catalogue
 
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
@@ -48,12 +48,12 @@ class ThroughputRecorder:
     """Gauges of the throughput, and of the queue that follows from it.
 
     Args:
-        families: the metrics.
+        catalogue: the metrics.
         ttft_s: objective for the first token of every request, in seconds; None recommends
             nothing.
     """
 
-    def __init__(self, families: Families, ttft_s: float | None) -> None:
+    def __init__(self, catalogue: Catalogue, ttft_s: float | None) -> None:
         self._ttft_s = ttft_s
         self._prefill, self._decode = Throughput(), Throughput()
         self._logged = 0.0
@@ -61,14 +61,14 @@ class ThroughputRecorder:
             "Prefill tokens per second over the last half minute of steps that could not hold all "
             "prefill that waited."
         )
-        self._prefill_gauge = families.gauge("prefill_tokens_per_second", text)
+        self._prefill_gauge = catalogue.gauge("prefill_tokens_per_second", text)
         text = "Decode tokens per second over the last half minute of steps with decodes."
-        self._decode_gauge = families.gauge("decode_tokens_per_second", text)
+        self._decode_gauge = catalogue.gauge("decode_tokens_per_second", text)
         text = (
             "Prompt tokens that are prefilled within ttft_slo_ms at prefill_tokens_per_second: a "
             "value for vLLM's --max-num-queued-tokens."
         )
-        self._recommended_gauge = families.gauge("recommended_max_num_queued_tokens", text)
+        self._recommended_gauge = catalogue.gauge("recommended_max_num_queued_tokens", text)
 
     def finished(
         self, num_prefill_tokens: int, num_decode_tokens: int, duration_s: float, is_full: bool

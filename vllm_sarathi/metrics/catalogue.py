@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 
 PREFIX = "vllm_sarathi:"
-Metric = TypeVar("Metric", bound=MetricWrapperBase)
+Kind = TypeVar("Kind", bound=MetricWrapperBase)
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class Metric:
     """A metric as it stands in the table of all.
 
     Attributes:
@@ -31,7 +31,7 @@ class Family:
 
 
 @dataclass(slots=True)
-class Families:
+class Catalogue:
     """The metrics of one engine core.
 
     A metric is a function: called with the values of its further labels it gives the series, which
@@ -44,12 +44,12 @@ class Families:
 
     Attributes:
         registry: holds the metrics.
-        known: them, in the order in which they were registered.
+        metrics: them, in the order in which they were registered.
     """
 
     labels: dict[str, str]
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
-    known: list[Family] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
 
     def counter(self, name: str, text: str, **labels: Iterable[str]) -> Callable[..., Counter]:
         """A counter; ``name`` ends in ``_total``.
@@ -82,10 +82,10 @@ class Families:
         self._add(Info, name, text)().info(values)
 
     def _add(
-        self, kind: type[Metric], name: str, text: str, labels: tuple[str, ...] = (), **options: Any
-    ) -> Callable[..., Metric]:
+        self, kind: type[Kind], name: str, text: str, labels: tuple[str, ...] = (), **options: Any
+    ) -> Callable[..., Kind]:
         full, names = PREFIX + name, (*self.labels, *labels)
-        self.known.append(Family(full, kind.__name__.lower(), text, labels))
+        self.metrics.append(Metric(full, kind.__name__.lower(), text, labels))
         # What a query calls x_info is registered as x; a counter takes either.
-        family = kind(full.removesuffix("_info"), text, names, registry=self.registry, **options)
-        return cache(partial(family.labels, *self.labels.values()))
+        made = kind(full.removesuffix("_info"), text, names, registry=self.registry, **options)
+        return cache(partial(made.labels, *self.labels.values()))

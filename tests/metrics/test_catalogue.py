@@ -3,7 +3,7 @@ import re
 import pytest
 
 from vllm_sarathi.config import SarathiConfig
-from vllm_sarathi.metrics.families import Families
+from vllm_sarathi.metrics.catalogue import Catalogue
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
 from vllm_sarathi.qos_classes import QosClass
@@ -25,11 +25,11 @@ def labels(recorder: StepRecorder, name: str) -> list[dict[str, str]]:
 
 
 def test_a_counter_is_there_at_0_and_a_gauge_once_it_is_set() -> None:
-    families = Families({"engine": "0"})
-    families.counter("things_total", "Things.")
-    families.counter("cases_total", "Cases.", case=("a", "b"))
-    gauge = families.gauge("level_seconds", "Level.")
-    found = families.registry.get_sample_value
+    catalogue = Catalogue({"engine": "0"})
+    catalogue.counter("things_total", "Things.")
+    catalogue.counter("cases_total", "Cases.", case=("a", "b"))
+    gauge = catalogue.gauge("level_seconds", "Level.")
+    found = catalogue.registry.get_sample_value
     assert found("vllm_sarathi:things_total", {"engine": "0"}) == 0
     assert found("vllm_sarathi:cases_total", {"engine": "0", "case": "b"}) == 0
     assert found("vllm_sarathi:level_seconds", {"engine": "0"}) is None
@@ -38,9 +38,9 @@ def test_a_counter_is_there_at_0_and_a_gauge_once_it_is_set() -> None:
 
 
 def test_every_counter_whose_values_are_known_begins_at_0(recorder: StepRecorder) -> None:
-    for family in recorder.families.known:
-        if family.kind == "counter":
-            assert labels(recorder, family.name), family.name
+    for metric in recorder.catalogue.metrics:
+        if metric.kind == "counter":
+            assert labels(recorder, metric.name), metric.name
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_buckets_tell_what_is_within_each_objective(
 
 
 def test_names_end_in_their_unit(recorder: StepRecorder) -> None:
-    for family in recorder.families.known:
-        ending = UNITS.get(family.kind, "seconds|tokens|ratio|per_second")
-        assert re.search(f"_({ending})$", family.name), family.name
+    for metric in recorder.catalogue.metrics:
+        ending = UNITS.get(metric.kind, "seconds|tokens|ratio|per_second")
+        assert re.search(f"_({ending})$", metric.name), metric.name
 
 
 def test_every_text_is_a_sentence(recorder: StepRecorder) -> None:
-    for family in recorder.families.known:
-        assert re.fullmatch(r"[A-Z].{15,}\.", family.text), family
+    for metric in recorder.catalogue.metrics:
+        assert re.fullmatch(r"[A-Z].{15,}\.", metric.text), metric
