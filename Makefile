@@ -31,7 +31,7 @@ demo: setup
 
 test: setup
 	rm -f .coverage
-	-@.ci/prometheus # tests that need it are skipped where it cannot be had
+	-@.ci/prometheus > /dev/null # tests that need it are skipped where it cannot be had
 	$(WITHOUT_ENGINES) $(COVERAGE)
 	$(PYTEST) -m engine $(COVERAGE)
 

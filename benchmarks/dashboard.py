@@ -67,10 +67,12 @@ def measure(model: str, duration_s: float) -> dict[str, list[Line]]:
         return {panel.title: lines(prometheus, panel, begin_s, end_s) for panel in shown}
 
 
-def redraw(found: dict[str, Any], path: Path) -> None:
-    """The picture of saved lines."""
+def redraw(saved: dict[str, Any], path: Path) -> None:
+    """The picture of what was saved; the third with more load is shaded."""
     by_title = {panel.title: panel for panel in panels()}
-    draw([(by_title[title], [Line(*line) for line in found[title]]) for title in DRAWN], path)
+    found = [(by_title[title], [Line(*line) for line in saved["panels"][title]]) for title in DRAWN]
+    third_s = saved["duration_s"] / 3
+    draw(found, (third_s, 2 * third_s), path)
 
 
 def main() -> None:
@@ -83,9 +85,14 @@ def main() -> None:
     if not arguments.redraw:
         os.environ.update(ENVIRONMENT)
         found = measure(arguments.model, arguments.duration_s)
-        raw = provenance(model=Path(arguments.model).name, server=SERVER, panels=found)
+        raw = provenance(
+            model=Path(arguments.model).name,
+            server=SERVER,
+            duration_s=arguments.duration_s,
+            panels=found,
+        )
         saved.write_text(json.dumps(raw) + "\n")
-    redraw(json.loads(saved.read_text())["panels"], RESULTS / "dashboard.png")
+    redraw(json.loads(saved.read_text()), RESULTS / "dashboard.png")
 
 
 if __name__ == "__main__":

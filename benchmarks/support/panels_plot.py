@@ -24,11 +24,12 @@ class Line(NamedTuple):
     values: list[float]
 
 
-def draw(found: list[tuple[Panel, list[Line]]], path: Path) -> None:
+def draw(found: list[tuple[Panel, list[Line]]], busy_s: tuple[float, float], path: Path) -> None:
     """A grid of panels.
 
     Args:
         found: panels, each with its lines.
+        busy_s: beginning and end of what is shaded.
         path: where the picture goes.
     """
     rows = -(-len(found) // _COLUMNS)
@@ -37,6 +38,7 @@ def draw(found: list[tuple[Panel, list[Line]]], path: Path) -> None:
     )
     for axes, (panel, lines) in zip(grid.flat, found, strict=False):
         _draw_panel(axes, panel, lines)
+        axes.axvspan(*busy_s, color="grey", alpha=0.12, linewidth=0)
     for axes in grid[-1]:
         axes.set_xlabel("seconds")
     figure.savefig(path, dpi=90)
