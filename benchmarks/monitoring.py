@@ -10,7 +10,7 @@ from vllm_sarathi.metrics.catalogue import Metric
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.objectives import ObjectivesReader
 
-ROOT = Path(__file__).parents[1]
+FOLDER = Path(__file__).parents[1] / "examples" / "monitoring"
 HEAD = """# Metrics
 
 `make monitoring` writes this file from the code. All metrics have the labels `model_name` and
@@ -40,8 +40,8 @@ def table() -> str:
 def files() -> dict[Path, str]:
     """What each file has to hold."""
     return {
-        ROOT / "vllm_sarathi/metrics/README.md": table(),
-        ROOT / "examples/monitoring/grafana.json": json.dumps(dashboard(), indent=1) + "\n",
+        FOLDER / "metrics.md": table(),
+        FOLDER / "grafana.json": json.dumps(dashboard(), indent=1) + "\n",
     }
 
 
