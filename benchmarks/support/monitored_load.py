@@ -10,7 +10,7 @@ from support.http_load import WORDS, ask
 
 CLASSES = {
     "gold": {"ttft_slo_ms": 2000, "e2e_slo_ms": 10000},
-    "chat": {"ttft_slo_ms": 4000, "tpot_slo_ms": 250},
+    "chat": {"ttft_slo_ms": 4000, "tpot_slo_ms": 150},
 }
 SERVER = (
     *("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "16", "--enforce-eager"),
