@@ -20,7 +20,7 @@ SERVER = (
 )
 """Flags of the server, for SmolLM2-135M on two cores."""
 
-KINDS = (("gold", 20, 30), ("chat", 80, 30), ("default", 300, 20), ("batch", 600, 10))
+KINDS = (("gold", 20, 64), ("chat", 80, 64), ("default", 300, 20), ("batch", 600, 10))
 """Class, words of the prompt and output tokens of the requests, one after the other."""
 
 CALM_S, BUSY_S = 2.5, 0.6
