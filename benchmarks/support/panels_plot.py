@@ -52,7 +52,7 @@ def _draw_panel(axes: Axes, panel: Panel, lines: list[Line]) -> None:
     else:
         for line in lines:
             is_objective = line.legend == "objective"
-            color, dashes = ("tab:red", "--") if is_objective else (None, "-")
+            color, dashes = ("black", "--") if is_objective else (None, "-")
             axes.plot(line.times_s, line.values, dashes, color=color, label=line.legend)
     axes.set_title(panel.title, loc="left", fontsize="medium")
     axes.set_ylabel(_UNITS.get(panel.unit, ""), fontsize="small")
