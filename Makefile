@@ -1,5 +1,6 @@
 # Every target sets everything up first; a second run takes that as done.
-.PHONY: help setup demo test check upstream-tests package versions compare features fuzz soak lint
+.PHONY: help setup demo test check upstream-tests package versions compare features fuzz soak lint \
+	monitoring prometheus
 
 PYTEST = .venv/bin/python -m pytest
 # Engines use every core, so only tests without one run side by side.
@@ -14,6 +15,8 @@ help:
 	@echo "make fuzz    thousands of random runs of the schedulers, each time others"
 	@echo "make soak    a million requests without a model, 2,000 streams at a time for ten minutes"
 	@echo "make lint    ruff and mypy"
+	@echo "make monitoring   the table of metrics and the Grafana dashboard, from the code"
+	@echo "make prometheus   a real Prometheus scrapes a real server: all of the dashboard has data"
 	@echo "make package   build sdist and wheel, and test what they install"
 	@echo "make features   each feature of vLLM on real engines beside stock, and the table of what works"
 	@echo "make upstream-tests   vLLM's own scheduler tests, on its schedulers and on these"
@@ -28,6 +31,7 @@ demo: setup
 
 test: setup
 	rm -f .coverage
+	-@.ci/prometheus > /dev/null # tests that need it are skipped where it cannot be had
 	$(WITHOUT_ENGINES) $(COVERAGE)
 	$(PYTEST) -m engine $(COVERAGE)
 
@@ -37,6 +41,13 @@ check: lint
 features: setup
 	.venv/bin/pip install --quiet --no-deps --requirement .ci/requirements-features.txt
 	FEATURES_TABLE=tests/features/README.md $(PYTEST) tests/features -m "features or not features"
+
+monitoring: setup
+	.venv/bin/python benchmarks/monitoring.py
+
+prometheus: setup
+	.ci/prometheus
+	$(PYTEST) tests/engine/test_monitoring.py tests/benchmarks/test_monitoring.py
 
 fuzz: setup
 	$(PYTEST) tests/fuzz --hypothesis-profile=fuzz --timeout=0

@@ -27,6 +27,12 @@ class Objectives:
             if value is not None and not value > 0:
                 raise ValueError(f"objective {name}={value!r} must be above 0, or None")
 
+    @property
+    def by_kind_s(self) -> dict[str, float]:
+        """What is asked, in seconds, by its kind: ``ttft``, ``tpot``, ``tbt``, ``e2e``."""
+        kinds = {"ttft": self.ttft_s, "tpot": self.tpot_s, "tbt": self.tbt_s, "e2e": self.e2e_s}
+        return {kind: limit_s for kind, limit_s in kinds.items() if limit_s is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class RequestTimes:

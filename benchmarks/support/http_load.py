@@ -93,9 +93,14 @@ class LoadResult:
 
 
 async def ask(
-    client: httpx.AsyncClient, model: str, prompt: str, max_tokens: int, ignore_eos: bool = True
+    client: httpx.AsyncClient,
+    model: str,
+    prompt: str,
+    max_tokens: int,
+    ignore_eos: bool = True,
+    **asked: Any,
 ) -> Stream:
-    """Send one chat and record when each token came.
+    """Send one chat, with the objectives that it asks, and record when each token came.
 
     One event may carry several tokens or none; vLLM says which with
     ``return_token_ids``.
@@ -109,6 +114,8 @@ async def ask(
         "ignore_eos": ignore_eos,
         "return_token_ids": True,
     }
+    if asked:
+        body["vllm_xargs"] = asked
     arrival_s, token_times_s, text = time.monotonic(), [], ""
     async with client.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.is_error:

@@ -33,8 +33,9 @@ def ask_server(
         servers = [stack.enter_context(serve(model, (*BASE, *flags))) for _ in range(num_servers)]
         front = servers[0] if num_servers == 1 else stack.enter_context(routed(servers))
         found: Result = asyncio.run(globals()[ask](front, model))
-        samples = [line for one in servers for line in one.scrape("vllm_sarathi:step_limit_total")]
-    return found, {re.findall('limit="(.*?)"', line)[0] for line in samples}
+        samples = [line for one in servers for line in one.scrape("vllm_sarathi:steps_total")]
+    counted = (line for line in samples if not line.endswith(" 0.0"))
+    return found, {re.findall('limit="(.*?)"', line)[0] for line in counted}
 
 
 @contextmanager

@@ -24,20 +24,25 @@ class Counts:
     """What was counted."""
 
     met: dict[str, bool] = field(default_factory=dict)
+    took_s: dict[str, float] = field(default_factory=dict)
     fluidity: float | None = None
     num_late: int = 0
     slack_s: float = inf
 
-    def began(self, objectives: RequestObjectives, ttft_s: float, slack_s: float) -> None:
+    def began(self, objectives: RequestObjectives, slack_s: float) -> None:
         self.slack_s = slack_s
 
     def late_tokens(self, num_tokens: int) -> None:
         self.num_late += num_tokens
 
     def ended(
-        self, objectives: RequestObjectives, met: dict[str, bool], fluidity: float | None
+        self,
+        objectives: RequestObjectives,
+        met: dict[str, bool],
+        took_s: dict[str, float],
+        fluidity: float | None,
     ) -> None:
-        self.met, self.fluidity = met, fluidity
+        self.met, self.took_s, self.fluidity = met, took_s, fluidity
 
 
 def counted(asked: RequestObjectives, gaps_s: list[float], at_once: list[int]) -> Counts:
@@ -77,6 +82,12 @@ def test_verdicts_and_fluidity_are_those_of_all_token_times(
     }
     assert counts.met == alone
     assert all(counts.met.values()) == times.meets(asked)
+    measured_s = {"ttft": times.ttft_s, "tpot": times.tpot_s, "e2e": times.e2e_s}
+    assert counts.took_s == {
+        kind: time_s
+        for kind, time_s in measured_s.items()
+        if time_s is not None and kind in counts.met
+    }
     assert counts.num_late == sum(gap_s > (asked.tbt_s or inf) for gap_s in times.tbts_s)
     pace_s = asked.tpot_s or asked.tbt_s
     if asked.ttft_s and pace_s:

@@ -33,7 +33,7 @@ def test_the_figures_are_those_of_what_vllm_scheduled(ours: type) -> None:
     assert sample(loop, "piggybacked_decodes_total") == 3
     assert sample(loop, "prompt_chunks_sum") == 4
     assert sample(loop, "prompt_chunks_count") == 2
-    assert sample(loop, "step_token_budget_count") == 4
+    assert sample(loop, "step_budget_tokens_count") == 4
     assert sample(loop, "schedule_overhead_seconds_count") == len(loop.batches)
 
 

@@ -1,7 +1,7 @@
 import pytest
-from prometheus_client import CollectorRegistry
 
 from vllm_sarathi.metrics import throughput
+from vllm_sarathi.metrics.catalogue import Catalogue
 from vllm_sarathi.metrics.throughput import MIN_STEPS, ThroughputRecorder
 
 
@@ -9,8 +9,8 @@ class Server:
     """Counts steps, and reads what is shown."""
 
     def __init__(self, ttft_s: float | None) -> None:
-        self.registry = CollectorRegistry()
-        self.recorder = ThroughputRecorder(self.registry, "p:", {"engine": "0"}, ttft_s)
+        self.catalogue = Catalogue({"engine": "0"})
+        self.recorder = ThroughputRecorder(self.catalogue, ttft_s)
 
     def run(self, num_steps: int, num_prefill: int, is_full: bool = True) -> None:
         """Steps of 100 ms with 10 decodes."""
@@ -18,7 +18,7 @@ class Server:
             self.recorder.finished(num_prefill, 10, 0.1, is_full)
 
     def shown(self, name: str) -> float | None:
-        return self.registry.get_sample_value(f"p:{name}", {"engine": "0"})
+        return self.catalogue.registry.get_sample_value(f"vllm_sarathi:{name}", {"engine": "0"})
 
 
 @pytest.fixture

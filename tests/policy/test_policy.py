@@ -68,7 +68,9 @@ def policy(pauses: bool = False, **fields: Any) -> Policy:
 
 def test_without_a_builder_every_batch_is_vllms() -> None:
     plan = Policy(StepTimeModel()).plan(state("abc", "500", "90", is_in_order=False))
-    assert plan == StepPlan(2048, num_decode_tokens=3, decode_context_tokens=300)
+    assert plan == StepPlan(
+        2048, num_decode_tokens=3, decode_context_tokens=300, limit=BatchLimit.VLLM
+    )
 
 
 def test_decodes_run_then_prefills_then_new_ones() -> None:

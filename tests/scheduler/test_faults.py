@@ -142,9 +142,13 @@ def test_a_fault_is_told_once_and_counted_and_stands_in_the_step_log(
     assert not loop.scheduler._faults.is_given_up
     (line,) = said
     assert "planning" in line
-    labels = {"where": "planning", "engine": "0", "model_name": loop.scheduler._recorder._labels[0]}
-    registry = loop.scheduler._recorder.registry
-    assert registry.get_sample_value("vllm_sarathi:faults_total", labels) == MOST_FAULTS
+    catalogue = loop.scheduler._recorder.catalogue
+    for name, label in (
+        ("faults_total", {"where": "planning"}),
+        ("steps_total", {"limit": "vllm"}),
+    ):
+        labels = {**catalogue.labels, **label}
+        assert catalogue.registry.get_sample_value(f"vllm_sarathi:{name}", labels) == MOST_FAULTS
     logged = [line for line in map(json.loads, log.read_text().splitlines()) if "fault" in line]
     assert logged == [{"fault": "planning", "error": "ZeroDivisionError('made by a test')"}] * 3
 

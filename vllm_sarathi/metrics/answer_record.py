@@ -10,16 +10,20 @@ from vllm_sarathi.objectives import RequestObjectives
 class AnswerRecorder(Protocol):
     """Who counts what becomes of answers."""
 
-    def began(self, objectives: RequestObjectives, ttft_s: float, slack_s: float) -> None:
+    def began(self, objectives: RequestObjectives, slack_s: float) -> None:
         """A first token came, ``slack_s`` before it was due."""
 
     def late_tokens(self, num_tokens: int) -> None:
         """Tokens came after a longer gap than a strict objective allows."""
 
     def ended(
-        self, objectives: RequestObjectives, met: dict[str, bool], fluidity: float | None
+        self,
+        objectives: RequestObjectives,
+        met: dict[str, bool],
+        took_s: dict[str, float],
+        fluidity: float | None,
     ) -> None:
-        """A request finished that met, or missed, each of these objectives."""
+        """A request finished that met, or missed, each of these objectives in such times."""
 
 
 @dataclass(slots=True)
@@ -79,7 +83,7 @@ class AnswerRecord:
 
     def began(self, now_s: float, due_s: float) -> None:
         """The first token came, which was due at ``due_s``."""
-        self.recorder.began(self.objectives, now_s - self.arrival_s, due_s - now_s)
+        self.recorder.began(self.objectives, due_s - now_s)
         if self._fluidity:
             self._fluidity.came(0, now_s)
 
@@ -93,14 +97,14 @@ class AnswerRecord:
 
     def ended(self, num_tokens: int, first_s: float, last_s: float) -> None:
         """The last token came; the objectives are judged as ``latency.RequestTimes`` does."""
-        asked, met = self.objectives, dict[str, bool]()
-        if asked.ttft_s is not None:
-            met["ttft"] = first_s - self.arrival_s <= asked.ttft_s
-        if asked.tpot_s is not None:
-            met["tpot"] = (last_s - first_s) / max(num_tokens - 1, 1) <= asked.tpot_s
-        if asked.tbt_s is not None:
+        times_s = {"ttft": first_s - self.arrival_s, "e2e": last_s - self.arrival_s}
+        if num_tokens > 1:
+            times_s["tpot"] = (last_s - first_s) / (num_tokens - 1)
+        asked_s = self.objectives.by_kind_s
+        took_s = {kind: time_s for kind, time_s in times_s.items() if kind in asked_s}
+        # No later token has missed the objective for them.
+        met = {kind: took_s.get(kind, 0.0) <= limit_s for kind, limit_s in asked_s.items()}
+        if "tbt" in met:
             met["tbt"] = not self._num_late_gaps
-        if asked.e2e_s is not None:
-            met["e2e"] = last_s - self.arrival_s <= asked.e2e_s
         fluidity = self._fluidity.of(num_tokens) if self._fluidity else None
-        self.recorder.ended(asked, met, fluidity)
+        self.recorder.ended(self.objectives, met, took_s, fluidity)

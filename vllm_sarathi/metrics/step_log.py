@@ -136,8 +136,8 @@ class ScheduledStep:
 
     @property
     def is_full(self) -> bool:
-        """Whether there was more to do than it held."""
-        return self.limit != BatchLimit.NO_MORE_PREFILL.value
+        """Whether there was more to do than it held; of a step of vLLM's own nobody knows."""
+        return self.limit not in (BatchLimit.NO_MORE_PREFILL.value, BatchLimit.VLLM.value)
 
 
 _ENGINE_FIELDS = tuple(each.name for each in fields(EngineState))

@@ -1,10 +1,11 @@
 """Tokens per second while there is work, and the queue that they can serve in time."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import exp
 
-from prometheus_client import CollectorRegistry, Gauge
 from vllm.logger import init_logger
+
+from vllm_sarathi.metrics.catalogue import Catalogue
 
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
@@ -43,26 +44,31 @@ class Throughput:
         self.num_steps += 1
 
 
-@dataclass(slots=True)
 class ThroughputRecorder:
     """Gauges of the throughput, and of the queue that follows from it.
 
     Args:
-        registry: where the metrics go.
-        prefix: what their names begin with.
-        labels: labels of all of them, by name.
+        catalogue: the metrics.
         ttft_s: objective for the first token of every request, in seconds; None recommends
             nothing.
     """
 
-    registry: CollectorRegistry
-    prefix: str
-    labels: dict[str, str]
-    ttft_s: float | None
-    _prefill: Throughput = field(default_factory=Throughput)
-    _decode: Throughput = field(default_factory=Throughput)
-    _gauges: dict[str, Gauge] = field(default_factory=dict)
-    _logged: float = 0.0
+    def __init__(self, catalogue: Catalogue, ttft_s: float | None) -> None:
+        self._ttft_s = ttft_s
+        self._prefill, self._decode = Throughput(), Throughput()
+        self._logged = 0.0
+        text = (
+            "Prefill tokens per second over the last half minute of steps that could not hold all "
+            "prefill that waited."
+        )
+        self._prefill_gauge = catalogue.gauge("prefill_tokens_per_second", text)
+        text = "Decode tokens per second over the last half minute of steps with decodes."
+        self._decode_gauge = catalogue.gauge("decode_tokens_per_second", text)
+        text = (
+            "Prompt tokens that are prefilled within ttft_slo_ms at prefill_tokens_per_second: a "
+            "value for vLLM's --max-num-queued-tokens."
+        )
+        self._recommended_gauge = catalogue.gauge("recommended_max_num_queued_tokens", text)
 
     def finished(
         self, num_prefill_tokens: int, num_decode_tokens: int, duration_s: float, is_full: bool
@@ -77,25 +83,18 @@ class ThroughputRecorder:
         """
         if num_decode_tokens:
             self._decode.add(num_decode_tokens, duration_s)
-            text = "Output tokens per second while requests decode, over the last half minute."
-            self._set("decode_tokens_per_second", text, self._decode.tokens_per_s)
+            self._decode_gauge().set(self._decode.tokens_per_s)
         if not is_full:
             return
         self._prefill.add(num_prefill_tokens, duration_s)
         tokens_per_s = self._prefill.tokens_per_s
-        text = "Prefill tokens per second while more prefill waits than a step holds."
-        self._set("prefill_tokens_per_second", text, tokens_per_s)
-        if self.ttft_s is not None and self._prefill.num_steps >= MIN_STEPS:
-            self._recommend(self.ttft_s, tokens_per_s)
+        self._prefill_gauge().set(tokens_per_s)
+        if self._ttft_s is not None and self._prefill.num_steps >= MIN_STEPS:
+            self._recommend(self._ttft_s, tokens_per_s)
 
     def _recommend(self, ttft_s: float, tokens_per_s: float) -> None:
         queued = round(ttft_s * tokens_per_s)
-        self._set(
-            "recommended_max_num_queued_tokens",
-            "Recommended --max-num-queued-tokens: what is prefilled within the objective for the "
-            "first token.",
-            queued,
-        )
+        self._recommended_gauge().set(queued)
         if queued and not self._logged / _CHANGE < queued < self._logged * _CHANGE:
             self._logged = queued
             logger.info(
@@ -105,10 +104,3 @@ class ThroughputRecorder:
                 tokens_per_s,
                 1e3 * ttft_s,
             )
-
-    def _set(self, name: str, text: str, value: float) -> None:
-        """Set a gauge, which is absent until then."""
-        if name not in self._gauges:
-            gauge = Gauge(self.prefix + name, text, tuple(self.labels), registry=self.registry)
-            self._gauges[name] = gauge.labels(*self.labels.values())
-        self._gauges[name].set(value)

@@ -9,7 +9,7 @@ from vllm_sarathi.policy.batch_builder import BatchBuilder
 from vllm_sarathi.policy.micro_batch import Cohorts
 from vllm_sarathi.policy.running_order import arranged
 from vllm_sarathi.policy.state import Decodes, SchedulerState
-from vllm_sarathi.policy.step import StepPlan, StepView
+from vllm_sarathi.policy.step import BatchLimit, StepPlan, StepView
 from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.policy.token_budget import SloTokenBudget
 
@@ -47,6 +47,7 @@ class Policy:
                 token_budget=view.max_num_scheduled_tokens,
                 num_decode_tokens=view.num_decode_tokens,
                 decode_context_tokens=view.decode_context_tokens,
+                limit=BatchLimit.VLLM,
                 objective_s=objective_s,
             )
         plan = self.builder.plan(view)

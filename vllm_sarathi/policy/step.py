@@ -44,6 +44,8 @@ class BatchLimit(Enum):
     """One more request would make those that run miss their objectives."""
     MAXIMUM = "maximum"
     """vLLM's ``max_num_batched_tokens``."""
+    VLLM = "vllm"
+    """Whatever vLLM's own scheduler has: it decided alone."""
 
 
 @dataclass(frozen=True, slots=True)

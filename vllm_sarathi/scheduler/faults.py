@@ -8,6 +8,8 @@ from typing import ClassVar, NamedTuple
 
 from vllm.logger import init_logger
 
+from vllm_sarathi.metrics.recorder import FaultPlace
+
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
 MOST_FAULTS = 3
@@ -29,7 +31,7 @@ class Faults:
     are_raised: ClassVar[bool] = False
     """Whether they are raised all the same: tests and simulations shall not hide any."""
 
-    listen: list[Callable[[str, Exception], None]] = field(default_factory=list)
+    listen: list[Callable[[FaultPlace, Exception], None]] = field(default_factory=list)
     is_given_up: bool = False
     _num_steps: int = 0
     _last: deque[int] = field(default_factory=lambda: deque(maxlen=MOST_FAULTS))
@@ -39,7 +41,7 @@ class Faults:
         """Note that a step begins."""
         self._num_steps += 1
 
-    def contained(self, where: str) -> "_Contained":
+    def contained(self, where: FaultPlace) -> "_Contained":
         """A block that an exception ends, and nothing else.
 
         Args:
@@ -47,7 +49,7 @@ class Faults:
         """
         return _Contained(self, where)
 
-    def note(self, where: str, error: Exception) -> None:
+    def note(self, where: FaultPlace, error: Exception) -> None:
         """Tell of a fault, and give up if there were many."""
         if not self._is_told:
             self._is_told = True
@@ -78,7 +80,7 @@ class _Contained(NamedTuple):
     """Not made by ``contextlib``, whose generators cost more: there are three in every step."""
 
     faults: Faults
-    where: str
+    where: FaultPlace
 
     def __enter__(self) -> None:
         pass

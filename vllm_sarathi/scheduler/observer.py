@@ -7,7 +7,7 @@ from typing import Any
 from vllm.logger import init_logger
 
 from vllm_sarathi.metrics.objectives import ObjectivesRecorder
-from vllm_sarathi.metrics.recorder import StepRecorder
+from vllm_sarathi.metrics.recorder import FaultPlace, StepRecorder
 from vllm_sarathi.metrics.step_log import EngineState, ScheduledStep
 from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.policy.least_gap import WINDOW, LeastGap
@@ -83,6 +83,8 @@ class StepObserver:
             self._step_logger.passed_over(output)
         if self._recorder:
             self._recorder.count_schedule(None, (), output.finished_req_ids)
+            if output.num_scheduled_tokens:
+                self._recorder.count_unplanned()
 
     def scheduled(
         self, plan: StepPlan, snapshot: Snapshot, output: Any, admitted: list[Any]
@@ -185,7 +187,7 @@ class StepObserver:
                 1e3 * least.gap_s * self._policy.step_time.safety.value,
             )
 
-    def fault(self, where: str, error: Exception) -> None:
+    def fault(self, where: FaultPlace, error: Exception) -> None:
         """Note an exception in our part of a step."""
         if self._recorder:
             self._recorder.count_fault(where)

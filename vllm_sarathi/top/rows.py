@@ -42,7 +42,7 @@ def _classes(spans: Sequence[Span]) -> list[Row]:
     shown, judged = [], (Sarathi.ATTAINED, Sarathi.MISSED)
     for qos in sorted(set[str]().union(*(s.last.values_of("qos", *judged) for s in spans))):
         for kind in _KINDS:
-            if any(s.last.select(name, qos=qos, kind=kind) for s in spans for name in judged):
+            if any(s.last.total(name, qos=qos, kind=kind) for s in spans for name in judged):
                 shown.append(Row(f"{qos} {kind} met", partial(_met, qos=qos, kind=kind)))
         if any(s.last.select(f"{Sarathi.SLACK}_bucket", qos=qos) for s in spans):
             shown.append(Row(f"{qos} ttft left, s", partial(_left, qos=qos)))
