@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry
+
+from vllm_sarathi.metrics.families import Buckets, Counter, Gauge, Histogram, Info, Value
 
 PREFIX = "vllm_sarathi:"
-Kind = TypeVar("Kind", bound=MetricWrapperBase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Catalogue:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     metrics: list[Metric] = field(default_factory=list)
 
-    def counter(self, name: str, text: str, **labels: Iterable[str]) -> Callable[..., Counter]:
+    def counter(self, name: str, text: str, **labels: Iterable[str]) -> Callable[..., Value]:
         """A counter; ``name`` ends in ``_total``.
 
         Args:
@@ -64,13 +64,13 @@ class Catalogue:
             series(*values)
         return series
 
-    def gauge(self, name: str, text: str, *labels: str) -> Callable[..., Gauge]:
+    def gauge(self, name: str, text: str, *labels: str) -> Callable[..., Value]:
         """A gauge."""
         return self._add(Gauge, name, text, labels)
 
     def histogram(
         self, name: str, text: str, buckets: Iterable[float], *labels: str
-    ) -> Callable[..., Histogram]:
+    ) -> Callable[..., Buckets]:
         """A histogram, with the upper bounds of its buckets."""
         series = self._add(Histogram, name, text, labels, buckets=sorted(set(buckets)))
         if not labels:
@@ -82,8 +82,8 @@ class Catalogue:
         self._add(Info, name, text)().info(values)
 
     def _add(
-        self, kind: type[Kind], name: str, text: str, labels: tuple[str, ...] = (), **options: Any
-    ) -> Callable[..., Kind]:
+        self, kind: Any, name: str, text: str, labels: tuple[str, ...] = (), **options: Any
+    ) -> Callable[..., Any]:
         full, names = PREFIX + name, (*self.labels, *labels)
         self.metrics.append(Metric(full, kind.__name__.lower(), text, labels))
         # What a query calls x_info is registered as x; a counter takes either.
