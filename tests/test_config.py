@@ -79,6 +79,8 @@ def test_no_settings_give_the_slo_preset() -> None:
             {"preset": "decode-maximal", "max_prefills_per_batch": 2},
             ("max_prefills_per_batch=2", "exactly 1"),
         ),
+        ({"metrics_port": 70_000}, ("metrics_port=70000", "less than or equal to 65535")),
+        ({"metrics_host": "0.0.0.0"}, ("metrics_host='0.0.0.0'", "metrics_port", "a number")),
     ],
 )
 def test_a_bad_setting_is_refused_by_name_value_and_what_is_allowed(
@@ -163,9 +165,3 @@ def test_decode_maximal_batches_are_whole_tiles_unless_told_otherwise(
 def test_any_order_that_knows_deadlines_can_shed(settings: dict[str, object]) -> None:
     assert SarathiConfig.from_mapping({**settings, "shed": True}).shed
     assert not SarathiConfig.from_mapping(settings).shed
-
-
-def test_the_settings_say_which_were_set() -> None:
-    said = SarathiConfig(tbt_slo_ms=50.0).sources()
-    assert "tbt_slo_ms=50.0 (set)" in said
-    assert "preset='slo' (default)" in said

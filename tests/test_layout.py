@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "policy": {"config", "objectives"},
     "metrics": {"policy", "config", "objectives"},
     "scheduler": {"policy", "metrics", "config", "engine_limits", "objectives", "shed_notice"},
-    "front_end": {"config", "scheduler_choice", "objectives", "latency", "shed_notice"},
+    "front_end": {"config", "scheduler_choice", "objectives", "latency", "shed_notice", "metrics"},
     "plugin": {
         *("scheduler", "front_end", "metrics"),
         *("config", "engine_limits", "scheduler_choice"),
@@ -42,6 +42,7 @@ MAY_IMPORT = {
 }
 TOUCH_VLLM = (
     "scheduler",
+    "front_end/offline_metrics",
     "front_end/request_checks",
     "front_end/refusals",
     "simulator/engine",

@@ -120,6 +120,12 @@ class SarathiConfig(BaseModel):
     step_log: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="File that gets a JSON line for each step."
     )
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None,
+        description="Port on which each engine serves its own metrics too, plus its data-parallel "
+        "rank: for engines on nodes without an API server.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of metrics_port.")
     balance_micro_batches: bool | None = Field(
         None, description="Spread decodes evenly over pipeline stages; null: with more than one."
     )
@@ -134,7 +140,7 @@ class SarathiConfig(BaseModel):
         for name in cls.require_mapping(settings):
             if name not in cls.model_fields:
                 preset = settings.get("preset", "slo")
-                names = ", ".join(each for each in cls.model_fields if _goes_with(each, preset))
+                names = ", ".join(each for each in cls.model_fields if goes_with(each, preset))
                 allowed = f"allowed with preset={preset!r} are {names}"
                 raise ValueError(unknown(name, cls.model_fields, allowed=allowed))
         try:
@@ -172,7 +178,7 @@ class SarathiConfig(BaseModel):
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         for name, presets in _GOES_WITH.items():
-            if name in self.model_fields_set and not _goes_with(name, self.preset):
+            if name in self.model_fields_set and not goes_with(name, self.preset):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} has no meaning with preset={self.preset!r}; "
                     f"it goes with {' or '.join(map(repr, presets))}"
@@ -185,6 +191,11 @@ class SarathiConfig(BaseModel):
                 f"shed=True has no meaning with order={self.order!r} and preset={self.preset!r}, "
                 "which know no deadlines of those that wait; it goes with order='hybrid', 'edf' "
                 "or 'srpf'"
+            )
+        if "metrics_host" in self.model_fields_set and self.metrics_port is None:
+            raise ValueError(
+                f"metrics_host={self.metrics_host!r} has no meaning without metrics_port; "
+                "it goes with a number"
             )
         if self.preset == "decode-maximal" and (self.max_prefills_per_batch or 1) != 1:
             raise ValueError(
@@ -237,14 +248,6 @@ class SarathiConfig(BaseModel):
                     "at least that is allowed"
                 )
 
-    def sources(self) -> str:
-        """Each setting with its value, and whether it was set or is the default."""
-        return ", ".join(
-            f"{name}={getattr(self, name)!r} "
-            + ("(set)" if name in self.model_fields_set else "(default)")
-            for name in type(self).model_fields
-        )
-
     @property
     def waiting_order(self) -> Literal["fcfs", "edf", "srpf", "hybrid"]:
         """The order of waiting requests that ``order`` and the preset come to."""
@@ -272,6 +275,6 @@ class SarathiConfig(BaseModel):
         return "chunk_size" if self.preset == "decode-maximal" else "token_budget"
 
 
-def _goes_with(setting: str, preset: str) -> bool:
+def goes_with(setting: str, preset: str) -> bool:
     """Whether a setting may be set with a preset."""
     return preset in _GOES_WITH.get(setting, (preset,))

@@ -176,7 +176,7 @@ def _with_alias(create_engine_config: Any) -> Any:
 
 def _activate(config: Any) -> None:
     """Settle what only the finished configuration tells: the class, the limits, the front end."""
-    from vllm_sarathi.front_end import request_checks
+    from vllm_sarathi.front_end import offline_metrics, request_checks
     from vllm_sarathi.metrics.exporter import share_with_engines
 
     scheduler = config.scheduler_config
@@ -190,7 +190,10 @@ def _activate(config: Any) -> None:
         enable_chunked_prefill=scheduler.enable_chunked_prefill,
         is_encoder_decoder=config.model_config.is_encoder_decoder,
     )
-    share_with_engines()
+    parallel = config.parallel_config
+    is_one_of_several = parallel._api_process_count > 1 and parallel._api_process_rank >= 0
+    share_with_engines(inherits=is_one_of_several)
+    offline_metrics.install()
     request_checks.install()
     if settings.shed:
         from vllm_sarathi.front_end import refusals

@@ -48,17 +48,23 @@ def serve(model: str, flags: Sequence[str]) -> Iterator[Server]:
         RuntimeError: it ended or did not answer in time; holds the end of its log.
     """
     port = free_port()
-    program = str(Path(sys.executable).with_name("vllm"))
     address = ("--host", "127.0.0.1", "--port", str(port))
-    command = (program, "serve", model, *address, *flags)
+    with running(("serve", model, *address, *flags)) as (process, log):
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(process, url, log)
+        yield Server(url, ("vllm", "serve", Path(model).name, *flags), process.pid)
+
+
+@contextmanager
+def running(arguments: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A `vllm` command that runs until the block ends, and its log."""
+    program = str(Path(sys.executable).with_name("vllm"))
     with tempfile.NamedTemporaryFile("w+", prefix="vllm-serve-", suffix=".log") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            (program, *arguments), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until_ready(process, url, Path(log.name))
-            yield Server(url, ("vllm", "serve", Path(model).name, *flags), process.pid)
+            yield process, Path(log.name)
         finally:
             stop(process)
 

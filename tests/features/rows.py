@@ -32,6 +32,7 @@ class Row:
         note: what a reader should know; of a row that is not run, the reason.
         refusal: what the user is told, where the feature is refused.
         sides: settings of ours.
+        folders: environment variables of the server that name an empty folder.
         patched: whether vLLM needs this project's patches, on both sides.
         num_servers: servers that take turns, behind ``vllm-router`` if there are several.
     """
@@ -44,6 +45,7 @@ class Row:
     note: str = ""
     refusal: str = ""
     sides: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: SIDES)
+    folders: tuple[str, ...] = ()
     patched: bool = False
     num_servers: int = 1
 
@@ -60,6 +62,8 @@ def connector(name: str, **extra: Any) -> dict[str, Any]:
 SPEAKS = {"model": "{llama with tokenizer}", "skip_tokenizer_init": False}
 FILES = connector("ExampleConnector", shared_storage_path="{storage}")
 LORA = {"enable_lora": True, "max_loras": 2, "max_lora_rank": 8}
+
+METRICS = "beside tokens, `/metrics` shows all of stock's series, and ours once for each engine"
 
 ROWS = (
     Row("prefix caching", "shared_prefixes"),
@@ -123,8 +127,14 @@ ROWS = (
     Row("sleep and wake", "asleep", "async engine",
         note="the scheduler's part: vLLM's CPU worker has no memory to give back"),
     Row("streaming input (resumable sessions)", "sessions", "async engine"),
-    Row("data parallelism", "completions", "server", flags=("--data-parallel-size", "2")),
-    Row("`--api-server-count 2`", "completions", "server", flags=("--api-server-count", "2")),
+    Row("data parallelism, one API server", "completions", "server",
+        flags=("--data-parallel-size", "2", "--api-server-count", "1"), note=METRICS),
+    Row("data parallelism, two API servers", "completions", "server",
+        flags=("--data-parallel-size", "2", "--api-server-count", "2"), note=METRICS),
+    Row("`--api-server-count 2`", "completions", "server", flags=("--api-server-count", "2"),
+        note=METRICS),
+    Row("`PROMETHEUS_MULTIPROC_DIR`", "completions", "server",
+        folders=("PROMETHEUS_MULTIPROC_DIR",), note=METRICS),
     Row("`vllm-router` before two servers", "objectives", "server", num_servers=2,
         note="objectives pass through, in the body and in headers"),
     Row("`--max-num-queued-reqs`, `--max-num-queued-tokens`", "queue_limits", "server",

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from support.server import Server, free_port, serve, stop, wait_until_ready
 
+from tests.features import shown
 from tests.features.asks import LENGTHS, Result, token_prompts
 
 BASE = (
@@ -31,6 +32,8 @@ def ask_server(
     """
     with ExitStack() as stack:
         servers = [stack.enter_context(serve(model, (*BASE, *flags))) for _ in range(num_servers)]
+        for server in servers:
+            stack.callback(shown.end, server)
         front = servers[0] if num_servers == 1 else stack.enter_context(routed(servers))
         found: Result = asyncio.run(globals()[ask](front, model))
         samples = [line for one in servers for line in one.scrape("vllm_sarathi:steps_total")]
@@ -60,15 +63,15 @@ def routed(servers: Sequence[Server]) -> Iterator[Server]:
 
 
 async def completions(server: Server, model: str) -> Result:
-    """Completions that come together."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
-        asked = [_complete(client, model, prompt) for prompt in token_prompts()]
-        return Result([answer["tokens"] for answer in await asyncio.gather(*asked)], {})
+    """Completions that come together, and what ``/metrics`` shows after them."""
+    answers = await _answers(server, model)
+    own, engines = await asyncio.to_thread(shown.metrics_of, server, model)
+    return Result([*answers, own], engines)
 
 
 async def objectives(server: Server, model: str) -> Result:
     """Objectives reach the servers: wrong ones are refused, whether in the body or a header."""
-    found = await completions(server, model)
+    found = await _answers(server, model)
     async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
         xargs = {"ttft_slo_ms": 60_000, "qos": "interactive"}
         fine = await _complete(client, model, [1, 2, 3], xargs)
@@ -79,7 +82,7 @@ async def objectives(server: Server, model: str) -> Result:
         ]
     refused = [answer["tokens"] for answer in wrong if answer["status"] == 400]
     assert all("qos=" in text or "ttft_slo_ms=" in text for text in refused), refused
-    return Result(found.answers, {"wrong objectives refused": len(refused)})
+    return Result(found, {"wrong objectives refused": len(refused)})
 
 
 async def queue_limits(server: Server, model: str) -> Result:
@@ -92,6 +95,13 @@ async def queue_limits(server: Server, model: str) -> Result:
     statuses = Counter(answer["status"] for answer in found)
     assert set(statuses) == {200, 503}, statuses
     return Result([answer["tokens"] for answer in within], {"refusals": statuses[503]})
+
+
+async def _answers(server: Server, model: str) -> list[Any]:
+    """Tokens of completions that come together."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
+        asked = [_complete(client, model, prompt) for prompt in token_prompts()]
+        return [answer["tokens"] for answer in await asyncio.gather(*asked)]
 
 
 async def _complete(

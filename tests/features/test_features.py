@@ -11,7 +11,6 @@ from tests.features import engines, served, virtual
 from tests.features.asks import Result
 from tests.features.rows import ROWS, SIDES, Row
 from tests.features.table import Outcome, Outcomes
-from tests.features.tiny_models import make_all
 
 TOLERANCE = 1e-4
 """Between log probabilities or embeddings: sums in another order, in float32."""
@@ -20,12 +19,6 @@ LIMITS = {"slo": {"objective", "tile", "pace"}, "token budget": {"token_budget",
 
 Folders = dict[str, str]
 Side = Mapping[str, Any] | None
-
-
-@pytest.fixture(scope="session")
-def folders(model: str, tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    root = tmp_path_factory.mktemp("models")
-    return make_all(root, Path(model))
 
 
 @pytest.fixture(scope="session")
@@ -112,13 +105,15 @@ def test_an_engine_gives_stock_vllms_tokens(
 @pytest.mark.timeout(3 * engines.LIMIT_S)
 @rows_on("server")
 def test_a_server_gives_stock_vllms_tokens(
-    row: Row, folders: Folders, outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch
+    row: Row,
+    folders: Folders,
+    outcomes: Outcomes,
+    server_environment: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    for name, value in engines.ENVIRONMENT.items():
-        if name != "VLLM_ENABLE_V1_MULTIPROCESSING":
-            monkeypatch.setenv(name, value)
-
     def run(settings: Side) -> Result:
+        for name in row.folders:
+            server_environment.setenv(name, str(tmp_path_factory.mktemp("empty")))
         ours = ("--scheduler", "sarathi", "--sarathi-config", json.dumps(settings))
         flags = row.flags if settings is None else (*row.flags, *ours)
         found, limits = served.ask_server(folders["llama"], flags, row.ask, row.num_servers)

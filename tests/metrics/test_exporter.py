@@ -1,121 +1,171 @@
 import os
-import shutil
+import socket
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from vllm_sarathi.metrics import exporter
+from vllm_sarathi.metrics.families import Counter
 
 
-def wait_for(condition: Any, most_s: float = 20.0) -> None:
+@pytest.fixture
+def parent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """Where folders are made: under a short name, as sockets need."""
+    tmp_path_factory.getbasetemp()  # of pytest, which shall not make its own there
+    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, "of a process outside")
+    monkeypatch.setattr(REGISTRY, "register", lambda found: None)
+    monkeypatch.setattr(MultiProcessCollector, "collect", MultiProcessCollector.collect)
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        forget()
+        yield Path(folder)
+        forget()
+
+
+def forget() -> None:
+    exporter._make_folder.cache_clear()
+    exporter._show.cache_clear()
+
+
+def share(*, inherits: bool = False) -> Path:
+    exporter.share_with_engines(inherits=inherits)
+    return Path(os.environ[exporter.DIRECTORY_VARIABLE])
+
+
+def engine(rank: str, num_steps: int = 1) -> Callable[[], None]:
+    """An engine that counted some steps; the call ends it."""
+    registry = CollectorRegistry()
+    counter = Counter("vllm_sarathi:steps", "Steps.", ["engine"], registry)
+    counter.labels(rank).inc(num_steps)
+    return exporter.answer_scrapes(registry, f"engine-{rank}")
+
+
+def shown(*ranks: str) -> list[float | None]:
+    registry = CollectorRegistry()
+    registry.register(exporter.EngineMetrics())
+    return [
+        registry.get_sample_value("vllm_sarathi:steps_total", {"engine": rank}) for rank in ranks
+    ]
+
+
+def test_whoever_asks_is_shown_what_all_engines_count(parent: Path) -> None:
+    share()
+    engine("0", 1)
+    engine("1", 2)
+    assert shown("0", "1") == [1, 2]
+    registry = CollectorRegistry()
+    registry.register(exporter.EngineMetrics())
+    text = generate_latest(registry).decode()
+    assert text.count("# TYPE vllm_sarathi:steps_total") == 1
+
+
+def test_the_registry_that_several_api_servers_make_at_each_scrape_shows_them_too(
+    parent: Path, tmp_path: Path
+) -> None:
+    share()
+    engine("0")
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(tmp_path))  # type: ignore[no-untyped-call]
+    assert registry.get_sample_value("vllm_sarathi:steps_total", {"engine": "0"}) == 1
+
+
+def wait_for(condition: Callable[[], bool], most_s: float = 20.0) -> None:
     deadline = time.monotonic() + most_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
 
 
-def test_a_server_shows_what_all_its_engines_wrote(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_an_engine_that_has_ended_is_not_shown(parent: Path) -> None:
+    share()
+    end = engine("0")
+    engine("1")
+    end()
+    wait_for(lambda: shown("0", "1") == [None, 1])
+
+
+def test_an_engine_takes_the_place_of_an_earlier_one_of_its_name(parent: Path) -> None:
+    share()
+    num_threads = threading.active_count()
+    end = engine("0", 1)
+    engine("0", 2)
+    end()
+    assert shown("0") == [2]
+    wait_for(lambda: threading.active_count() == num_threads + 1)
+
+
+def test_an_engine_that_does_not_answer_delays_a_scrape_and_hides_no_other(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, str(tmp_path))
-    counters, writers = [], []
-    for rank in ("0", "1"):
-        registry = CollectorRegistry()
-        counter = Counter("vllm_sarathi:steps", "Steps.", ["engine"], registry=registry).labels(
-            rank
-        )
-        counters.append(counter)
-        writers.append(exporter.EngineMetricsWriter(registry, f"engine-{rank}"))
-    server = CollectorRegistry()
-    server.register(exporter.EngineMetrics(tmp_path))
-    for amount, (counter, writer) in enumerate(zip(counters, writers, strict=True), start=1):
-        counter.inc(amount)
-        writer.touch()
-
-    def total(rank: str) -> float | None:
-        return server.get_sample_value("vllm_sarathi:steps_total", {"engine": rank})
-
-    wait_for(lambda: (total("0"), total("1")) == (1, 2))
-    assert generate_latest(server).decode().count("# TYPE vllm_sarathi:steps_total") == 1
+    monkeypatch.setattr(exporter, "ANSWER_LIMIT_S", 0.1)
+    folder = share()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(folder / "engine-0.sock"))
+        silent.listen()
+        engine("1")
+        assert shown("1") == [1]
 
 
-@pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Path]]:
-    """Folders of servers that start; each call of ``share_with_engines`` adds one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, "of a parent process")
-    folders: list[Path] = []
-    monkeypatch.setattr(REGISTRY, "register", lambda found: folders.append(found.directory))
-    monkeypatch.setattr(exporter, "_is_closed", threading.Event())
-    exporter.share_with_engines.cache_clear()
-    yield folders
-    exporter.share_with_engines.cache_clear()
-
-
-def test_the_folder_is_shared_once_and_removed_by_the_process_that_made_it(
-    shared: list[Path],
+def test_the_folder_is_private_made_once_and_removed_by_the_process_that_made_it(
+    parent: Path,
 ) -> None:
-    exporter.share_with_engines()
-    exporter.share_with_engines()
-    (folder,) = shared
-    assert os.environ[exporter.DIRECTORY_VARIABLE] == str(folder)
+    folder = share()
+    assert share() == folder
+    assert folder.parent == parent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    exporter._remove(folder, owner_pid=-1)
+    engine("0")
+    exporter._remove_own(folder, owner_pid=-1)
     assert folder.exists()
-    exporter._remove(folder, owner_pid=os.getpid())
+    exporter._remove_own(folder, owner_pid=os.getpid())
     assert not folder.exists()
 
 
-def test_folders_of_servers_that_were_killed_are_removed_and_no_others(
-    shared: list[Path], tmp_path: Path
+def test_an_api_server_beside_others_keeps_the_folder_that_it_inherits(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exporter.share_with_engines()
-    (live,) = shared
-    killed = live.with_name("vllm-sarathi-server-killed")
+    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, str(parent))
+    assert share(inherits=True) == parent
+    assert share(inherits=False) != parent
+
+
+def test_folders_of_processes_that_were_killed_are_removed_and_no_others(parent: Path) -> None:
+    live = share()
+    killed = live.with_name("vllm-sarathi-metrics-killed")
     killed.mkdir()
-    (killed / "lock").touch()
-    other = live.with_name("something-else")
-    other.mkdir()
-    exporter.share_with_engines.cache_clear()
-    exporter.share_with_engines()
-    assert sorted(live.parent.iterdir()) == sorted([*shared, other])
+    (killed / "engine-0.sock").touch()
+    others = [live.with_name("vllm-sarathi"), live.with_name("vllm-sarathi-metrics-of-a-user")]
+    for other in others:
+        other.mkdir()
+        (other / "file").touch()
+    forget()
+    assert sorted([share(), live, *others]) == sorted(parent.iterdir())
 
 
-def test_where_the_cache_cannot_be_written_the_folder_is_a_temporary_one(
-    shared: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_where_no_folder_can_be_made_an_engine_runs_without(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/none")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    exporter.share_with_engines()
-    assert shared[0].parent == tmp_path
+    monkeypatch.setattr(tempfile, "tempdir", str(parent / "none"))
+    monkeypatch.chdir(parent)
+    exporter.share_with_engines(inherits=False)
+    assert exporter.DIRECTORY_VARIABLE not in os.environ
+    engine("0")
+    assert shown("0") == [None]
+    assert not list(parent.iterdir())
 
 
-def test_figures_come_back_after_a_cleaner_took_the_folder(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_an_engine_whose_folder_is_not_there_runs_without(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "_CHECK_INTERVAL_S", 0.05)
-    folder = tmp_path / "server"
-    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, str(folder))
-    registry = CollectorRegistry()
-    Counter("vllm_sarathi:steps", "Steps.", registry=registry).inc()
-    exporter.EngineMetricsWriter(registry, "engine-0")
-    for _ in range(2):
-        wait_for((folder / "engine-0.prom").exists)
-        shutil.rmtree(folder)
-        assert list(exporter.EngineMetrics(folder).collect()) == []
-    wait_for((folder / "engine-0.prom").exists)
-
-
-def test_without_a_server_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(exporter.DIRECTORY_VARIABLE, raising=False)
-    num_threads = threading.active_count()
-    writer = exporter.EngineMetricsWriter(CollectorRegistry(), "engine-0")
-    writer.touch()
-    assert threading.active_count() == num_threads
+    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, str(parent / "of-another-node"))
+    engine("0")
+    assert shown("0") == [None]
+    assert not list(parent.iterdir())

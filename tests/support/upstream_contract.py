@@ -132,7 +132,12 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "max_num_batched_tokens": int,
         "max_num_seqs": int,
     },
-    "ParallelConfig": {"data_parallel_index": int, "pipeline_parallel_size": int},
+    "ParallelConfig": {
+        "data_parallel_index": int,
+        "pipeline_parallel_size": int,
+        "_api_process_count": int,
+        "_api_process_rank": int,
+    },
     "CacheConfig": {"block_size": int, "num_gpu_blocks": int},
     "ModelConfig": {"served_model_name": (str, list), "is_encoder_decoder": bool},
     "SamplingParams": {"extra_args": (dict, type(None))},
@@ -195,6 +200,7 @@ FUNCTIONS = {
     "InputProcessor": {"process_inputs": "wrapped"},
     "SamplingParams": {"from_optional": "wrapped"},
     "AsyncLLM": {"generate": "wrapped"},
+    "LLMEngine": {"get_metrics": "wrapped"},
 }
 """Functions of vLLM in whose place, or around which, code of ours runs: a change inside matters."""
 
@@ -215,6 +221,7 @@ MODULES = {
     "KVCacheCoordinator": "vllm.v1.core.kv_cache_coordinator",
     "KVCacheGroupSpec": "vllm.v1.kv_cache_interface",
     "KVCacheManager": "vllm.v1.core.kv_cache_manager",
+    "LLMEngine": "vllm.v1.engine.llm_engine",
     "ModelConfig": "vllm.config.model",
     "ParallelConfig": "vllm.config.parallel",
     "Request": "vllm.v1.request",

@@ -1,21 +1,27 @@
-"""Carries the engine cores' metrics to the server's own /metrics.
+"""Carries the engine cores' metrics to every place that shows those of the deployment.
 
-The engine core is another process than the API server. It writes its metrics to
-a file in a folder that both know; the server reads the folder at each scrape.
+Engine cores and API servers are processes of their own, in any number. Each engine core listens
+on a socket, and answers with the text of its metrics. The sockets lie in a folder that the first
+process of the deployment makes and hands down in the environment. Whoever shows metrics asks
+them all: an API server at each scrape, ``LLM.get_metrics()`` at each call. So the loop of an
+engine does nothing for it, and the figures of one that has ended are gone.
 """
 
 import atexit
 import fcntl
 import functools
 import os
-import shutil
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Metric, write_to_textfile
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from vllm.logger import init_logger
@@ -23,91 +29,102 @@ from vllm.logger import init_logger
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
 DIRECTORY_VARIABLE = "SARATHI_METRICS_DIR"
-WRITE_INTERVAL_S = 0.5
-_CHECK_INTERVAL_S = 5.0
-"""How often an engine without work looks whether its file is still there."""
+ANSWER_LIMIT_S = 2.0
+"""How long a scrape waits for an engine that is alive and does not answer."""
 
-_PREFIX, _LOCK = "vllm-sarathi-server-", "lock"
-_is_closed = threading.Event()
+_PREFIX, _END = "vllm-sarathi-metrics-", "# EOF\n"
+
+
+def share_with_engines(*, inherits: bool) -> None:
+    """Show the metrics of the deployment's engine cores where this process shows metrics.
+
+    Args:
+        inherits: whether the process that started this one has made the deployment's folder.
+    """
+    if not (inherits and DIRECTORY_VARIABLE in os.environ):
+        _make_folder(os.getpid())
+    _show()
 
 
 @functools.cache
-def share_with_engines() -> None:
-    """Make the folder and show its metrics in this process's default registry.
+def _make_folder(pid: int) -> None:
+    """Make a folder for what this process starts, and remove those of processes that were killed.
 
-    Engine cores inherit the folder's name through the environment. Once a process.
+    Its owner locks it for as long as it lives; cleaners of old files respect that too.
     """
+    os.environ.pop(DIRECTORY_VARIABLE, None)
     try:
-        parent = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vllm-sarathi"
-        parent.mkdir(parents=True, exist_ok=True)
-        directory = _make_folder(parent)
-    except (OSError, RuntimeError):  # no home, or one that cannot be written
-        directory = _make_folder(Path(tempfile.gettempdir()))
+        parent = Path(tempfile.gettempdir())  # of short names, as those of sockets have to be
+        for left in parent.glob(f"{_PREFIX}*"):
+            _remove_if_left(left)
+        new = Path(tempfile.mkdtemp(prefix=".", dir=parent))
+        fcntl.flock(os.open(new, os.O_RDONLY), fcntl.LOCK_EX)
+        directory = new.rename(parent / (_PREFIX + new.name.removeprefix(".")))
+    except OSError as error:
+        logger.warning("there is no room for our metrics, which /metrics lacks: %s", error)
+        return
     os.environ[DIRECTORY_VARIABLE] = str(directory)
-    atexit.register(_remove, directory, os.getpid())
-    REGISTRY.register(EngineMetrics(directory))
+    atexit.register(_remove_own, directory, pid)
 
 
-def _make_folder(parent: Path) -> Path:
-    """Make a folder that is private to the user, and remove those of servers that were killed.
-
-    A server holds a lock on a file of its folder for as long as it lives. The folder gets its
-    name when that is held, so that no other server takes it for one left behind.
-    """
-    for left in parent.glob(f"{_PREFIX}*"):
-        if _is_left_behind(left):
-            shutil.rmtree(left, ignore_errors=True)
-    new = Path(tempfile.mkdtemp(prefix=".", dir=parent))
-    fcntl.flock(os.open(new / _LOCK, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)
-    return new.rename(parent / (_PREFIX + new.name.removeprefix(".")))
+def _remove_if_left(directory: Path) -> None:
+    """Remove a folder unless its owner lives, or is another user."""
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(directory)
+        finally:
+            os.close(descriptor)
 
 
-def _is_left_behind(directory: Path) -> bool:
-    """Whether no server holds the lock; one whose folder was cleaned makes it anew."""
-    try:
-        lock = os.open(directory / _LOCK, os.O_RDWR)
-    except FileNotFoundError:
-        return True
-    except OSError:  # another user's
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(lock)
-    return True
-
-
-def _remove(directory: Path, owner_pid: int) -> None:
+def _remove_own(directory: Path, owner_pid: int) -> None:
     """Remove the folder, though not from a forked child that inherited the exit handler."""
     if os.getpid() == owner_pid:
-        _is_closed.set()
-        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):
+            _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a folder of sockets, and none that has anything else."""
+    for path in directory.glob("*.sock"):
+        path.unlink(missing_ok=True)
+    directory.rmdir()
+
+
+@functools.cache
+def _show() -> None:
+    """Add the engines' metrics to both sources of /metrics.
+
+    They are the default registry and, where there are several API servers, a registry that
+    prometheus_client makes anew for each scrape.
+    """
+    REGISTRY.register(EngineMetrics())
+    MultiProcessCollector.collect = _with_engines(  # type: ignore[method-assign]  # a wrapper
+        MultiProcessCollector.collect
+    )
+
+
+def _with_engines(collect: Any) -> Any:
+    @functools.wraps(collect)
+    def wrapper(self: Any) -> Iterable[Metric]:
+        return [*collect(self), *EngineMetrics().collect()]
+
+    return wrapper
 
 
 class EngineMetrics(Collector):
-    """Reads what every engine core wrote last.
-
-    Attributes:
-        directory: the folder that ``EngineMetricsWriter`` writes to.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    """What all engine cores of the deployment say."""
 
     def describe(self) -> Iterable[Metric]:
         """Name no metric in advance: the engines decide which there are."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Merge the files: one metric family each, with the samples of all engines."""
+        """Merge the answers: one metric family each, with the samples of all engines."""
         families: dict[str, Metric] = {}
-        for path in sorted(self.directory.glob("*.prom")):
-            try:
-                text = path.read_text(encoding="utf-8")
-            except FileNotFoundError:  # the folder was cleaned just now
-                continue
+        directory = os.environ.get(DIRECTORY_VARIABLE)
+        for text in _answers(Path(directory)) if directory else ():
             for family in text_string_to_metric_families(text):
                 known = families.setdefault(family.name, family)
                 if known is not family:
@@ -115,44 +132,70 @@ class EngineMetrics(Collector):
         return families.values()
 
 
-class EngineMetricsWriter:
-    """Writes a registry to the shared folder from a thread of its own.
+def _answers(directory: Path) -> Iterator[str]:
+    """The text of each engine that answers; all are asked before any is waited for."""
+    with ExitStack() as stack:
+        asked = []
+        for path in sorted(directory.glob("*.sock")):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.settimeout(ANSWER_LIMIT_S)
+            with suppress(OSError):  # it has ended
+                connection.connect(str(path))
+                asked.append(connection)
+        for connection in asked:
+            with suppress(OSError):
+                text = stack.enter_context(connection.makefile(encoding="utf-8")).read()
+                if text.endswith(_END):
+                    yield text
 
-    A thread, since an engine without work makes no step in which its last
-    figures could be written.
+
+def answer_scrapes(registry: CollectorRegistry, name: str) -> Callable[[], None]:
+    """Answer from a thread whoever asks for an engine core's metrics, until the returned call.
+
+    An engine that takes the name of an earlier one takes its place.
 
     Args:
-        registry: the engine core's metrics.
-        name: the file's name without its ending, distinct for each engine.
+        registry: the metrics.
+        name: of the socket, distinct for each engine of a deployment.
     """
+    directory = os.environ.get(DIRECTORY_VARIABLE)
+    if directory is None:  # on another node than the first process
+        return lambda: None
+    path = Path(directory, f"{name}.sock")
+    listener, is_closed = socket.socket(socket.AF_UNIX), threading.Event()
 
-    def __init__(self, registry: CollectorRegistry, name: str) -> None:
-        self._registry = registry
-        self._path = Path(os.environ.get(DIRECTORY_VARIABLE, "")) / f"{name}.prom"
-        self._changed = threading.Event()
-        self._changed.set()
-        if DIRECTORY_VARIABLE in os.environ:
-            threading.Thread(target=self._write, name="vllm-sarathi-metrics", daemon=True).start()
+    def close() -> None:
+        is_closed.set()
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
 
-    def touch(self) -> None:
-        """Say that a metric has changed."""
-        self._changed.set()
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        logger.warning("/metrics lacks those of %s: %s", name, error)
+        return close
+    threading.Thread(
+        target=_answer, args=(listener, registry, is_closed), name="sarathi-metrics", daemon=True
+    ).start()
+    return close
 
-    def _write(self) -> None:
-        """Write what changed, and the folder again if a cleaner removed it."""
-        server_pid, is_failing = os.getppid(), False
+
+def _answer(
+    listener: socket.socket, registry: CollectorRegistry, is_closed: threading.Event
+) -> None:
+    with listener:
         while True:
-            has_changed = self._changed.wait(_CHECK_INTERVAL_S)
-            if _is_closed.is_set() or os.getppid() != server_pid:
-                return  # the server has ended
-            if has_changed or not self._path.exists():
-                self._changed.clear()
-                try:
-                    self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    write_to_textfile(str(self._path), self._registry)
-                    is_failing = False
-                except OSError as error:
-                    if not is_failing:
-                        logger.warning("metrics stay as they were: %s", error)
-                    is_failing = True
-            time.sleep(WRITE_INTERVAL_S)
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:
+                if is_closed.is_set():
+                    return
+                logger.warning("a scrape of our metrics failed: %s", error)
+                time.sleep(ANSWER_LIMIT_S)
+                continue
+            with connection, suppress(OSError):
+                connection.settimeout(ANSWER_LIMIT_S)
+                connection.sendall(generate_latest(registry) + _END.encode())

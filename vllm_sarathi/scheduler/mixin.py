@@ -15,8 +15,6 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.engine_limits import check_limits
-from vllm_sarathi.metrics.exporter import EngineMetricsWriter
-from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.metrics.step_log import StepLog
 from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
@@ -26,6 +24,7 @@ from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.step import StepPlan
 from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.scheduler.delegation import applied
+from vllm_sarathi.scheduler.exports import recorder_of
 from vllm_sarathi.scheduler.faults import Faults
 from vllm_sarathi.scheduler.observer import StepObserver
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
@@ -33,6 +32,7 @@ from vllm_sarathi.scheduler.precedence import precedence
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.shedding import Shedding
 from vllm_sarathi.scheduler.snapshot import Snapshot, take_snapshot
+from vllm_sarathi.scheduler.start_line import start_line
 from vllm_sarathi.scheduler.step_logger import StepLogger
 from vllm_sarathi.scheduler.vllm_versions import (
     check_vllm_version,
@@ -87,7 +87,9 @@ class SarathiMixin:
         if self._promises.order is not None:
             scheduler.waiting = OrderedQueue(self._promises.order, self._place)
         self._shedding = _shedding(scheduler, settings, self._promises)
-        self._recorder, self._metrics_writer = _metrics(scheduler, settings, self._promises)
+        self._recorder = recorder_of(scheduler, settings)
+        if self._recorder is not None:
+            self._promises.listen = self._recorder.objectives.follow
         self.step_observer = StepObserver(
             self.batch_policy,
             self._promises,
@@ -97,7 +99,7 @@ class SarathiMixin:
             _step_logger(scheduler, settings, self._promises),
         )
         self._faults.listen.append(self.step_observer.fault)
-        logger.info("SARATHI scheduling: %s", settings.sources())
+        logger.info("SARATHI scheduling: %s", start_line(scheduler, settings))
 
     def make_policy(
         self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
@@ -183,8 +185,6 @@ class SarathiMixin:
         with self._faults.contained("result"):
             drained = not scheduler.has_unfinished_requests()
             self.step_observer.finished(scheduler_output, drained, outputs)
-            if self._metrics_writer is not None:
-                self._metrics_writer.touch()
         return outputs
 
     def _place(self, request: Any) -> Place:
@@ -228,16 +228,3 @@ def _step_logger(scheduler: Any, settings: SarathiConfig, promises: Promises) ->
     steps = StepLogger(StepLog(Path(settings.step_log)), promises)
     steps.begin(settings, scheduler.vllm_config)
     return steps
-
-
-def _metrics(
-    scheduler: Any, settings: SarathiConfig, promises: Promises
-) -> tuple[StepRecorder | None, EngineMetricsWriter | None]:
-    if not scheduler.log_stats:
-        return None, None
-    config = scheduler.vllm_config
-    name, rank = config.model_config.served_model_name, config.parallel_config.data_parallel_index
-    served = name[0] if isinstance(name, list) else name
-    recorder = StepRecorder(settings.model_dump(), served, rank, promises.reader.of_classes)
-    promises.listen = recorder.objectives.follow
-    return recorder, EngineMetricsWriter(recorder.registry, f"engine-{rank}")

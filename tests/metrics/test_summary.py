@@ -1,0 +1,74 @@
+import logging
+import threading
+from collections import Counter
+
+import pytest
+
+from tests.support.scheduler_loop import SchedulerLoop
+from vllm_sarathi import SarathiScheduler
+from vllm_sarathi.metrics import summary
+from vllm_sarathi.metrics.catalogue import PREFIX
+
+FIGURES = {
+    "step_decode_tokens_count": 200, "step_decode_tokens_sum": 2400,
+    "step_prefill_tokens_count": 200, "step_prefill_tokens_sum": 96_000,
+    "step_budget_tokens_count": 150, "step_budget_tokens_sum": 150 * 512,
+    "steps_total/objective": 142, "steps_total/tile": 58,
+    "measured_step_seconds_count": 200, "measured_step_seconds_sum": 8.2,
+    "predicted_step_seconds_count": 200, "predicted_step_seconds_sum": 8.0,
+    "tbt_objective_misses_total": 12,
+    "objectives_missed_total/ttft": 1, "objectives_attained_total/ttft": 99,
+    "relegated_requests_total": 3,
+}  # fmt: skip
+
+
+def test_the_line_has_what_happened_between_two_times() -> None:
+    before = Counter({name: 7 * value for name, value in FIGURES.items()})
+    now = Counter({name: 8 * value for name, value in FIGURES.items()})
+    now["tbt_objective_seconds"] = before["tbt_objective_seconds"] = 0.05  # type: ignore[assignment]
+    assert summary.summary(before, now) == (
+        "200 steps of 12.0 decode + 480.0 prefill tokens (budget 512, bound by objective 71%), "
+        "step 41.0 ms (predicted 40.0), gap objective 50 ms: 0.5% missed, TTFT missed 1.0%, "
+        "3 relegated"
+    )
+
+
+def test_without_traffic_there_is_no_line() -> None:
+    now = Counter({name: 8 * value for name, value in FIGURES.items()})
+    assert summary.summary(now, now) == ""
+
+
+def test_a_scheduler_counts_all_that_the_line_says(caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"tbt_slo_ms": 1.5, "ttft_slo_ms": 2.0}
+    loop = SchedulerLoop(SarathiScheduler, settings)
+    registry = loop.scheduler._recorder.registry
+    before = summary.figures(registry, PREFIX)
+    loop.add("first", 100, max_tokens=40)
+    loop.add("second", 3000, max_tokens=4)
+    loop.run()
+    line = summary.summary(before, summary.figures(registry, PREFIX))
+    for words in (" steps of ", "budget ", "bound by ", "predicted ", "gap objective ", "TTFT "):
+        assert words in line
+
+
+def test_lines_come_while_there_is_traffic_and_no_more_after_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = SchedulerLoop(SarathiScheduler, {})
+    logged = threading.Event()
+    monkeypatch.setattr(summary.logger, "info", lambda *words: logged.set())
+    num_threads = threading.active_count()
+    end = summary.log_regularly(loop.scheduler._recorder.registry, PREFIX, 0.05)
+    assert not logged.wait(0.3)
+    loop.add("request", 100, max_tokens=3)
+    loop.run()
+    assert logged.wait(20)
+    end()
+    for thread in threading.enumerate():
+        if thread.name == "sarathi-summary":
+            thread.join(0.5)
+    assert threading.active_count() <= num_threads
+
+
+def test_lines_are_of_vllms_logger() -> None:
+    assert logging.getLogger(summary.logger.name).name.startswith("vllm.")

@@ -1,0 +1,40 @@
+"""What an engine core counts, and the ways on which it leaves its process."""
+
+import weakref
+from typing import Any
+
+from vllm import envs
+
+from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.metrics.catalogue import PREFIX
+from vllm_sarathi.metrics.exporter import answer_scrapes
+from vllm_sarathi.metrics.recorder import StepRecorder
+from vllm_sarathi.metrics.scrape_port import serve_metrics
+from vllm_sarathi.metrics.summary import log_regularly
+from vllm_sarathi.objectives import ObjectivesReader
+
+
+def recorder_of(scheduler: Any, settings: SarathiConfig) -> StepRecorder | None:
+    """The metrics of a scheduler, on their way out for as long as the recorder lives.
+
+    Returns:
+        None if vLLM's statistics are off.
+    """
+    if not scheduler.log_stats:
+        return None
+    config = scheduler.vllm_config
+    name, rank = config.model_config.served_model_name, config.parallel_config.data_parallel_index
+    served = name[0] if isinstance(name, list) else name
+    classes = ObjectivesReader(settings).of_classes
+    recorder = StepRecorder(settings.model_dump(), served, rank, classes)
+    registry = recorder.registry
+    ends = [
+        answer_scrapes(registry, f"engine-{rank}"),
+        log_regularly(registry, PREFIX, getattr(envs, "VLLM_LOG_STATS_INTERVAL", 10.0)),
+    ]
+    if settings.metrics_port is not None:
+        port = settings.metrics_port + rank
+        ends.append(serve_metrics(registry, settings.metrics_host, port))
+    for end in ends:
+        weakref.finalize(recorder, end)
+    return recorder
