@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -22,6 +23,7 @@ def parent(
     """Where folders are made: under a short name, as sockets need."""
     tmp_path_factory.getbasetemp()  # of pytest, which shall not make its own there
     monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, "of a process outside")
+    monkeypatch.setattr(exporter, "CHECK_INTERVAL_S", 0.05)
     monkeypatch.setattr(REGISTRY, "register", lambda found: None)
     monkeypatch.setattr(MultiProcessCollector, "collect", MultiProcessCollector.collect)
     with tempfile.TemporaryDirectory() as folder:
@@ -95,12 +97,22 @@ def test_an_engine_that_has_ended_is_not_shown(parent: Path) -> None:
 
 def test_an_engine_takes_the_place_of_an_earlier_one_of_its_name(parent: Path) -> None:
     share()
-    num_threads = threading.active_count()
+    before = set(threading.enumerate())
     end = engine("0", 1)
     engine("0", 2)
     end()
     assert shown("0") == [2]
-    wait_for(lambda: threading.active_count() == num_threads + 1)
+    wait_for(lambda: len({*threading.enumerate()} - before) == 1)
+
+
+def test_an_engine_whose_folder_a_cleaner_removed_is_shown_again(parent: Path) -> None:
+    directory = share()
+    end = engine("0", 3)
+    shutil.rmtree(directory)
+    wait_for(lambda: shown("0") == [3])
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    end()
+    assert shown("0") == [None]
 
 
 def test_an_engine_that_does_not_answer_delays_a_scrape_and_hides_no_other(

@@ -32,6 +32,9 @@ DIRECTORY_VARIABLE = "SARATHI_METRICS_DIR"
 ANSWER_LIMIT_S = 2.0
 """How long a scrape waits for an engine that is alive and does not answer."""
 
+CHECK_INTERVAL_S = 5.0
+"""How often an engine that nobody asks looks whether its socket is still there."""
+
 _PREFIX, _END = "vllm-sarathi-metrics-", "# EOF\n"
 
 
@@ -161,41 +164,64 @@ def answer_scrapes(registry: CollectorRegistry, name: str) -> Callable[[], None]
     directory = os.environ.get(DIRECTORY_VARIABLE)
     if directory is None:  # on another node than the first process
         return lambda: None
-    path = Path(directory, f"{name}.sock")
-    listener, is_closed = socket.socket(socket.AF_UNIX), threading.Event()
+    try:
+        return _Answerer(registry, Path(directory, f"{name}.sock")).close
+    except OSError as error:
+        logger.warning("/metrics lacks those of %s: %s", name, error)
+        return lambda: None
 
-    def close() -> None:
-        is_closed.set()
+
+class _Answerer:
+    """A thread that answers on a socket with the text of some metrics."""
+
+    def __init__(self, registry: CollectorRegistry, path: Path) -> None:
+        self._registry = registry
+        self._path = path
+        self._is_closed = threading.Event()
+        self._listener = _listening(path)
+        threading.Thread(target=self._run, name="sarathi-metrics", daemon=True).start()
+
+    def close(self) -> None:
+        """Answer nobody any more; the thread ends when it next looks."""
+        self._is_closed.set()
         with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
+            self._listener.shutdown(socket.SHUT_RDWR)
 
+    def _run(self) -> None:
+        while not self._is_closed.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except TimeoutError:
+                self._come_back()
+            except OSError as error:
+                if not self._is_closed.is_set():
+                    logger.warning("a scrape of our metrics failed: %s", error)
+                    time.sleep(ANSWER_LIMIT_S)
+            else:
+                with connection, suppress(OSError):
+                    connection.settimeout(ANSWER_LIMIT_S)
+                    connection.sendall(generate_latest(self._registry) + _END.encode())
+        self._listener.close()
+
+    def _come_back(self) -> None:
+        """Make the socket again, and its folder, if a cleaner of old files removed them."""
+        if self._path.exists():
+            return
+        with suppress(OSError):
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            gone, self._listener = self._listener, _listening(self._path)
+            gone.close()
+
+
+def _listening(path: Path) -> socket.socket:
+    """A socket at a path, in place of any that was there."""
+    listener = socket.socket(socket.AF_UNIX)
     try:
         path.unlink(missing_ok=True)
         listener.bind(str(path))
         listener.listen()
-    except OSError as error:
+        listener.settimeout(CHECK_INTERVAL_S)
+    except OSError:
         listener.close()
-        logger.warning("/metrics lacks those of %s: %s", name, error)
-        return close
-    threading.Thread(
-        target=_answer, args=(listener, registry, is_closed), name="sarathi-metrics", daemon=True
-    ).start()
-    return close
-
-
-def _answer(
-    listener: socket.socket, registry: CollectorRegistry, is_closed: threading.Event
-) -> None:
-    with listener:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError as error:
-                if is_closed.is_set():
-                    return
-                logger.warning("a scrape of our metrics failed: %s", error)
-                time.sleep(ANSWER_LIMIT_S)
-                continue
-            with connection, suppress(OSError):
-                connection.settimeout(ANSWER_LIMIT_S)
-                connection.sendall(generate_latest(registry) + _END.encode())
+        raise
+    return listener
