@@ -3,29 +3,17 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 from support.http_load import MixedLoad, ask, run_load
-from support.server import Server, serve
+from support.server import Server
 
 from tests.support.command_line import output
 
 pytestmark = pytest.mark.engine
-
-FLAGS = ("--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "16", "--enforce-eager")
-SETTINGS = (
-    *("--scheduler", "sarathi", "--sarathi-config", '{"token_budget": 128, "order": "edf"}'),
-    *("--sarathi-shed", "true"),
-)
-
-
-@pytest.fixture(scope="module")
-def server(model: str) -> Iterator[Server]:
-    with serve(model, (*FLAGS, *SETTINGS, "--sarathi-preset", "stall-free")) as started:
-        yield started
 
 
 def complete(server: Server, model: str, **body: Any) -> httpx.Response:
