@@ -11,8 +11,8 @@ help:
 	@echo "make setup   set up .venv with vLLM's CPU build, and a small model"
 	@echo "make demo    serve a real model with stock vLLM and with SARATHI, and compare"
 	@echo "make check   lint, types and the tests that start no engine: the inner loop"
-	@echo "make test    all tests; CI=true measures coverage as well"
-	@echo "make fuzz    thousands of random runs of the schedulers, each time others"
+	@echo "make test    all tests, with Prometheus where apt-get has it; CI=true measures coverage as well"
+	@echo "make fuzz    thousands of random runs of the schedulers, different ones each time"
 	@echo "make soak    a million requests without a model, 2,000 streams at a time for ten minutes"
 	@echo "make lint    ruff and mypy"
 	@echo "make monitoring   the table of metrics and the Grafana dashboard, from the code"
@@ -21,7 +21,7 @@ help:
 	@echo "make features   each feature of vLLM on real engines beside stock, and the table of what works"
 	@echo "make upstream-tests   vLLM's own scheduler tests, on its schedulers and on these"
 	@echo "make versions   the tests that start no engine, on each supported vLLM; VERSIONS=0.33.0 chooses"
-	@echo "make compare VLLM=0.34.0   what changed in that vLLM of all that this package relies on"
+	@echo "make compare VLLM=0.34.0   what that vLLM changed in the code that this package relies on"
 
 setup:
 	@.ci/setup

@@ -70,10 +70,10 @@ def test_what_real_servers_did_is_side_by_side(label: str, cells: list[str]) -> 
     assert BOTH[label] == cells
 
 
-def test_the_readme_shows_what_is_drawn() -> None:
+def test_the_example_shows_what_is_drawn() -> None:
     lines = drawn([watched("sarathi:8000", SARATHI), watched("stock:8000", STOCK)])
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert "\n".join(line.rstrip() for line in lines) in readme
+    example = Path(__file__).parents[2] / "examples" / "monitoring" / "README.md"
+    assert "\n".join(line.rstrip() for line in lines) in example.read_text()
 
 
 def test_a_stock_server_alone_has_no_row_that_it_cannot_fill() -> None:
