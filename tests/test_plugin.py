@@ -4,10 +4,12 @@ import argparse
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.version import Version
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from vllm.entrypoints.cli.main import main
 from vllm.plugins import load_plugins_by_group
@@ -217,12 +219,22 @@ def test_what_is_on_or_off_needs_no_value(flags: tuple[str, ...], value: bool) -
     assert arguments.additional_config["sarathi"] == {"shed": value}
 
 
-def test_vllms_configuration_file_switches_on_and_off(tmp_path: Path) -> None:
+def test_vllms_configuration_file_switches_on_and_says_null(tmp_path: Path) -> None:
     file = tmp_path / "server.yaml"
-    lines = ("scheduler: sarathi", "sarathi-shed: true", "sarathi-balance-micro-batches: false")
+    lines = ("scheduler: sarathi", "sarathi-shed: true", "sarathi-tbt-slo-ms: null")
     file.write_text("\n".join(lines))
     arguments = parse("--config", str(file))
-    assert arguments.additional_config["sarathi"] == {"shed": True, "balance_micro_batches": False}
+    assert arguments.additional_config["sarathi"] == {"shed": True, "tbt_slo_ms": None}
+
+
+@pytest.mark.skipif(
+    Version(version("vllm")) < Version("0.28"), reason="vLLM drops false from such a file"
+)
+def test_vllms_configuration_file_switches_off(tmp_path: Path) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text("scheduler: sarathi\nsarathi-balance-micro-batches: false")
+    arguments = parse("--config", str(file))
+    assert arguments.additional_config["sarathi"] == {"balance_micro_batches": False}
 
 
 def test_null_on_the_command_line_is_a_value() -> None:

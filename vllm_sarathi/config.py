@@ -178,9 +178,11 @@ class SarathiConfig(BaseModel):
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         for name, presets in _GOES_WITH.items():
-            if name in self.model_fields_set and not goes_with(name, self.preset):
+            value = getattr(self, name)
+            is_off = value is None or value is False
+            if name in self.model_fields_set and not (is_off or goes_with(name, self.preset)):
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r} has no meaning with preset={self.preset!r}; "
+                    f"{name}={value!r} has no meaning with preset={self.preset!r}; "
                     f"it goes with {' or '.join(map(repr, presets))}"
                 )
         self._check_objectives()
@@ -210,11 +212,9 @@ class SarathiConfig(BaseModel):
         return self
 
     def _check_objectives(self) -> None:
-        server_wide = {name: getattr(self, name) for name in SLO_FIELDS}
-        refuse_out_of_order(server_wide, server_wide)
+        refuse_out_of_order({name: getattr(self, name) for name in SLO_FIELDS})
         for name, qos in self.qos_classes.items():
-            stated = qos.model_dump(exclude_unset=True)
-            refuse_out_of_order(server_wide | stated, stated, f"qos_classes.{name}.")
+            refuse_out_of_order(qos.model_dump(), f"qos_classes.{name}.")
 
     def _check_client_limits(self) -> None:
         for name, least in self.min_client_slo_ms.items():
@@ -236,10 +236,12 @@ class SarathiConfig(BaseModel):
             return
         paces = {"tbt_slo_ms": self.tbt_slo_ms, "tpot_slo_ms": self.tpot_slo_ms}
         numbers = {name: pace for name, pace in paces.items() if isinstance(pace, float)}
-        if not numbers and not self.qos_classes:
+        may_be_asked = {"qos", "tpot_slo_ms", "tbt_slo_ms"} & set(self.client_objectives)
+        if not (numbers or self.qos_classes or may_be_asked):
             raise ValueError(
-                f"max_stall_ms={self.max_stall_ms} has no meaning with tbt_slo_ms="
-                f"{self.tbt_slo_ms!r}; it goes with a number, with tpot_slo_ms or with qos_classes"
+                f"max_stall_ms={self.max_stall_ms} has no meaning where no request has a pace; it "
+                "goes with a number for tbt_slo_ms or tpot_slo_ms, with qos_classes, or with "
+                "client_objectives that let requests set one"
             )
         for name, pace in numbers.items():
             if self.max_stall_ms < pace:

@@ -85,8 +85,14 @@ def _add_flag(group: Any, name: str) -> None:
     group.add_argument(f"--sarathi-{flag}", type=_json_or_word, **options)
 
 
+_YAML_WORDS = {"None": None, "True": True, "False": False}
+"""How vLLM hands down null, true and false of a configuration file."""
+
+
 def _json_or_word(text: str) -> Any:
     """Read a flag's value: JSON where it is any, else a word such as ``auto``."""
+    if text in _YAML_WORDS:
+        return _YAML_WORDS[text]
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError:

@@ -1,6 +1,6 @@
 """Named classes of objectives, and the bounds that keep their names fit for metric labels."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,14 +41,11 @@ _NEVER_LONGER = (
 """The first is part of the second, or its mean: a larger objective for it says nothing."""
 
 
-def refuse_out_of_order(
-    objectives: Mapping[str, Any], stated: Collection[str], where: str = ""
-) -> None:
-    """Refuse an objective that another one makes meaningless.
+def refuse_out_of_order(objectives: Mapping[str, Any], where: str = "") -> None:
+    """Refuse an objective that another one of the same place makes meaningless.
 
     Args:
-        objectives: what a request has, by name.
-        stated: those that stand where ``where`` says; the others are the server's.
+        objectives: what is stated there, by name.
         where: what their names begin with.
 
     Raises:
@@ -57,12 +54,10 @@ def refuse_out_of_order(
     for shorter, longer in _NEVER_LONGER:
         part, whole = objectives[shorter], objectives[longer]
         if isinstance(part, float) and isinstance(whole, float) and part > whole:
-            names = [(where if name in stated else "") + name for name in (shorter, longer)]
-            if shorter in stated or longer in stated:
-                raise ValueError(
-                    f"{names[0]}={part} is above {names[1]}={whole}, which bounds it already; "
-                    "at most that is allowed"
-                )
+            raise ValueError(
+                f"{where}{shorter}={part} is above {where}{longer}={whole}, which bounds it "
+                "already; at most that is allowed"
+            )
 
 
 DEFAULT_CLASS = "default"
