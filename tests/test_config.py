@@ -83,7 +83,14 @@ def test_no_settings_give_the_slo_preset() -> None:
             ("max_prefills_per_batch=2", "exactly 1"),
         ),
         ({"metrics_port": 70_000}, ("metrics_port=70000", "less than or equal to 65535")),
-        ({"metrics_host": "0.0.0.0"}, ("metrics_host='0.0.0.0'", "metrics_port", "a number")),
+        (
+            {"metrics_host": "0.0.0.0"},
+            ("metrics_host='0.0.0.0'", "metrics_port=None", "1 to 65535"),
+        ),
+        (
+            {"metrics_host": "", "metrics_port": 9},
+            ("metrics_host=''", "a string that is not empty"),
+        ),
     ],
 )
 def test_a_bad_setting_is_refused_by_name_value_and_what_is_allowed(

@@ -125,7 +125,7 @@ class SarathiConfig(BaseModel):
         description="Port on which each engine serves its own metrics too, plus its data-parallel "
         "rank: for engines on nodes without an API server.",
     )
-    metrics_host: str = Field("127.0.0.1", description="Address of metrics_port.")
+    metrics_host: str = Field("127.0.0.1", min_length=1, description="Address of metrics_port.")
     balance_micro_batches: bool | None = Field(
         None, description="Spread decodes evenly over pipeline stages; null: with more than one."
     )
@@ -196,8 +196,8 @@ class SarathiConfig(BaseModel):
             )
         if "metrics_host" in self.model_fields_set and self.metrics_port is None:
             raise ValueError(
-                f"metrics_host={self.metrics_host!r} has no meaning without metrics_port; "
-                "it goes with a number"
+                f"metrics_host={self.metrics_host!r} has no meaning with metrics_port=None; set "
+                "metrics_port to a number from 1 to 65535"
             )
         if self.preset == "decode-maximal" and (self.max_prefills_per_batch or 1) != 1:
             raise ValueError(

@@ -23,6 +23,24 @@ def test_help_imports_no_vllm() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("report", "One HTML page about a step log"),
+        ("tune", "static token budget of stock vLLM"),
+        ("tune", "(default 256, 384, 512,"),
+        ("capacity", "to start the search at"),
+    ],
+)
+def test_help_is_plain_text(
+    command: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert said in capsys.readouterr().out
+
+
 def test_the_version_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])

@@ -3,6 +3,7 @@ import threading
 from collections import Counter
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import SarathiScheduler
@@ -36,6 +37,29 @@ def test_the_line_has_what_happened_between_two_times() -> None:
 def test_without_traffic_there_is_no_line() -> None:
     now = Counter({name: 8 * value for name, value in FIGURES.items()})
     assert summary.summary(now, now) == ""
+
+
+def test_results_of_steps_from_an_earlier_interval_alone_make_no_line() -> None:
+    before = Counter(FIGURES)
+    now = before + Counter({"measured_step_seconds_count": 2, "measured_step_seconds_sum": 1})
+    assert summary.summary(before, now) == ""
+
+
+def test_a_line_that_fails_is_logged_once_and_the_next_ones_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes, failures, logged = iter([0, 0]), [], threading.Event()
+
+    def fails_twice(*_: object) -> str:
+        return f"{1 / next(outcomes, 1)}"
+
+    monkeypatch.setattr(summary, "summary", fails_twice)
+    monkeypatch.setattr(summary.logger, "exception", lambda *words: failures.append(words))
+    monkeypatch.setattr(summary.logger, "info", lambda *words: logged.set())
+    end = summary.log_regularly(CollectorRegistry(), PREFIX, 0.01)
+    assert logged.wait(20)
+    end()
+    assert len(failures) == 1
 
 
 def test_a_scheduler_counts_all_that_the_line_says(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,11 +25,14 @@ COMMANDS = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line. Imports nothing heavy, so that ``--help`` is quick."""
-    top = argparse.ArgumentParser("vllm-sarathi", description=__doc__)
+    top = argparse.ArgumentParser(
+        "vllm-sarathi",
+        description="Simulate vLLM schedulers, report on a step log, watch servers.",
+    )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     added = {
-        name: commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        name: commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         for name, text in COMMANDS.items()
     }
     for name in ("simulate", "compare", "capacity", "tune"):
@@ -44,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
     _add_goal(added["capacity"])
     _add_goal(added["tune"])
     added["tune"].add_argument(
-        "--budgets", type=tokens, default=tokens("256,384,512,768,1024,2048,4096,8192"),
-        metavar="N,N...", help="token budgets to try (default %(default)s)",
+        "--budgets", type=tokens, default=BUDGETS, metavar="N,N...",
+        help=f"token budgets to try (default {', '.join(map(str, BUDGETS))})",
     )  # fmt: skip
     _add_calibrate(added["calibrate"])
     _add_report(added["report"])
@@ -65,6 +68,7 @@ DEPLOYMENTS = (
     "h100-llama-2-70b-tp4, a100-llama-2-70b-tp8, h100-llama-2-70b-tp8, a100-gpt-3-tp8-pp8, "
     "h100-gpt-3-tp8-pp8"
 )
+BUDGETS = (256, 384, 512, 768, 1024, 2048, 4096, 8192)
 SCHEDULER_HELP = (
     "NAME[:BUDGET][,KEY=VALUE...]: 'stock', 'sarathi' or the dotted path of a scheduler class; "
     "vLLM's max_num_batched_tokens (default 2048); settings, e.g. sarathi:2048,tbt_slo_ms=50 or "
@@ -96,9 +100,8 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
         help="prompt tokens that one of a trace's hash_ids stands for (default 16; 512 in "
         "Mooncake's)",
     )  # fmt: skip
-    load.add_argument(
-        "--rate", type=positive, help="requests per second (default 1, or a trace's own)"
-    )
+    rate = "requests per second" if has_rate else "requests per second to start the search at"
+    load.add_argument("--rate", type=positive, help=f"{rate} (default 1, or a trace's own)")
     more = "" if has_rate else "; more where so few would not be steady"
     load.add_argument(
         "--requests", type=whole, help=f"how many (default 1000, or the whole trace{more})"

@@ -18,6 +18,8 @@ def log_regularly(
 ) -> Callable[[], None]:
     """Log from a thread, until the returned call, while there is traffic.
 
+    An exception is logged once and leaves the line out.
+
     Args:
         registry: the metrics of one engine core.
         prefix: what their names begin with.
@@ -26,13 +28,17 @@ def log_regularly(
     is_closed = threading.Event()
 
     def log() -> None:
-        before = figures(registry, prefix)
+        before, has_failed = Counter[str](), False
         while not is_closed.wait(interval_s):
-            now = figures(registry, prefix)
-            line = summary(before, now)
+            try:
+                now = figures(registry, prefix)
+                line, before = summary(before, now), now
+            except Exception:
+                if not has_failed:
+                    logger.exception("no SARATHI line in the log; only this failure is logged")
+                has_failed, line = True, ""
             if line:
                 logger.info("SARATHI: %s", line)
-            before = now
 
     threading.Thread(target=log, name="sarathi-summary", daemon=True).start()
     return is_closed.set
@@ -49,9 +55,9 @@ def figures(registry: CollectorRegistry, prefix: str) -> Counter[str]:
 
 
 def summary(before: Counter[str], now: Counter[str]) -> str:
-    """What happened between two times; nothing if no step ended."""
+    """What happened between two times; nothing unless steps were scheduled and ended."""
     since = Counter({name: value - before[name] for name, value in now.items()})
-    if not since["measured_step_seconds_count"]:
+    if not (since["measured_step_seconds_count"] and since["step_decode_tokens_count"]):
         return ""
     return ", ".join((_steps(since), *_objectives(since, now), *_events(since)))
 
