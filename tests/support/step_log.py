@@ -23,8 +23,16 @@ def logged_steps(path: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "work" in line]
 
 
-def older(duration_s: float = 0.02, prefill: int = 0, decodes: int = 4, **more: Any) -> Any:
-    """A step as versions wrote it that told neither gaps nor queues."""
+def gap(longest_s: float, **more: Any) -> dict[str, Any]:
+    """Four gaps of one class."""
+    objective_s = more.get("objective_s", 0.05)
+    late = 4 if objective_s and longest_s > objective_s else 0
+    found = {"num": 4, "mean_s": longest_s, "longest_s": longest_s, "request_id": "a"}
+    return found | {"objective_s": 0.05, "num_late": late} | more
+
+
+def step(duration_s: float = 0.02, prefill: int = 0, decodes: int = 4, **more: Any) -> Any:
+    """A step; ``placed`` says when."""
     line = {
         "work": {"num_tokens": prefill + decodes, "chunk_context": 0.0, "decode_context": 100},
         "num_decodes": decodes,
@@ -36,21 +44,6 @@ def older(duration_s: float = 0.02, prefill: int = 0, decodes: int = 4, **more: 
         "objective_s": 0.05,
         "admission_blocked_by": None,
         "duration_s": duration_s,
-    }
-    return line | more
-
-
-def gap(longest_s: float, **more: Any) -> dict[str, Any]:
-    """Four gaps of one class."""
-    objective_s = more.get("objective_s", 0.05)
-    late = 4 if objective_s and longest_s > objective_s else 0
-    found = {"num": 4, "mean_s": longest_s, "longest_s": longest_s, "request_id": "a"}
-    return found | {"objective_s": 0.05, "num_late": late} | more
-
-
-def step(duration_s: float = 0.02, prefill: int = 0, decodes: int = 4, **more: Any) -> Any:
-    """A step; ``placed`` says when."""
-    told = {
         "num_in_flight": 1,
         "num_running": decodes,
         "num_waiting": 0,
@@ -61,7 +54,7 @@ def step(duration_s: float = 0.02, prefill: int = 0, decodes: int = 4, **more: A
         "between_s": 0.0,
         "gaps": {"default": gap(duration_s)} if decodes else {},
     }
-    return older(duration_s, prefill, decodes, **{**told, **more})
+    return line | more
 
 
 def placed(steps: Iterable[dict[str, Any]], idle_s: float = 0.0) -> Iterator[dict[str, Any]]:

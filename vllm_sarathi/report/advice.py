@@ -38,8 +38,8 @@ def _faults(summary: Summary) -> Iterator[Finding]:
         where = ", ".join(f"{name} ({count})" for name, count in summary.faults.most_common())
         yield Finding(
             Severity.BAD,
-            f"The scheduler had {plural(summary.faults.total(), 'fault')}: vLLM decided those "
-            "steps alone.",
+            f"The scheduler had {plural(summary.faults.total(), 'fault')}: vLLM went on without "
+            "it.",
             f"Where: {where}. The last: {summary.last_error}",
             "Please report it, with the traceback in the server's log.",
         )
@@ -89,7 +89,7 @@ def _stages(summary: Summary) -> Iterator[Finding]:
         "There were too few requests to fill the pipeline."
         if few
         else "Micro-batches differed in length" + (": let them be balanced." if off else "."),
-        ("--sarathi-balance-micro-batches true",) if off else (),
+        ("--sarathi-balance-micro-batches",) if off else (),
     )
 
 
@@ -99,13 +99,6 @@ def _rest(summary: Summary) -> Iterator[Finding]:
             Severity.NOTE,
             f"The engine was idle for {share(summary.idle_s / summary.end_s)} of the time.",
             f"{duration(summary.idle_s)} of {duration(summary.end_s)}.",
-        )
-    if summary.is_older:
-        yield Finding(
-            Severity.NOTE,
-            "An older version wrote this log.",
-            "Gaps are told as if each decode were in every step or paused. Classes, first tokens, "
-            "queues, idle times and settings are missing.",
         )
 
 

@@ -41,12 +41,11 @@ def cause_of(
     """
     gap_s, last = waits.longest_s, inside[-1].step
     if had_fault:
-        return Cause.FAULT, "An exception in the scheduler fell into it: vLLM decided alone."
+        return Cause.FAULT, "An exception in the scheduler fell into it."
     if waits.was_preempted:
-        usage = "" if last.kv_usage is None else f" ({last.kv_usage:.0%} of the cache in use)"
         return Cause.PREEMPTED, (
-            f"The request was preempted for lack of KV blocks{usage} and prefilled again over "
-            f"{plural(len(inside), 'step')}."
+            f"The request was preempted for lack of KV blocks ({last.kv_usage:.0%} of the cache in "
+            f"use) and prefilled again over {plural(len(inside), 'step')}."
         )
     busy_s = sum(ended.step.duration_s or ended.step.predicted_s for ended in inside)
     if num_stages == 1 and gap_s - busy_s > MAIN_SHARE * gap_s:

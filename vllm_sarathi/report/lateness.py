@@ -64,7 +64,7 @@ def _mend(summary: Summary, cause: Cause, gaps: ClassTotals) -> tuple[str, tuple
     if cause in (Cause.NO_STEP, Cause.ENGINE_CORE):
         text = "Look at the CPU of the engine core: its load, swapping, the cores it may use."
         return text, ()
-    return "See the faults.", ()
+    return "See the finding on faults, and the traceback in the server's log.", ()
 
 
 def _tbt_flag(seconds: float | None) -> str:
@@ -135,5 +135,5 @@ def _relieve(settings: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         return text, ("--sarathi-preset slo",)
     if settings.get("shed") is False and settings.get("order") != "fcfs":
         text = "Add capacity, or refuse those early that can no longer be in time."
-        return text, ("--sarathi-shed true",)
+        return text, ("--sarathi-shed",)
     return "Add capacity.", ()

@@ -58,7 +58,7 @@ def queue(summary: Summary) -> Iterator[Finding]:
     """What was the limit while requests waited."""
     bins = summary.bins
     busy_s = max(bins.total("busy_s"), 1e-9)
-    known = {"maximum": _by_maximum(summary), "no_more_prefill": _by_seats(summary)} | _SAID
+    known = {"maximum": _by_maximum(summary), "no_more_prefill": _by_max_num_seqs(summary)} | _SAID
     if summary.settings.get("preset") == "observe" and not known["no_more_prefill"][2]:
         del known["no_more_prefill"]  # vLLM does not tell what bound its batches
     queued = {limit: bins.total(f"queued {limit}") / busy_s for limit in known}
@@ -71,7 +71,7 @@ def queue(summary: Summary) -> Iterator[Finding]:
 
 
 def _by_maximum(summary: Summary) -> _Told:
-    most = summary.begin.max_num_batched_tokens if summary.begin else None
+    most = summary.begin.max_num_batched_tokens
     return (
         "vLLM's max_num_batched_tokens limited batches.",
         "It may be larger where the preset follows an objective.",
@@ -79,8 +79,8 @@ def _by_maximum(summary: Summary) -> _Told:
     )
 
 
-def _by_seats(summary: Summary) -> _Told:
-    most = summary.begin.max_num_seqs if summary.begin else None
+def _by_max_num_seqs(summary: Summary) -> _Told:
+    most = summary.begin.max_num_seqs
     if most is not None and summary.bins.most("most_running").max(initial=0.0) >= most:
         title = "Requests waited although batches had room: max_num_seqs was reached."
         return title, "Let more run at a time.", (f"--max-num-seqs {2 * most}",)

@@ -1,4 +1,4 @@
-"""Reads the lines of a step log, those of older versions too."""
+"""Reads the lines of a step log."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,9 +45,10 @@ class Begin(msgspec.Struct):
 
 
 class Step(msgspec.Struct):
-    """A step; what older versions did not write is None or empty.
+    """A step.
 
-    ``begin`` and ``fault`` are lines of another kind, which have nothing else.
+    ``begin`` and ``fault`` are lines of another kind, which have nothing else: for them all has a
+    default.
     """
 
     begin: Begin | None = None
@@ -63,16 +64,15 @@ class Step(msgspec.Struct):
     objective_s: Seconds | None = None
     admission_blocked_by: str | None = None
     duration_s: Seconds | None = None
-    scheduled_s: Epoch | None = None
-    ended_s: Epoch | None = None
+    ended_s: Epoch = 0.0
     between_s: Seconds = 0.0
     num_in_flight: Count = 1
-    num_running: Count | None = None
-    num_waiting: Count | None = None
+    num_running: Count = 0
+    num_waiting: Count = 0
     num_aside: Count = 0
     num_admitted: Count = 0
     num_preempted: Count = 0
-    kv_usage: Share | None = None
+    kv_usage: Share = 0.0
     stage_idle_share: Share | None = None
     relegated: dict[str, Count] = {}
     shed: dict[str, Count] = {}
@@ -115,10 +115,11 @@ class StepLogFile:
                     except (msgspec.DecodeError, UnicodeDecodeError):
                         self._refuse(line)
                         continue
-                    if step.work is None and step.begin is None and step.fault is None:
-                        self._refuse(line)
-                    else:
+                    is_step = step.work is not None and step.ended_s > 0
+                    if is_step or step.begin is not None or step.fault is not None:
                         yield step
+                    else:
+                        self._refuse(line)
         except OSError as error:
             raise ValueError(
                 f"step log {str(self.path)!r} cannot be read: {error.strerror}; allowed is a file "

@@ -64,8 +64,6 @@ def page(summary: Summary, file: StepLogFile) -> str:
 
 
 def _when(summary: Summary) -> str:
-    if summary.first_s is None:
-        return f"over {clock(summary.end_s)}"
     began = datetime.fromtimestamp(summary.first_s, UTC)
     return f"{began:%Y-%m-%d %H:%M:%S} UTC, over {clock(round(summary.end_s, 1))}"
 
@@ -87,18 +85,15 @@ def _figures(summary: Summary) -> list[tuple[str, str]]:
     """The figures at the top, with what they are."""
     bins, span_s = summary.bins, max(summary.end_s, 1e-9)
     ranked = summary.worst.ranked()
-    found = [
+    return [
         ("steps", f"{summary.num_steps:,}"),
         ("prefill tokens/s", f"{bins.total('prefill_tokens') / span_s:,.0f}"),
         ("decode tokens/s", f"{bins.total('decode_tokens') / span_s:,.0f}"),
         ("late gaps", _late_share(summary.gaps)),
+        ("late first tokens", _late_share(summary.first_tokens)),
         ("worst gap", duration(ranked[0].waits.longest_s) if ranked else "-"),
         ("engine idle", share(summary.idle_s / span_s)),
     ]
-    if summary.is_older:
-        return found[:-1]
-    found.insert(4, ("late first tokens", _late_share(summary.first_tokens)))
-    return found
 
 
 def _late_share(totals: dict[str, ClassTotals]) -> str:
@@ -110,10 +105,7 @@ def _late_share(totals: dict[str, ClassTotals]) -> str:
 
 def _settings(summary: Summary) -> list[tuple[str, str]]:
     """What the log was recorded with: settings that are not null or empty."""
-    if summary.begin is None:
-        return []
     begin = summary.begin
-    shown = {name: value for name, value in begin.settings.items() if value not in (None, {})}
     engine = {
         "max_num_batched_tokens": begin.max_num_batched_tokens,
         "max_num_seqs": begin.max_num_seqs,
@@ -125,7 +117,8 @@ def _settings(summary: Summary) -> list[tuple[str, str]]:
         for qos, asked in begin.classes.items()
         if qos in summary.first_tokens
     }
-    return [(name, str(value)) for name, value in (shown | engine | classes).items()]
+    found = begin.settings | engine | classes
+    return [(name, str(value)) for name, value in found.items() if value not in (None, {})]
 
 
 def _shortened(request_id: str) -> str:

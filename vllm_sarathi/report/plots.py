@@ -51,9 +51,13 @@ class Plots:
 
     def others(self) -> list[Chart]:
         """Batches, step times, what bound them, queues; a pipeline's stages."""
-        charts = [self.composition(), self.step_time(), self.limits()]
-        if not self._summary.is_older:
-            charts += [self.queue(), self.admission()]
+        charts = [
+            self.composition(),
+            self.step_time(),
+            self.limits(),
+            self.queue(),
+            self.admission(),
+        ]
         if self._bins.total("staged"):
             charts.append(self.stages())
         return charts

@@ -156,11 +156,11 @@ def add_steps(bins: Bins, chunk: Sequence[Ended]) -> Floats:
         "paused": of["num_decodes_paused"],
         "between_s": of["between_s"],
         "in_flight": of["num_in_flight"],
-        "running": np.nan_to_num(of["num_running"]),
-        "waiting": np.nan_to_num(of["num_waiting"]),
+        "running": of["num_running"],
+        "waiting": of["num_waiting"],
         "aside": of["num_aside"],
         "preempted": of["num_preempted"],
-        "kv_usage": np.nan_to_num(of["kv_usage"]),
+        "kv_usage": of["kv_usage"],
         "stage_idle": np.nan_to_num(idle_share),
         "staged": (~np.isnan(idle_share)).astype(float),
     }
@@ -177,7 +177,7 @@ def _add_reasons(
     bins: Bins, chunk: Sequence[Ended], where: npt.NDArray[np.int64], time_s: Floats
 ) -> None:
     limits = np.array([ended.step.limit for ended in chunk])
-    waits = np.array([(ended.step.num_waiting or 0) > 0 for ended in chunk])
+    waits = np.array([ended.step.num_waiting > 0 for ended in chunk])
     for limit in set(limits.tolist()):
         bins.add(f"limit {limit}", where, np.where(limits == limit, time_s, 0.0))
         bins.add(f"queued {limit}", where, np.where((limits == limit) & waits, time_s, 0.0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from vllm_sarathi.report.lines import Begin, Step, StepLogFile
 from vllm_sarathi.report.series import Bins, Ended, Floats, add_steps, add_waits
-from vllm_sarathi.report.worst import OlderGaps, WorstGaps
+from vllm_sarathi.report.worst import WorstGaps
 
 _CHUNK = 4096
 _RATIO_EDGES = np.geomspace(0.1, 100.0, 601)
@@ -55,8 +55,8 @@ class Summary:
     """The last run in a step log: a server that starts anew appends to it.
 
     Attributes:
-        begin: what it was recorded with; None in logs of older versions.
-        first_s: when its first step began, since the epoch; None in logs of older versions.
+        begin: what it was recorded with; defaults where the file lacks its beginning.
+        first_s: when its first step began, since the epoch.
         num_runs: runs in the file.
         num_steps: steps of the last one.
         end_s: length of its time axis.
@@ -69,8 +69,8 @@ class Summary:
         last_error: the last of them.
     """
 
-    begin: Begin | None = None
-    first_s: float | None = None
+    begin: Begin = field(default_factory=Begin)
+    first_s: float = 0.0
     num_runs: int = 1
     num_steps: int = 0
     end_s: float = 0.0
@@ -81,7 +81,6 @@ class Summary:
     worst: WorstGaps = field(default_factory=WorstGaps)
     faults: Counter[str] = field(default_factory=Counter)
     last_error: str = ""
-    _older: OlderGaps | None = None
     _ratios: Floats = field(default_factory=lambda: np.zeros(len(_RATIO_EDGES) + 1))
     _chunk: list[Ended] = field(default_factory=list)
     _waits: dict[tuple[str, str], list[tuple[float, ...]]] = field(default_factory=dict)
@@ -89,21 +88,16 @@ class Summary:
     @property
     def num_stages(self) -> int:
         """Pipeline stages."""
-        return self.begin.num_stages if self.begin else 1
+        return self.begin.num_stages
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings; empty in logs of older versions."""
-        return self.begin.settings if self.begin else {}
-
-    @property
-    def is_older(self) -> bool:
-        """Whether the log tells neither gaps nor queues."""
-        return self._older is not None
+        """The settings."""
+        return self.begin.settings
 
     def tpot_s(self, qos: str) -> float | None:
         """The objective of a class for the mean of its gaps."""
-        return self.begin.classes.get(qos, {}).get("tpot_s") if self.begin else None
+        return self.begin.classes.get(qos, {}).get("tpot_s")
 
     def ratio_quantile(self, quantile: float) -> float | None:
         """A quantile of measured over predicted step time."""
@@ -121,8 +115,6 @@ class Summary:
             self.worst.fault(self.end_s)
             return
         ended = self._place(step)
-        if self._older is not None:
-            step.gaps = self._older.of(step)
         self.num_steps += 1
         self.worst.step(ended)
         self.bins.reach(ended.end_s)
@@ -158,16 +150,11 @@ class Summary:
     def _place(self, step: Step) -> Ended:
         """Put a step on the time axis; time never runs backwards there."""
         duration_s = step.duration_s or 0.0
-        if step.ended_s is None:
-            if not self.num_steps:
-                self._older = OlderGaps()
-            ended = Ended(step, self.end_s, self.end_s + duration_s)
-        else:
-            if self.first_s is None:
-                self.first_s = step.ended_s - duration_s
-            end_s = max(step.ended_s - self.first_s, self.end_s)
-            begin_s = end_s - duration_s if step.duration_s else self.end_s
-            ended = Ended(step, max(begin_s, self.end_s), end_s)
+        if not self.num_steps:
+            self.first_s = step.ended_s - duration_s
+        end_s = max(step.ended_s - self.first_s, self.end_s)
+        begin_s = end_s - duration_s if step.duration_s else self.end_s
+        ended = Ended(step, max(begin_s, self.end_s), end_s)
         self.idle_s += ended.begin_s - self.end_s
         self.end_s = ended.end_s
         return ended
@@ -187,8 +174,8 @@ def summarize(path: Path) -> tuple[Summary, StepLogFile]:
             continue
         if begin is not None or not num_runs:
             num_runs += 1
-            summary = Summary(begin, worst=WorstGaps(begin.num_stages if begin else 1))
-            begin = None
+            begin = begin or Begin()
+            summary, begin = Summary(begin, worst=WorstGaps(begin.num_stages)), None
         summary.add(step)
     summary.flush()
     summary.num_runs = num_runs

@@ -4,9 +4,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from math import inf
 
-from vllm_sarathi.policy.decode_pause import DecodePause
 from vllm_sarathi.report.causes import Cause, cause_of
-from vllm_sarathi.report.lines import Step, Waits
+from vllm_sarathi.report.lines import Waits
 from vllm_sarathi.report.series import Ended
 
 NUM_WORST = 8
@@ -128,22 +127,3 @@ class WorstGaps:
         others = [each for each in self.worst if each not in same]
         self.worst = sorted([*others, incident], key=_badness)[-NUM_WORST:]
         return is_worst
-
-
-@dataclass(slots=True)
-class OlderGaps:
-    """Gaps of logs that do not tell them: as if each decode were in every step or paused."""
-
-    _pause: DecodePause = field(default_factory=DecodePause)
-
-    def of(self, step: Step) -> dict[str, Waits]:
-        """The gaps that ended with a step, of all decodes together."""
-        before, duration_s = self._pause, step.duration_s or step.predicted_s
-        self._pause = before.after(step.num_decodes_paused, duration_s)
-        if not step.num_decodes or step.duration_s is None:
-            return {}
-        gap_s, objective_s = step.duration_s, step.objective_s
-        num_late = before.num_late(step.num_decodes, gap_s, objective_s or inf)
-        longest_s = gap_s + before.paused_s
-        waits = Waits(step.num_decodes, gap_s, longest_s, "", objective_s, num_late)
-        return {"all": waits}
