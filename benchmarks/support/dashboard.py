@@ -114,7 +114,7 @@ _OBJECTIVES = (
     Panel(
         "Late tokens",
         "Tokens per second that came after a longer gap than a strict objective allows.",
-        {"late": rate(ours("tbt_objective_misses_total"))},
+        {"late": rate(ours("late_tokens_total"))},
     ),
     Panel(
         "Latency over objective, p95",
@@ -216,8 +216,8 @@ _STEPS_ROW = (
     ),
     Panel(
         "Steps that admitted nobody",
-        "Per second, though seats were free. kv_blocks: kept for running requests; pace: one more "
-        "would make running ones miss their objectives.",
+        "Per second, though fewer than max_num_seqs ran. kv_blocks: kept for running requests; "
+        "pace: one more would make running ones miss their objectives.",
         {"{{reason}}": rate(ours("admission_blocked_steps_total"), "reason")},
         "ops",
         "stacked",

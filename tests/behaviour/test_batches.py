@@ -201,7 +201,7 @@ def test_the_limits_that_vllm_reads_are_as_before_after_every_step() -> None:
         assert snapshot_of_levers(loop) == levers
 
 
-def test_more_seats_than_budget_still_serves_every_prompt() -> None:
+def test_more_max_num_seqs_than_budget_still_serves_every_prompt() -> None:
     loop = SchedulerLoop(
         SarathiScheduler, {"preset": "stall-free", "token_budget": 32}, max_num_seqs=256
     )

@@ -48,7 +48,7 @@ def engine(rank: str, num_steps: int = 1) -> Callable[[], None]:
     registry = CollectorRegistry()
     counter = Counter("vllm_sarathi:steps", "Steps.", ["engine"], registry)
     counter.labels(rank).inc(num_steps)
-    return exporter.answer_scrapes(registry, f"engine-{rank}")
+    return exporter.reply_to_scrapes(registry, f"engine-{rank}")
 
 
 def shown(*ranks: str) -> list[float | None]:
@@ -115,10 +115,10 @@ def test_an_engine_whose_folder_a_cleaner_removed_is_shown_again(parent: Path) -
     assert shown("0") == [None]
 
 
-def test_an_engine_that_does_not_answer_delays_a_scrape_and_hides_no_other(
+def test_an_engine_that_does_not_reply_delays_a_scrape_and_hides_no_other(
     parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "ANSWER_LIMIT_S", 0.1)
+    monkeypatch.setattr(exporter, "REPLY_LIMIT_S", 0.1)
     folder = share()
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(folder / "engine-0.sock"))

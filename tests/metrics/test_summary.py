@@ -17,7 +17,7 @@ FIGURES = {
     "steps_total/objective": 142, "steps_total/tile": 58,
     "measured_step_seconds_count": 200, "measured_step_seconds_sum": 8.2,
     "predicted_step_seconds_count": 200, "predicted_step_seconds_sum": 8.0,
-    "tbt_objective_misses_total": 12,
+    "late_tokens_total": 12,
     "objectives_missed_total/ttft": 1, "objectives_attained_total/ttft": 99,
     "relegated_requests_total": 3,
 }  # fmt: skip

@@ -16,7 +16,7 @@ def state(num_blocks: int, num_free: int, num_running: int, num_tokens: int) -> 
     return SchedulerState(
         max_num_scheduled_tokens=8192,
         max_chunk=8192,
-        num_free_seats=100,
+        num_seqs_left=100,
         kv=room._replace(waiting_blocks=(room.num_blocks_for(num_tokens),)),
         num_decodes=num_running,
         waiting=(RequestView("waits", num_tokens),),

@@ -30,7 +30,7 @@ def state(
     running: tuple[int, ...] = (),
     waiting: tuple[int, ...] = (),
     first: int | None = -1,
-    seats: int = 100,
+    num_left: int = 100,
     **fields: Any,
 ) -> SchedulerState:
     """Free blocks, decodes, and lengths of prefills; ``first`` has its own blocks unless told."""
@@ -40,7 +40,7 @@ def state(
     return SchedulerState(
         max_num_scheduled_tokens=2048,
         max_chunk=2048,
-        num_free_seats=seats,
+        num_seqs_left=num_left,
         kv=KvRoom(NUM_BLOCKS, num_free, decodes + len(running), BLOCK, waiting_blocks=needed),
         num_decodes=decodes,
         prefills=views(list(running), "r"),
@@ -104,8 +104,8 @@ def test_a_first_request_whose_prefix_is_shared_needs_only_the_rest() -> None:
     assert (seen.max_new, is_kv_bound(seen)) == (1, False)
 
 
-def test_no_more_are_admitted_than_there_are_seats() -> None:
-    assert backlog(state(1000, decodes=3, waiting=(90, 90), seats=1)).max_new == 1
+def test_no_more_are_admitted_than_max_num_seqs_lets_run() -> None:
+    assert backlog(state(1000, decodes=3, waiting=(90, 90), num_left=1)).max_new == 1
 
 
 def test_free_blocks_beyond_those_kept_are_tokens_for_new_prefill() -> None:
@@ -122,7 +122,7 @@ lengths = st.lists(st.integers(1, 200), max_size=4).map(tuple)
     decodes=st.integers(0, 5),
     running=lengths,
     waiting=lengths,
-    seats=st.integers(0, 6),
+    num_left=st.integers(0, 6),
     is_by_rank=st.booleans(),
     shared=st.integers(0, 13),
     is_known=st.booleans(),
@@ -132,16 +132,18 @@ def test_it_is_as_admitting_one_after_the_other(
     decodes: int,
     running: tuple[int, ...],
     waiting: tuple[int, ...],
-    seats: int,
+    num_left: int,
     is_by_rank: bool,
     shared: int,
     is_known: bool,
 ) -> None:
     first = max(-(-waiting[0] // BLOCK) - shared, 0) if waiting and is_known else None
-    seen = backlog(state(num_free, decodes, running, waiting, first, seats, is_by_rank=is_by_rank))
-    expected = seats
+    seen = backlog(
+        state(num_free, decodes, running, waiting, first, num_left, is_by_rank=is_by_rank)
+    )
+    expected = num_left
     if first is not None and (decodes or (is_by_rank and running)):
-        expected = min(seats, admitted_one_by_one(num_free, decodes, running, waiting, first))
+        expected = min(num_left, admitted_one_by_one(num_free, decodes, running, waiting, first))
     assert seen.max_new == expected
     assert seen.shown == views(list(waiting))
 

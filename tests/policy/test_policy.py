@@ -37,7 +37,7 @@ def state(
         **{
             "max_num_scheduled_tokens": 2048,
             "max_chunk": 2048,
-            "num_free_seats": 100,
+            "num_seqs_left": 100,
             "kv": KvRoom(1000, room, len(decodes) + len(running), 16, waiting_blocks=needed),
             "decodes": Decodes(list(decodes), [1] * len(decodes), [100] * len(decodes)),
             "num_decodes": len(decodes),

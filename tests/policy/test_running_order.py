@@ -23,7 +23,7 @@ def state(num_decodes: int, prefills: str, num_free: int = 1000, **fields: Any) 
     return SchedulerState(
         max_num_scheduled_tokens=2048,
         max_chunk=2048,
-        num_free_seats=100,
+        num_seqs_left=100,
         kv=KvRoom(1000, num_free, num_decodes + len(running), block_size=16),
         num_decodes=num_decodes,
         prefills=running,

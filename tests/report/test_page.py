@@ -46,7 +46,7 @@ ADVICE = {
     "slow on average": (
         BEGIN, [step(0.06, gaps={"interactive": gap(0.06, objective_s=0.5)})] * 20, Severity.BAD,
         "slower than the TPOT objective", ()),
-    "seats": (
+    "max_num_seqs": (
         BEGIN, [step(**WAITING)] * 20, Severity.LIMIT,
         "max_num_seqs was reached", ("--max-num-seqs 512",)),
     "kv blocks": (

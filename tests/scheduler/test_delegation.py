@@ -151,7 +151,7 @@ def test_a_plan_that_leaves_admission_to_vllm_and_hides_nobody_changes_nothing()
         assert levers(loop.scheduler) == before
 
 
-# --- seats
+# --- max_num_seqs
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_no_more_requests_are_admitted_than_planned(max_new: int | None, batch: 
 @pytest.mark.parametrize(
     ("skipped", "batch"), [("", "D3 P20"), ("d0", "D2 P20"), ("d0 d2", "D1 P20")]
 )
-def test_hidden_requests_keep_their_seats(skipped: str, batch: str, max_new: int | None) -> None:
+def test_hidden_requests_count_as_running(skipped: str, batch: str, max_new: int | None) -> None:
     loop = waiting_for(lined_up("D D D"), 3, max_running=4)
     follow(loop, skipped=skipped.split(), max_new_prefills=max_new)
     assert loop.batches == [batch]
     assert names(loop.scheduler.running) == "d0 d1 d2 w0"
 
 
-def test_prefills_that_sit_a_step_out_keep_their_seats() -> None:
+def test_prefills_that_sit_a_step_out_count_as_running() -> None:
     loop = waiting_for(lined_up("D P P"), 3, max_running=4)
     order, overtaken = RunningOrder.DECODES_FIRST, frozenset({"p0", "p1"})
     follow(loop, chunks=SOME, max_new_prefills=9, order=order, overtaken=overtaken)
@@ -186,7 +186,7 @@ def test_prefills_that_sit_a_step_out_keep_their_seats() -> None:
 @pytest.mark.parametrize(
     ("max_running", "max_new", "batch"), [(5, 9, "D1 P20"), (9, 1, "D1 P20"), (4, 9, "D1")]
 )
-def test_streaming_sessions_keep_their_seats(max_running: int, max_new: int, batch: str) -> None:
+def test_streaming_sessions_count_as_running(max_running: int, max_new: int, batch: str) -> None:
     loop = waiting_for(lined_up("D D"), 3, max_running)
     loop.scheduler.num_waiting_for_streaming_input = 2
     follow(loop, skipped=["d1"], max_new_prefills=max_new)

@@ -287,7 +287,7 @@ def test_a_waiting_request_has_the_tokens_that_vllm_then_schedules(
     assert loop.schedule().num_scheduled_tokens == expected
 
 
-# --- KV blocks and seats
+# --- KV blocks and max_num_seqs
 
 
 @settings(max_examples=60)
@@ -381,13 +381,13 @@ def test_free_blocks_and_running_requests_are_those_of_vllm() -> None:
 @pytest.mark.parametrize(
     ("num_streaming", "limit", "num_free"), [(0, 5, 3), (1, 5, 2), (3, 5, 0), (9, 5, 0)]
 )
-def test_requests_that_run_and_streaming_sessions_take_seats(
+def test_requests_that_run_and_streaming_sessions_count(
     num_streaming: int, limit: int, num_free: int
 ) -> None:
     loop = lined_up("P D")
     loop.scheduler.num_waiting_for_streaming_input = num_streaming
     setattr(loop.scheduler, admission_attribute(loop.scheduler), limit)
-    assert read(loop).num_free_seats == num_free
+    assert read(loop).num_seqs_left == num_free
 
 
 def test_the_limit_of_a_step_is_vllms() -> None:

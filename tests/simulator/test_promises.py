@@ -23,8 +23,10 @@ NOISE = 0.02
 A100 = "a100-llama-3-8b"
 
 
-def ours(num_batched_tokens: int = 8192, seats: int = 256, **settings: object) -> EngineSettings:
-    return EngineSettings("sarathi", settings, num_batched_tokens, max_num_seqs=seats)
+def ours(
+    num_batched_tokens: int = 8192, max_num_seqs: int = 256, **settings: object
+) -> EngineSettings:
+    return EngineSettings("sarathi", settings, num_batched_tokens, max_num_seqs=max_num_seqs)
 
 
 def run(engine: EngineSettings, workload: Workload, name: str = A100, stages: int = 1) -> Report:
@@ -102,7 +104,7 @@ def test_early_tokens_pay_for_a_long_gap_but_not_for_one_beyond_the_stall() -> N
 def test_a_pipeline_idles_far_less_than_under_stock_vllm() -> None:
     load = Synthetic(Zipf(10), 300, at_once=True).at(1, 0)
     theirs = run(EngineSettings(max_num_seqs=64), load, "a100-gpt-3-tp8-pp8", stages=8)
-    mine = run(ours(seats=64, tbt_slo_ms=None), load, "a100-gpt-3-tp8-pp8", stages=8)
+    mine = run(ours(max_num_seqs=64, tbt_slo_ms=None), load, "a100-gpt-3-tp8-pp8", stages=8)
     assert mine.duration_s < 0.8 * theirs.duration_s
 
 

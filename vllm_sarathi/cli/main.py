@@ -179,9 +179,9 @@ def _add_top(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--interval", type=positive, default=2.0, metavar="S",
-        help="seconds from one look to the next (default 2)",
+        help="seconds from one scrape to the next (default 2)",
     )  # fmt: skip
-    command.add_argument("--once", action="store_true", help="print one view, after two looks")
+    command.add_argument("--once", action="store_true", help="print one view, after two scrapes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

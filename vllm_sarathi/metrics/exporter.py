@@ -1,9 +1,9 @@
-"""Carries the engine cores' metrics to every place that shows those of the deployment.
+"""Carries the engine cores' metrics to every place that shows the server's.
 
 Engine cores and API servers are processes of their own, in any number. Each engine core listens
-on a socket, and answers with the text of its metrics. The sockets lie in a folder that the first
-process of the deployment makes and hands down in the environment. Whoever shows metrics asks
-them all: an API server at each scrape, ``LLM.get_metrics()`` at each call. So the loop of an
+on a socket, and replies with the text of its metrics. The sockets lie in a folder that the first
+process of the server makes and hands down in the environment. Whoever shows metrics asks them
+all: an API server at each scrape, ``LLM.get_metrics()`` at each call. So the loop of an
 engine does nothing for it, and the figures of one that has ended are gone.
 """
 
@@ -29,8 +29,8 @@ from vllm.logger import init_logger
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
 DIRECTORY_VARIABLE = "SARATHI_METRICS_DIR"
-ANSWER_LIMIT_S = 2.0
-"""How long a scrape waits for an engine that is alive and does not answer."""
+REPLY_LIMIT_S = 2.0
+"""How long a scrape waits for an engine that is alive and does not reply."""
 
 CHECK_INTERVAL_S = 5.0
 """How often an engine that nobody asks looks whether its socket is still there."""
@@ -39,10 +39,10 @@ _PREFIX, _END = "vllm-sarathi-metrics-", "# EOF\n"
 
 
 def share_with_engines(*, inherits: bool) -> None:
-    """Show the metrics of the deployment's engine cores where this process shows metrics.
+    """Show the metrics of the server's engine cores where this process shows metrics.
 
     Args:
-        inherits: whether the process that started this one has made the deployment's folder.
+        inherits: whether the process that started this one has made the server's folder.
     """
     if not (inherits and DIRECTORY_VARIABLE in os.environ):
         _make_folder(os.getpid())
@@ -64,7 +64,7 @@ def _make_folder(pid: int) -> None:
         fcntl.flock(os.open(new, os.O_RDONLY), fcntl.LOCK_EX)
         directory = new.rename(parent / (_PREFIX + new.name.removeprefix(".")))
     except OSError as error:
-        logger.warning("there is no room for our metrics, which /metrics lacks: %s", error)
+        logger.warning("/metrics lacks the vllm_sarathi metrics: cannot make a folder: %s", error)
         return
     os.environ[DIRECTORY_VARIABLE] = str(directory)
     atexit.register(_remove_own, directory, pid)
@@ -117,17 +117,17 @@ def _with_engines(collect: Any) -> Any:
 
 
 class EngineMetrics(Collector):
-    """What all engine cores of the deployment say."""
+    """What all engine cores of the server say."""
 
     def describe(self) -> Iterable[Metric]:
         """Name no metric in advance: the engines decide which there are."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Merge the answers: one metric family each, with the samples of all engines."""
+        """Merge the replies: one metric family each, with the samples of all engines."""
         families: dict[str, Metric] = {}
         directory = os.environ.get(DIRECTORY_VARIABLE)
-        for text in _answers(Path(directory)) if directory else ():
+        for text in _replies(Path(directory)) if directory else ():
             for family in text_string_to_metric_families(text):
                 known = families.setdefault(family.name, family)
                 if known is not family:
@@ -135,13 +135,13 @@ class EngineMetrics(Collector):
         return families.values()
 
 
-def _answers(directory: Path) -> Iterator[str]:
-    """The text of each engine that answers; all are asked before any is waited for."""
+def _replies(directory: Path) -> Iterator[str]:
+    """The text of each engine that replies; all are asked before any is waited for."""
     with ExitStack() as stack:
         asked = []
         for path in sorted(directory.glob("*.sock")):
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-            connection.settimeout(ANSWER_LIMIT_S)
+            connection.settimeout(REPLY_LIMIT_S)
             with suppress(OSError):  # it has ended
                 connection.connect(str(path))
                 asked.append(connection)
@@ -152,27 +152,29 @@ def _answers(directory: Path) -> Iterator[str]:
                     yield text
 
 
-def answer_scrapes(registry: CollectorRegistry, name: str) -> Callable[[], None]:
-    """Answer from a thread whoever asks for an engine core's metrics, until the returned call.
+def reply_to_scrapes(registry: CollectorRegistry, name: str) -> Callable[[], None]:
+    """Reply from a thread to whoever asks for an engine core's metrics, until the returned call.
 
     An engine that takes the name of an earlier one takes its place.
 
     Args:
         registry: the metrics.
-        name: of the socket, distinct for each engine of a deployment.
+        name: of the socket, distinct for each engine of a server.
     """
     directory = os.environ.get(DIRECTORY_VARIABLE)
     if directory is None:  # on another node than the first process
         return lambda: None
+    path = Path(directory, f"{name}.sock")
     try:
-        return _Answerer(registry, Path(directory, f"{name}.sock")).close
+        return _Replier(registry, path).close
     except OSError as error:
-        logger.warning("/metrics lacks those of %s: %s", name, error)
+        text = "/metrics lacks the vllm_sarathi metrics of %s: cannot listen on %s: %s"
+        logger.warning(text, name, path, error)
         return lambda: None
 
 
-class _Answerer:
-    """A thread that answers on a socket with the text of some metrics."""
+class _Replier:
+    """A thread that replies on a socket with the text of some metrics."""
 
     def __init__(self, registry: CollectorRegistry, path: Path) -> None:
         self._registry = registry
@@ -182,7 +184,7 @@ class _Answerer:
         threading.Thread(target=self._run, name="sarathi-metrics", daemon=True).start()
 
     def close(self) -> None:
-        """Answer nobody any more; the thread ends when it next looks."""
+        """Reply to nobody any more; the thread ends when it next looks."""
         self._is_closed.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -195,11 +197,12 @@ class _Answerer:
                 self._come_back()
             except OSError as error:
                 if not self._is_closed.is_set():
-                    logger.warning("a scrape of our metrics failed: %s", error)
-                    time.sleep(ANSWER_LIMIT_S)
+                    text = "cannot accept a scrape of the vllm_sarathi metrics, trying again: %s"
+                    logger.warning(text, error)
+                    time.sleep(REPLY_LIMIT_S)
             else:
                 with connection, suppress(OSError):
-                    connection.settimeout(ANSWER_LIMIT_S)
+                    connection.settimeout(REPLY_LIMIT_S)
                     connection.sendall(generate_latest(self._registry) + _END.encode())
         self._listener.close()
 

@@ -64,14 +64,14 @@ class Buckets:
 
 
 @dataclass(slots=True)
-class Words:
+class Labels:
     """A series of an info metric."""
 
-    words: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
-    def info(self, words: dict[str, str]) -> None:
-        """Replace what it says."""
-        self.words = words
+    def info(self, labels: dict[str, str]) -> None:
+        """Replace its labels."""
+        self.labels = labels
 
 
 class _Family(Collector, Generic[Series]):
@@ -163,13 +163,13 @@ class Histogram(_Family[Buckets]):
             family.add_sample(f"{family.name}_count", labels, buckets[-1][1])
 
 
-class Info(_Family[Words]):
-    """A metric that says words."""
+class Info(_Family[Labels]):
+    """An info metric: constant values as labels."""
 
     kind = InfoMetricFamily
 
-    def _make(self) -> Words:
-        return Words()
+    def _make(self) -> Labels:
+        return Labels()
 
-    def _add(self, family: Any, values: tuple[str, ...], series: Words) -> None:
-        family.add_metric(values, series.words)
+    def _add(self, family: Any, values: tuple[str, ...], series: Labels) -> None:
+        family.add_metric(values, series.labels)

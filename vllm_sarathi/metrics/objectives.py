@@ -59,7 +59,7 @@ class ObjectivesRecorder:
             "Tokens that came after a longer gap than a strict objective for gaps allows; one that "
             "auto derives counts while no request has another objective."
         )
-        self._late_tokens = catalogue.counter("tbt_objective_misses_total", text)
+        self._late_tokens = catalogue.counter("late_tokens_total", text)
 
     def _make_times(self, catalogue: Catalogue, objectives: Sequence[RequestObjectives]) -> None:
         text = (

@@ -88,9 +88,9 @@ class StepRecorder:
         text = "Decodes that sat a step out because their next token would still be in time."
         self._pauses = catalogue.counter("decode_pauses_total", text)
         text = (
-            "Steps that admitted no waiting request though seats were free, by reason: kv_blocks "
-            "(free KV blocks are kept for running requests), pace (one more request would make "
-            "running ones miss their objectives)."
+            "Steps that admitted no waiting request though fewer than max_num_seqs ran, by reason: "
+            "kv_blocks (free KV blocks are kept for running requests), pace (one more request "
+            "would make running ones miss their objectives)."
         )
         reasons = (BatchLimit.KV_BLOCKS.value, BatchLimit.PACE.value)
         self._blocked = catalogue.counter("admission_blocked_steps_total", text, reason=reasons)

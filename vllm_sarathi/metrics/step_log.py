@@ -105,7 +105,8 @@ class ScheduledStep:
         num_decodes_paused: ready decodes that sat it out.
         predicted_s: expected duration.
         objective_s: objective for gaps between tokens, or None.
-        admission_blocked_by: why no waiting request was admitted though seats were free, or None.
+        admission_blocked_by: why no waiting request was admitted though fewer than max_num_seqs
+            ran, or None.
         engine: what the engine was like; None without a step log.
     """
 

@@ -81,7 +81,7 @@ def _steps(since: Counter[str]) -> str:
 def _objectives(since: Counter[str], now: Counter[str]) -> Iterator[str]:
     objective_s, num_tokens = now["tbt_objective_seconds"], since["step_decode_tokens_sum"]
     if objective_s and num_tokens:
-        missed = since["tbt_objective_misses_total"] / num_tokens
+        missed = since["late_tokens_total"] / num_tokens
         yield f"gap objective {1e3 * objective_s:.0f} ms: {missed:.1%} missed"
     for kind in ("ttft", "tpot", "e2e"):
         num_missed = since[f"objectives_missed_total/{kind}"]

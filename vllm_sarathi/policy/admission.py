@@ -44,7 +44,7 @@ def backlog(state: SchedulerState, model: StepTimeModel, num_stages: int = 1) ->
     return Backlog(
         shown=state.waiting,
         num_waiting=state.num_waiting,
-        max_new=min(num_fitting, num_joining, state.num_free_seats),
+        max_new=min(num_fitting, num_joining, state.num_seqs_left),
         max_new_tokens=max(num_spare, 0) * state.kv.block_size,
         admission_blocked_by=admission_blocked_by,
     )

@@ -153,17 +153,17 @@ def fill_batch(
         chunks.append(Chunk(request.request_id, num_tokens))
         left -= chunks[-1].num_tokens
     num_new = sum(chunk.request_id in new for chunk in chunks)
-    seats = view.backlog.max_new
+    max_new = view.backlog.max_new
     if max_prefills is not None:
-        seats = min(seats, max_prefills - len(chunks) + num_new)
-    if seats == 0 or not view.backlog.shown:
+        max_new = min(max_new, max_prefills - len(chunks) + num_new)
+    if max_new == 0 or not view.backlog.shown:
         total -= max(left, 0)
     return StepPlan(
         token_budget=total,
         num_decode_tokens=view.num_decode_tokens,
         decode_context_tokens=view.decode_context_tokens,
         chunks=tuple(chunks),
-        max_new_prefills=seats if left > 0 or num_new else 0,
+        max_new_prefills=max_new if left > 0 or num_new else 0,
         limit=limit if left <= 0 else view.backlog.limit,
         max_chunk=max_chunk,
     )

@@ -150,7 +150,7 @@ class SchedulerState:
     Attributes:
         max_num_scheduled_tokens: vLLM's limit on the tokens of one step.
         max_chunk: vLLM's limit on the prefill tokens of one request in a step.
-        num_free_seats: how many more requests vLLM would let run.
+        num_seqs_left: how many more requests vLLM would let run.
         kv: what is free of the KV cache.
         decodes: decodes that are ready: their last token is known.
         num_decodes: all requests that decode, those in flight included.
@@ -170,7 +170,7 @@ class SchedulerState:
 
     max_num_scheduled_tokens: int
     max_chunk: int
-    num_free_seats: int
+    num_seqs_left: int
     kv: KvRoom
     decodes: Decodes = NO_DECODES
     num_decodes: int = 0

@@ -57,7 +57,7 @@ class Backlog:
         num_waiting: all requests that wait, at least ``len(shown)``.
         max_new: how many of them may be admitted at most.
         max_new_tokens: prefill tokens of theirs for which KV blocks are free.
-        admission_blocked_by: why none may be admitted though seats are free, if so.
+        admission_blocked_by: why none may be admitted though fewer than max_num_seqs run, if so.
     """
 
     shown: tuple[RequestView, ...] = ()
@@ -207,7 +207,8 @@ class StepPlan:
         order: how vLLM's running list stands.
         overtaken: ids of running prefills that sit it out for requests that still wait.
         objective_s: longest gap between tokens that is in time, in seconds; None for none.
-        admission_blocked_by: why no waiting request may be admitted though seats are free, if so.
+        admission_blocked_by: why no waiting request may be admitted though fewer than max_num_seqs
+            run, if so.
     """
 
     token_budget: int

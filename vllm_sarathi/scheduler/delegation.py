@@ -69,7 +69,7 @@ def visible_requests(running: list[Any], plan: StepPlan, prefills: list[Any]) ->
 
 
 def _admission_limit(scheduler: Any, plan: StepPlan, num_visible: int) -> int:
-    """How many requests vLLM may let run while it sees so many: hidden ones keep their seats."""
+    """How many requests vLLM may let run while it sees so many: hidden ones count too."""
     limit = int(getattr(scheduler, admission_attribute(scheduler)))
     limit += num_visible - len(scheduler.running)
     if plan.max_new_prefills is None:

@@ -1,4 +1,4 @@
-"""What an engine core counts, and the ways on which it leaves its process."""
+"""Makes an engine core's metrics and sends them out: /metrics, the log, a port."""
 
 import weakref
 from typing import Any
@@ -7,7 +7,7 @@ from vllm import envs
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.catalogue import PREFIX
-from vllm_sarathi.metrics.exporter import answer_scrapes
+from vllm_sarathi.metrics.exporter import reply_to_scrapes
 from vllm_sarathi.metrics.recorder import StepRecorder
 from vllm_sarathi.metrics.scrape_port import serve_metrics
 from vllm_sarathi.metrics.summary import log_regularly
@@ -29,7 +29,7 @@ def recorder_of(scheduler: Any, settings: SarathiConfig) -> StepRecorder | None:
     recorder = StepRecorder(settings.model_dump(), served, rank, classes)
     registry = recorder.registry
     ends = [
-        answer_scrapes(registry, f"engine-{rank}"),
+        reply_to_scrapes(registry, f"engine-{rank}"),
         log_regularly(registry, PREFIX, getattr(envs, "VLLM_LOG_STATS_INTERVAL", 10.0)),
     ]
     if settings.metrics_port is not None:

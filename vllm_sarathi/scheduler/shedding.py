@@ -13,7 +13,7 @@ from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreOutp
 from vllm.v1.request import RequestStatus
 
 from vllm_sarathi.policy.order import WaitingOrder
-from vllm_sarathi.scheduler.snapshot import num_free_seats
+from vllm_sarathi.scheduler.snapshot import num_seqs_left
 from vllm_sarathi.shed_notice import notice
 
 
@@ -58,12 +58,12 @@ class Shedding:
         return frozenset(chosen)
 
     def _are_alone(self, num_late: int) -> bool:
-        """Whether a seat is free for those that are late, and no other prompt runs or waits."""
+        """Whether those that are late might run, and no other prompt runs or waits."""
         scheduler = self.scheduler
         num_waiting = scheduler.get_request_counts()[1]
         return (
             num_waiting - scheduler.num_waiting_for_streaming_input == num_late
-            and num_free_seats(scheduler) > 0
+            and num_seqs_left(scheduler) > 0
             and not any(request.is_prefill_chunk for request in scheduler.running)
         )
 

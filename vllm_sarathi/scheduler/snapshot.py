@@ -62,14 +62,14 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     decodes, in_flight, prefilling = _read_running(scheduler)
     prefills, prefill_views = _in_order_of_service(prefilling, ranks)
     num_decodes = len(running) - len(prefills)
-    num_seats = num_free_seats(scheduler)
-    # Without a seat the first one tells whether there are KV blocks for it; no other matters.
-    shown = _read_waiting(scheduler, ranks, MAX_WAITING_SHOWN if num_seats or ranks else 1)
-    has_prefill = bool(prefills or (num_seats and shown))
+    num_left = num_seqs_left(scheduler)
+    # At max_num_seqs the first one tells whether there are KV blocks for it; no other matters.
+    shown = _read_waiting(scheduler, ranks, MAX_WAITING_SHOWN if num_left or ranks else 1)
+    has_prefill = bool(prefills or (num_left and shown))
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
         max_chunk=max_chunk(scheduler),
-        num_free_seats=num_seats,
+        num_seqs_left=num_left,
         kv=_read_kv_room(scheduler, shown),
         decodes=decodes,
         num_decodes=num_decodes,
@@ -78,7 +78,7 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
         num_waiting=scheduler.get_request_counts()[1],
         is_by_rank=ranks is not None,
         due=promises.due(decodes.requests, in_flight, outlook, has_prefill),
-        company=promises.company() if num_seats else None,
+        company=promises.company() if num_left else None,
         is_in_order=prefills == running[num_decodes:],
         has_priorities=scheduler.policy == SchedulingPolicy.PRIORITY,
         lower_priority=_lower_priority(scheduler),
@@ -225,7 +225,7 @@ def _num_left(request: Any, num_cached: int = 0) -> int:
     return max(int(num_tokens - request.num_computed_tokens) - num_cached, 1)
 
 
-def num_free_seats(scheduler: Any) -> int:
+def num_seqs_left(scheduler: Any) -> int:
     """How many more requests vLLM would let run."""
     taken = len(scheduler.running) + int(scheduler.num_waiting_for_streaming_input)
     return max(int(getattr(scheduler, admission_attribute(scheduler))) - taken, 0)

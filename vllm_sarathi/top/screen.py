@@ -21,7 +21,7 @@ from vllm_sarathi.top.texts import UNKNOWN
 
 NO_ANSWER = 1
 _REFRESH_S = 0.5
-_HOW_TO_LEAVE = Text("q leaves", style="dim")
+_HOW_TO_LEAVE = Text("press q to quit", style="dim")
 _LABEL_WIDTH, _CELL_WIDTH = 26, 18
 
 

@@ -26,6 +26,6 @@ def test_settings_that_cannot_be_are_refused_by_name(settings: dict[str, Any], n
         EngineSettings(**settings)
 
 
-def test_a_small_budget_has_as_many_seats_unless_told_otherwise() -> None:
-    assert EngineSettings(max_num_batched_tokens=16).num_seats == 16
-    assert EngineSettings().num_seats == 256
+def test_a_small_budget_has_as_many_sequences_unless_told_otherwise() -> None:
+    assert EngineSettings(max_num_batched_tokens=16).num_seqs == 16
+    assert EngineSettings().num_seqs == 256

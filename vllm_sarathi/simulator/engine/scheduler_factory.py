@@ -93,7 +93,7 @@ def gpu_engine(
 def _engine_args(settings: EngineSettings) -> dict[str, Any]:
     return {
         "max_num_batched_tokens": settings.max_num_batched_tokens,
-        "max_num_seqs": settings.num_seats,
+        "max_num_seqs": settings.num_seqs,
         "enable_prefix_caching": bool(settings.enable_prefix_caching),
         "block_size": settings.block_size,
         "scheduling_policy": settings.policy,

@@ -59,7 +59,7 @@ class EngineSettings:
                 continue
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number, 1 or more")
-        if self.num_seats > self.max_num_batched_tokens:
+        if self.num_seqs > self.max_num_batched_tokens:
             raise ValueError(
                 f"max_num_seqs={self.max_num_seqs} must be at most max_num_batched_tokens="
                 f"{self.max_num_batched_tokens}: vLLM refuses to start otherwise"
@@ -68,7 +68,7 @@ class EngineSettings:
             raise ValueError(f"policy={self.policy!r} must be one of {', '.join(POLICIES)}")
 
     @property
-    def num_seats(self) -> int:
+    def num_seqs(self) -> int:
         """Most requests that run at once."""
         if self.max_num_seqs is None:
             return min(DEFAULT_MAX_NUM_SEQS, self.max_num_batched_tokens)
