@@ -89,7 +89,7 @@ def measure(num_running: int) -> tuple[dict[str, list[float]], float]:
         async_scheduling=True,
     )  # fmt: skip
     with quiet_vllm(), gpu_engine(settings, 1, 2_000_000, 8192) as (scheduler, _):
-        registry, calls_s = scheduler._recorder.registry, timed(scheduler)
+        registry, calls_s = scheduler._recorder.catalogue.registry, timed(scheduler)
         in_flight: deque[Any] = deque()
         num_added = 0
         for _ in range(NUM_STEPS):

@@ -27,9 +27,11 @@ SETTINGS_KEY = "sarathi"
 SLO_FIELDS: tuple[str, ...] = get_args(SloField)
 CLIENT_FIELDS: tuple[str, ...] = ("qos", *SLO_FIELDS, "importance")
 
-DEFAULT_CHUNK_SIZE = 256
-DEFAULT_TOKEN_BUDGET = 512
 DEFAULT_TILE_SIZE = 128
+
+_BATCH_SETTINGS = {"decode-maximal": "chunk_size", "stall-free": "token_budget"}
+_BATCH_TOKENS = {"chunk_size": 256, "token_budget": 512}
+"""The defaults of these."""
 
 _GOES_WITH = {
     "chunk_size": ("decode-maximal",),
@@ -206,7 +208,7 @@ class SarathiConfig(BaseModel):
             )
         if isinstance(self.tile_size, int) and self.tile_size > self.batch_tokens:
             raise ValueError(
-                f"tile_size={self.tile_size} is larger than {self._batch_setting}="
+                f"tile_size={self.tile_size} is larger than {self.batch_setting}="
                 f"{self.batch_tokens}; at most that is allowed"
             )
         return self
@@ -256,13 +258,15 @@ class SarathiConfig(BaseModel):
         return self.order or ("hybrid" if self.preset == "slo" else "fcfs")
 
     @property
+    def batch_setting(self) -> str | None:
+        """The setting that sizes a batch with prefill; None where none does."""
+        return _BATCH_SETTINGS.get(self.preset)
+
+    @property
     def batch_tokens(self) -> int:
-        """Chunk size or token budget of the preset, in tokens; under "slo" no limit."""
-        if self.preset == "decode-maximal":
-            return self.chunk_size or DEFAULT_CHUNK_SIZE
-        if self.preset == "stall-free":
-            return self.token_budget or DEFAULT_TOKEN_BUDGET
-        return sys.maxsize
+        """What ``batch_setting`` comes to, in tokens; no limit where there is none."""
+        name = self.batch_setting
+        return sys.maxsize if name is None else getattr(self, name) or _BATCH_TOKENS[name]
 
     @property
     def batch_multiple(self) -> int:
@@ -271,10 +275,6 @@ class SarathiConfig(BaseModel):
             return self.tile_size
         is_fixed = self.tile_size == "auto" and self.preset == "decode-maximal"
         return min(DEFAULT_TILE_SIZE, self.batch_tokens) if is_fixed else 1
-
-    @property
-    def _batch_setting(self) -> str:
-        return "chunk_size" if self.preset == "decode-maximal" else "token_budget"
 
 
 def goes_with(setting: str, preset: str) -> bool:

@@ -84,7 +84,7 @@ class ObjectivesReader:
         self._resolved = {name: self._resolve(name, {}) for name in self._of_class}
         self.classes = tuple(self._of_class)
         self.default = self._resolved[DEFAULT_CLASS]
-        self.of_classes = (self.default, *self._resolved.values())
+        self.of_classes = tuple(self._resolved.values())
 
     def read(self, extra_args: Mapping[str, Any] | None) -> RequestObjectives:
         """Objectives of a request, or an error that its client understands.

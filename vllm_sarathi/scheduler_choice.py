@@ -78,7 +78,7 @@ def settings_in(additional_config: Mapping[str, Any]) -> SarathiConfig:
     """The settings that vLLM's ``additional_config`` carries for a scheduler of ours.
 
     Raises:
-        ValueError: one is wrong, or stands beside ``"sarathi"`` where nobody reads it.
+        ValueError: one is wrong, or stands beside ``"sarathi"`` where it is ignored.
     """
     for name, value in additional_config.items():
         if name in SarathiConfig.model_fields:

@@ -106,7 +106,7 @@ def test_names_and_texts_are_as_prometheus_recommends(promtool: Path) -> None:
     settings = SarathiConfig(ttft_slo_ms=1000.0)
     recorder = StepRecorder({}, "m", 0, ObjectivesReader(settings).of_classes)
     # vLLM's own prefix has a colon, and ours follows it.
-    text = generate_latest(recorder.registry)
+    text = generate_latest(recorder.catalogue.registry)
     command = (promtool, "check", "metrics")
     done = subprocess.run(command, input=text, capture_output=True, check=False)
     said = (done.stdout + done.stderr).decode().splitlines()

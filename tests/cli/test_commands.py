@@ -13,6 +13,7 @@ from vllm_sarathi.cli import commands
 from vllm_sarathi.cli.commands import Figures
 from vllm_sarathi.cli.tasks import Task, Tell
 from vllm_sarathi.simulator import LENGTHS, Deployment, EngineSettings, deployment
+from vllm_sarathi.simulator.results.notes import ByEngine
 
 
 def test_simulate_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +162,7 @@ def test_a_budget_that_fails_is_not_the_best() -> None:
 
 def test_budgets_that_are_level_are_all_the_best() -> None:
     rates = {"a": 1.0, "b": 1.99, "c": 2.0}
-    found: commands.ByEngine = {name: [{"capacity_rps": rate}] for name, rate in rates.items()}
+    found: ByEngine = {name: [{"capacity_rps": rate}] for name, rate in rates.items()}
     assert commands.best_engines(found, 0.02) == ["b", "c"]
 
 

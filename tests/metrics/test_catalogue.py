@@ -20,7 +20,7 @@ def recorder() -> StepRecorder:
 
 def labels(recorder: StepRecorder, name: str) -> list[dict[str, str]]:
     """Those of each sample of a name."""
-    families = recorder.registry.collect()
+    families = recorder.catalogue.registry.collect()
     return [s.labels for family in families for s in family.samples if s.name == name]
 
 

@@ -10,7 +10,7 @@ from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 
 def sample(loop: SchedulerLoop, name: str) -> float:
     scheduler: Any = loop.scheduler
-    registry: CollectorRegistry = scheduler._recorder.registry
+    registry: CollectorRegistry = scheduler._recorder.catalogue.registry
     labels = {"engine": "0", "model_name": scheduler.vllm_config.model_config.served_model_name}
     value = registry.get_sample_value(f"vllm_sarathi:{name}", labels)
     assert value is not None, name
@@ -50,7 +50,7 @@ def test_an_aborted_prefill_is_forgotten() -> None:
 
 def test_settings_show_as_an_info_metric() -> None:
     loop = SchedulerLoop(SarathiScheduler, {"preset": "stall-free", "token_budget": 99})
-    text = generate_latest(loop.scheduler._recorder.registry).decode()
+    text = generate_latest(loop.scheduler._recorder.catalogue.registry).decode()
     line = next(row for row in text.splitlines() if row.startswith("vllm_sarathi:settings_info{"))
     assert 'preset="stall-free"' in line
     assert 'token_budget="99"' in line

@@ -65,7 +65,7 @@ def test_a_line_that_fails_is_logged_once_and_the_next_ones_come(
 def test_a_scheduler_counts_all_that_the_line_says(caplog: pytest.LogCaptureFixture) -> None:
     settings = {"tbt_slo_ms": 1.5, "ttft_slo_ms": 2.0}
     loop = SchedulerLoop(SarathiScheduler, settings)
-    registry = loop.scheduler._recorder.registry
+    registry = loop.scheduler._recorder.catalogue.registry
     before = summary.figures(registry, PREFIX)
     loop.add("first", 100, max_tokens=40)
     loop.add("second", 3000, max_tokens=4)
@@ -82,7 +82,7 @@ def test_lines_come_while_there_is_traffic_and_no_more_after_the_end(
     logged = threading.Event()
     monkeypatch.setattr(summary.logger, "info", lambda *words: logged.set())
     num_threads = threading.active_count()
-    end = summary.log_regularly(loop.scheduler._recorder.registry, PREFIX, 0.05)
+    end = summary.log_regularly(loop.scheduler._recorder.catalogue.registry, PREFIX, 0.05)
     assert not logged.wait(0.3)
     loop.add("request", 100, max_tokens=3)
     loop.run()

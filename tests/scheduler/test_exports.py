@@ -15,7 +15,7 @@ from vllm_sarathi.scheduler import exports
 
 def test_without_vllms_statistics_nothing_is_counted_or_logged() -> None:
     num_threads = threading.active_count()
-    assert exports.recorder_of(SimpleNamespace(log_stats=False), SarathiConfig()) is None
+    assert exports.recorder_of(SimpleNamespace(log_stats=False), SarathiConfig(), ()) is None
     assert threading.active_count() == num_threads
 
 

@@ -39,7 +39,7 @@ def run(loop: SchedulerLoop, clock: Clock) -> None:
 
 
 def found(loop: SchedulerLoop, name: str, **labels: str) -> float | None:
-    registry: CollectorRegistry = loop.scheduler._recorder.registry
+    registry: CollectorRegistry = loop.scheduler._recorder.catalogue.registry
     model = loop.scheduler.vllm_config.model_config.served_model_name
     labels = {"engine": "0", "model_name": model, **labels}
     return registry.get_sample_value(f"vllm_sarathi:{name}", labels)

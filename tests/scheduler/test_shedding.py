@@ -59,7 +59,7 @@ class Shedder(SchedulerLoop):
 
     def count(self, name: str, qos: str = "default") -> float:
         """A metric of requests of a class."""
-        registry: CollectorRegistry = self.scheduler._recorder.registry
+        registry: CollectorRegistry = self.scheduler._recorder.catalogue.registry
         model = self.scheduler.vllm_config.model_config.served_model_name
         labels = {"engine": "0", "model_name": model, "qos": qos}
         return registry.get_sample_value(f"vllm_sarathi:{name}_requests_total", labels) or 0.0

@@ -5,12 +5,14 @@ import pytest
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.objectives import ObjectivesReader
 from vllm_sarathi.scheduler.start_line import start_line
 
 
 def line(settings: dict[str, Any], ours: type = SarathiScheduler) -> str:
     scheduler = SchedulerLoop(ours, settings).scheduler
-    return start_line(scheduler, SarathiConfig.from_mapping(settings))
+    config = SarathiConfig.from_mapping(settings)
+    return start_line(scheduler, config, ObjectivesReader(config).default)
 
 
 @pytest.mark.parametrize(

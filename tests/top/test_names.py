@@ -13,7 +13,7 @@ SUFFIXES = {"counter": "_total", "info": "_info"}
 
 @pytest.mark.parametrize("name", Sarathi)
 def test_a_metric_of_ours_is_one_that_is_recorded(name: Sarathi) -> None:
-    registry = StepRecorder({}, "model", 0, [RequestObjectives()]).registry
+    registry = StepRecorder({}, "model", 0, [RequestObjectives()]).catalogue.registry
     assert name in {f.name + SUFFIXES.get(f.type, "") for f in registry.collect()}
 
 

@@ -28,10 +28,10 @@ from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.results import notes, tables
 from vllm_sarathi.simulator.results.comparison import column, default_num_jobs, run_watched
+from vllm_sarathi.simulator.results.notes import ByEngine
 from vllm_sarathi.simulator.run import quiet_vllm, simulate
 
 Figures = dict[str, Any]
-ByEngine = dict[str, list[Figures | None]]
 FAILED, INTERRUPTED = 1, 130
 
 

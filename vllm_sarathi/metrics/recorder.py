@@ -46,7 +46,6 @@ class StepRecorder:
 
     Attributes:
         catalogue: the metrics.
-        registry: holds them.
         objectives: counts how objectives are met.
     """
 
@@ -58,7 +57,6 @@ class StepRecorder:
         objectives: Sequence["RequestObjectives"],
     ) -> None:
         self.catalogue = Catalogue({"model_name": model_name, "engine": str(engine)})
-        self.registry = self.catalogue.registry
         self._chunks: dict[str, int] = {}
         self._make_batch_metrics(self.catalogue)
         self._make_decision_metrics(self.catalogue)

@@ -87,7 +87,8 @@ class SarathiMixin:
         if self._promises.order is not None:
             scheduler.waiting = OrderedQueue(self._promises.order, self._place)
         self._shedding = _shedding(scheduler, settings, self._promises)
-        self._recorder = recorder_of(scheduler, settings)
+        reader = self._promises.reader
+        self._recorder = recorder_of(scheduler, settings, reader.of_classes)
         if self._recorder is not None:
             self._promises.listen = self._recorder.objectives.follow
         self.step_observer = StepObserver(
@@ -99,7 +100,7 @@ class SarathiMixin:
             _step_logger(scheduler, settings, self._promises),
         )
         self._faults.listen.append(self.step_observer.fault)
-        logger.info("SARATHI scheduling: %s", start_line(scheduler, settings))
+        logger.info("SARATHI scheduling: %s", start_line(scheduler, settings, reader.default))
 
     def make_policy(
         self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from vllm_sarathi.config import SarathiConfig
-
-_TIMES = ("ttft_slo_ms", "tpot_slo_ms", "tbt_slo_ms", "e2e_slo_ms")
+from vllm_sarathi.config import SLO_FIELDS, SarathiConfig
 
 
 def precedence(scheduler_config: Any, settings: SarathiConfig) -> list[str]:
@@ -81,13 +79,13 @@ def _stream_interval(config: Any, settings: SarathiConfig) -> str:
 
 
 def _batch(settings: SarathiConfig) -> str:
-    if settings.preset == "slo":
+    if settings.batch_setting is None:
         return _objectives(settings)
-    name = "chunk_size" if settings.preset == "decode-maximal" else "token_budget"
-    return f"{name}={settings.batch_tokens}"
+    return f"{settings.batch_setting}={settings.batch_tokens}"
 
 
 def _objectives(settings: SarathiConfig) -> str:
     """The objectives that are set, or the preset where there are none."""
-    given = [f"{n}={getattr(settings, n)!r}" for n in _TIMES if getattr(settings, n) is not None]
-    return ", ".join(given) if given else f"preset={settings.preset!r}"
+    objectives = {name: getattr(settings, name) for name in SLO_FIELDS}
+    given = [f"{name}={value!r}" for name, value in objectives.items() if value is not None]
+    return ", ".join(given) or f"preset={settings.preset!r}"

@@ -3,14 +3,20 @@
 from typing import Any
 
 from vllm_sarathi.config import DEFAULT_TILE_SIZE, SarathiConfig, goes_with
-from vllm_sarathi.objectives import ObjectivesReader
+from vllm_sarathi.objectives import RequestObjectives
 
 
-def start_line(scheduler: Any, settings: SarathiConfig) -> str:
-    """The scheduler's class, what bounds its batches, and each setting that its preset has."""
+def start_line(scheduler: Any, settings: SarathiConfig, asked: RequestObjectives) -> str:
+    """The scheduler's class, what bounds its batches, and each setting that its preset has.
+
+    Args:
+        scheduler: a vLLM ``Scheduler``.
+        settings: the settings.
+        asked: objectives of a request that says nothing.
+    """
     is_async = scheduler.scheduler_config.async_scheduling
     resolved = {
-        name: _resolved(name, value, scheduler, settings)
+        name: _resolved(name, value, scheduler, settings, asked)
         for name, value in settings
         if goes_with(name, settings.preset)
     }
@@ -27,18 +33,14 @@ def _bound(scheduler: Any, settings: SarathiConfig) -> str:
     most = f"max_num_batched_tokens={scheduler.max_num_scheduled_tokens}"
     if settings.preset == "observe":
         return f"vLLM alone, {most}"
-    if settings.preset == "decode-maximal":
-        return f"chunk_size={settings.batch_tokens}, at most {most}"
-    if settings.preset == "stall-free":
-        return f"token_budget={settings.batch_tokens}, at most {most}"
-    return f"objectives, at most {most}"
+    size = f"{settings.batch_setting}={settings.batch_tokens}"
+    return f"{size if settings.batch_setting else 'objectives'}, at most {most}"
 
 
 def _resolved(
-    name: str, value: object, scheduler: Any, settings: SarathiConfig
+    name: str, value: object, scheduler: Any, settings: SarathiConfig, asked: RequestObjectives
 ) -> tuple[object, str]:
     """The value that a setting comes to, and whether it was set, or where else it comes from."""
-    asked = ObjectivesReader(settings).default
     why = "set" if name in settings.model_fields_set else "default"
     if name == "tbt_slo_ms" and value == "auto":
         meaning = "5 decode-only steps" if asked.auto_tbt else "off beside other objectives"
@@ -54,7 +56,7 @@ def _resolved(
         return num_stages > 1, f"from pipeline_parallel_size={num_stages}"
     if name == "max_stall_ms" and asked.max_stall_s is not None:
         return 1e3 * asked.max_stall_s, "from tpot_slo_ms"
-    if name in ("token_budget", "chunk_size"):
+    if name == settings.batch_setting:
         return settings.batch_tokens, why
     return value, why
 

@@ -127,11 +127,5 @@ class StepLogger:
 
 def _objectives(asked: RequestObjectives) -> dict[str, float]:
     """Those of a class that are set, in seconds."""
-    found = {
-        "ttft_s": asked.ttft_s,
-        "tpot_s": asked.tpot_s,
-        "tbt_s": asked.tbt_s,
-        "e2e_s": asked.e2e_s,
-        "max_stall_s": asked.max_stall_s,
-    }
-    return {name: seconds for name, seconds in found.items() if seconds is not None}
+    found = {f"{kind}_s": limit_s for kind, limit_s in asked.by_kind_s.items()}
+    return found if asked.max_stall_s is None else found | {"max_stall_s": asked.max_stall_s}
