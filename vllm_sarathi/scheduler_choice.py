@@ -83,7 +83,7 @@ def settings_in(additional_config: Mapping[str, Any]) -> SarathiConfig:
     for name, value in additional_config.items():
         if name in SarathiConfig.model_fields:
             raise ValueError(
-                f"additional_config[{name!r}]={value!r} is read by nobody; sarathi settings belong "
+                f"additional_config[{name!r}]={value!r} is ignored; sarathi settings belong "
                 f"in {_PLACE}: {{{SETTINGS_KEY!r}: {{{name!r}: {value!r}}}}}"
             )
         if (
@@ -93,7 +93,7 @@ def settings_in(additional_config: Mapping[str, Any]) -> SarathiConfig:
             and SarathiConfig.model_fields.keys() & value
         ):
             raise ValueError(
-                f"additional_config[{name!r}]={value!r} is read by nobody; sarathi settings belong "
+                f"additional_config[{name!r}]={value!r} is ignored; sarathi settings belong "
                 f"in {_PLACE}"
             )
     settings = additional_config.get(SETTINGS_KEY)

@@ -43,7 +43,7 @@ def test_a_port_that_cannot_be_had_is_a_warning(
         taken.listen()
         port = taken.getsockname()[1]
         scrape_port.serve_metrics(registry, host, port)()
-    assert f"metrics_port and metrics_host: {host}:{port} cannot be listened on" in said[0]
+    assert f"metrics_port: cannot listen on {host}:{port}" in said[0]
 
 
 def test_a_rank_that_lifts_the_port_above_the_last_one_is_a_warning(

@@ -21,8 +21,8 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> Callable
         server, _ = start_http_server(port, host, registry)
     except (OSError, OverflowError) as error:
         logger.warning(
-            "sarathi settings metrics_port and metrics_host: %s:%d cannot be listened on (%s), so "
-            "this engine's metrics are not there; allowed is a free port of this machine",
+            "metrics_port: cannot listen on %s:%d (%s). This engine's own port serves no metrics; "
+            "choose a free port or another metrics_host",
             host,
             port,
             error,

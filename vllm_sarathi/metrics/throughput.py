@@ -98,8 +98,7 @@ class ThroughputRecorder:
         if queued and not self._logged / _CHANGE < queued < self._logged * _CHANGE:
             self._logged = queued
             logger.info(
-                "recommended --max-num-queued-tokens %d: %.0f prefill tokens/s within the "
-                "ttft_slo_ms of %.0f",
+                "recommended: --max-num-queued-tokens %d (%.0f prefill tokens/s, ttft_slo_ms=%.0f)",
                 queued,
                 tokens_per_s,
                 1e3 * ttft_s,

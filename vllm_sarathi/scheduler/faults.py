@@ -1,4 +1,4 @@
-"""Contains what goes wrong in our part of a step: vLLM decides that step alone."""
+"""Contains what goes wrong in our part of a step: vLLM goes on without it."""
 
 from collections import deque
 from collections.abc import Callable
@@ -54,8 +54,8 @@ class Faults:
         if not self._is_told:
             self._is_told = True
             logger.error(
-                "fault in the SARATHI scheduler (%s): vLLM goes on without it in this step. "
-                "Further faults are counted in vllm_sarathi:faults_total only",
+                "exception in the SARATHI scheduler (%s): vLLM goes on without it. Only this one "
+                "is logged; vllm_sarathi:faults_total counts the rest",
                 where,
                 exc_info=error,
             )

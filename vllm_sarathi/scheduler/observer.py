@@ -178,9 +178,9 @@ class StepObserver:
         missed = least.out_of_reach() if is_first else {}
         if missed:
             logger.warning(
-                "objectives that cannot be met: %s. Without any prefill a gap between tokens took "
-                "%.3g ms (median of %d); no objective below %.3g makes sense, and room for "
-                "prefill needs more. Objectives are in milliseconds.",
+                "objectives that cannot be met: %s (ms). Without any prefill a gap takes %.3g ms "
+                "(median of %d steps), and up to %.3g ms with the spread of step times: set "
+                "objectives above that, with room for prefill.",
                 ", ".join(f"{name}={ms:g}" for name, ms in missed.items()),
                 1e3 * least.gap_s,
                 WINDOW,
