@@ -55,9 +55,9 @@ SHARE, FIRST, LATER = "in time", "first tokens in time", "later tokens in time"
 
 
 def stock_flags(setting: str) -> tuple[str, ...]:
-    """Flags of "budget/seats"."""
-    budget, seats = setting.split("/")
-    return ("--max-num-batched-tokens", budget, "--max-num-seqs", seats)
+    """Flags of "budget/max_num_seqs"."""
+    budget, max_num_seqs = setting.split("/")
+    return ("--max-num-batched-tokens", budget, "--max-num-seqs", max_num_seqs)
 
 
 def our_flags(objectives: Objectives) -> tuple[str, ...]:
@@ -351,7 +351,13 @@ def parse() -> argparse.Namespace:
     add("--model", default=DEFAULT_MODEL)
     add("--lengths", choices=LENGTHS, default="sharegpt")
     add("--scale", type=float, default=32.0, metavar="N", help="requests are N times shorter")
-    add("--settings", nargs="+", default=SETTINGS, metavar="BUDGET/SEATS", help="of stock vLLM")
+    add(
+        "--settings",
+        nargs="+",
+        default=SETTINGS,
+        metavar="BUDGET/MAX_NUM_SEQS",
+        help="of stock vLLM",
+    )
     add("--rates", type=float, nargs="+", metavar="R", help="the ladder, in requests/s")
     add("--multiples", type=float, nargs="+", default=MULTIPLES, metavar="N")
     add("--seeds", type=int, default=2, metavar="N")

@@ -183,6 +183,6 @@ def test_details_show_what_was_late() -> None:
     assert "| 1.5x (3.00/s) | stock 64/16 | 50.0% | 40.0% | 60.0% | 1300.0 |" in table
 
 
-def test_stock_settings_are_budget_and_seats() -> None:
+def test_stock_settings_are_budget_and_max_num_seqs() -> None:
     flags = serve_goodput.stock_flags("128/8")
     assert flags == ("--max-num-batched-tokens", "128", "--max-num-seqs", "8")

@@ -53,7 +53,7 @@ class SarathiMixin:
     """SARATHI's batches out of a vLLM scheduler class that follows it in the MRO.
 
     Reads its settings from ``vllm_config.additional_config["sarathi"]``. A fault of ours never
-    ends the engine: vLLM decides that step alone, and every one after repeated faults.
+    ends the engine: vLLM goes on without it, and decides alone after repeated ones.
 
     Raises:
         ValueError: a setting is wrong, or the engine's limits forbid it.
