@@ -105,6 +105,26 @@ def test_an_engine_takes_the_place_of_an_earlier_one_of_its_name(parent: Path) -
     wait_for(lambda: len({*threading.enumerate()} - before) == 1)
 
 
+def test_an_earlier_engine_comes_back_when_a_later_one_of_its_name_has_ended(
+    parent: Path,
+) -> None:
+    share()
+    engine("0", 1)
+    end_later = engine("0", 2)
+    end_later()
+    wait_for(lambda: shown("0") == [1])
+
+
+def test_an_engine_whose_metrics_cannot_be_written_as_text_hides_no_other(parent: Path) -> None:
+    share()
+    registry = CollectorRegistry()
+    Counter("vllm_sarathi:steps", "Steps.", ["engine"], registry).labels("\ud800").inc()
+    exporter.reply_to_scrapes(registry, "engine-0")
+    engine("1")
+    assert shown("1") == [1]
+    assert shown("1") == [1]
+
+
 def test_an_engine_whose_folder_a_cleaner_removed_is_shown_again(parent: Path) -> None:
     directory = share()
     end = engine("0", 3)
@@ -132,8 +152,8 @@ def test_the_folder_is_private_made_once_and_removed_by_the_process_that_made_it
 ) -> None:
     folder = share()
     assert share() == folder
-    assert folder.parent == parent
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder.parent.parent == parent
+    assert all(stat.S_IMODE(each.stat().st_mode) == 0o700 for each in (folder, folder.parent))
     engine("0")
     exporter._remove_own(folder, owner_pid=-1)
     assert folder.exists()
@@ -151,15 +171,24 @@ def test_an_api_server_beside_others_keeps_the_folder_that_it_inherits(
 
 def test_folders_of_processes_that_were_killed_are_removed_and_no_others(parent: Path) -> None:
     live = share()
-    killed = live.with_name("vllm-sarathi-metrics-killed")
+    killed = live.with_name("server-killed")
     killed.mkdir()
     (killed / "engine-0.sock").touch()
-    others = [live.with_name("vllm-sarathi"), live.with_name("vllm-sarathi-metrics-of-a-user")]
+    others = [live.with_name("another"), live.with_name("server-with-a-file")]
     for other in others:
         other.mkdir()
         (other / "file").touch()
     forget()
-    assert sorted([share(), live, *others]) == sorted(parent.iterdir())
+    assert sorted([share(), live, *others]) == sorted(live.parent.iterdir())
+
+
+def test_a_folder_that_others_can_write_into_is_not_used(parent: Path) -> None:
+    open_to_all = parent / f"vllm-sarathi-{os.geteuid()}"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    exporter.share_with_engines(inherits=False)
+    assert exporter.DIRECTORY_VARIABLE not in os.environ
+    assert not list(open_to_all.iterdir())
 
 
 def test_where_no_folder_can_be_made_an_engine_runs_without(

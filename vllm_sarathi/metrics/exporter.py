@@ -12,6 +12,7 @@ import fcntl
 import functools
 import os
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -29,13 +30,13 @@ from vllm.logger import init_logger
 logger = init_logger(f"vllm.{__name__}")  # other trees have no handler
 
 DIRECTORY_VARIABLE = "SARATHI_METRICS_DIR"
-REPLY_LIMIT_S = 2.0
-"""How long a scrape waits for an engine that is alive and does not reply."""
+REPLY_LIMIT_S = 1.0
+"""How long a scrape waits for engines that are alive and do not reply."""
 
 CHECK_INTERVAL_S = 5.0
 """How often an engine that nobody asks looks whether its socket is still there."""
 
-_PREFIX, _END = "vllm-sarathi-metrics-", "# EOF\n"
+_PREFIX, _END = "server-", "# EOF\n"
 
 
 def share_with_engines(*, inherits: bool) -> None:
@@ -53,27 +54,48 @@ def share_with_engines(*, inherits: bool) -> None:
 def _make_folder(pid: int) -> None:
     """Make a folder for what this process starts, and remove those of processes that were killed.
 
-    Its owner locks it for as long as it lives; cleaners of old files respect that too.
+    Whoever makes it holds a shared lock on it for as long as it lives; most cleaners of old files
+    respect that too.
     """
     os.environ.pop(DIRECTORY_VARIABLE, None)
+    parent = Path(tempfile.gettempdir(), f"vllm-sarathi-{os.geteuid()}")  # sockets have short names
     try:
-        parent = Path(tempfile.gettempdir())  # of short names, as those of sockets have to be
+        _make_private(parent)
         for left in parent.glob(f"{_PREFIX}*"):
             _remove_if_left(left)
         new = Path(tempfile.mkdtemp(prefix=".", dir=parent))
-        fcntl.flock(os.open(new, os.O_RDONLY), fcntl.LOCK_EX)
+        _hold(new)
         directory = new.rename(parent / (_PREFIX + new.name.removeprefix(".")))
     except OSError as error:
-        logger.warning("/metrics lacks the vllm_sarathi metrics: cannot make a folder: %s", error)
+        logger.warning(
+            "/metrics lacks the vllm_sarathi metrics: cannot make a folder in %s: %s", parent, error
+        )
         return
     os.environ[DIRECTORY_VARIABLE] = str(directory)
     atexit.register(_remove_own, directory, pid)
 
 
+def _make_private(directory: Path) -> None:
+    """Make a folder that nobody else can look or write into, unless it is there.
+
+    Raises:
+        OSError: it cannot be made, or others can.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o700:
+        raise PermissionError(f"{directory} is not private to this user")
+
+
+def _hold(directory: Path) -> None:
+    """Keep others from removing a folder while this process lives."""
+    fcntl.flock(os.open(directory, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+
+
 def _remove_if_left(directory: Path) -> None:
-    """Remove a folder unless its owner lives, or is another user."""
+    """Remove a folder unless somebody holds it."""
     with suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = os.open(directory, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(directory)
@@ -136,7 +158,8 @@ class EngineMetrics(Collector):
 
 
 def _replies(directory: Path) -> Iterator[str]:
-    """The text of each engine that replies; all are asked before any is waited for."""
+    """The text of each engine that replies in time; all are asked before any is waited for."""
+    deadline_s = time.monotonic() + REPLY_LIMIT_S
     with ExitStack() as stack:
         asked = []
         for path in sorted(directory.glob("*.sock")):
@@ -147,15 +170,30 @@ def _replies(directory: Path) -> Iterator[str]:
                 asked.append(connection)
         for connection in asked:
             with suppress(OSError):
-                text = stack.enter_context(connection.makefile(encoding="utf-8")).read()
+                text = _read(connection, deadline_s)
                 if text.endswith(_END):
                     yield text
+
+
+def _read(connection: socket.socket, deadline_s: float) -> str:
+    """All that comes until the other side closes.
+
+    Raises:
+        TimeoutError: the time is over.
+    """
+    parts = list[bytes]()
+    while True:
+        connection.settimeout(max(deadline_s - time.monotonic(), 0.01))
+        part = connection.recv(1 << 16)
+        if not part:
+            return b"".join(parts).decode(errors="replace")
+        parts.append(part)
 
 
 def reply_to_scrapes(registry: CollectorRegistry, name: str) -> Callable[[], None]:
     """Reply from a thread to whoever asks for an engine core's metrics, until the returned call.
 
-    An engine that takes the name of an earlier one takes its place.
+    An engine that takes the name of an earlier one takes its place, for as long as it lives.
 
     Args:
         registry: the metrics.
@@ -168,8 +206,12 @@ def reply_to_scrapes(registry: CollectorRegistry, name: str) -> Callable[[], Non
     try:
         return _Replier(registry, path).close
     except OSError as error:
-        text = "/metrics lacks the vllm_sarathi metrics of %s: cannot listen on %s: %s"
-        logger.warning(text, name, path, error)
+        logger.warning(
+            "/metrics lacks the vllm_sarathi metrics of %s: cannot listen on %s: %s",
+            name,
+            path,
+            error,
+        )
         return lambda: None
 
 
@@ -180,51 +222,67 @@ class _Replier:
         self._registry = registry
         self._path = path
         self._is_closed = threading.Event()
-        self._listener = _listening(path)
+        self._listener, self._inode = _listening(path)
         threading.Thread(target=self._run, name="sarathi-metrics", daemon=True).start()
 
     def close(self) -> None:
         """Reply to nobody any more; the thread ends when it next looks."""
         self._is_closed.set()
+        self._leave()
+
+    def _leave(self) -> None:
         with suppress(OSError):
+            if self._path.stat().st_ino == self._inode:  # no later engine's
+                self._path.unlink()
             self._listener.shutdown(socket.SHUT_RDWR)
 
     def _run(self) -> None:
         while not self._is_closed.is_set():
             try:
-                connection, _ = self._listener.accept()
+                self._reply()
             except TimeoutError:
-                self._come_back()
-            except OSError as error:
                 if not self._is_closed.is_set():
-                    text = "cannot accept a scrape of the vllm_sarathi metrics, trying again: %s"
-                    logger.warning(text, error)
+                    self._come_back()
+            except Exception as error:  # an engine is worth more than a scrape
+                if not self._is_closed.is_set():
+                    logger.warning(
+                        "cannot reply to a scrape of the vllm_sarathi metrics, trying again: %s",
+                        error,
+                    )
                     time.sleep(REPLY_LIMIT_S)
-            else:
-                with connection, suppress(OSError):
-                    connection.settimeout(REPLY_LIMIT_S)
-                    connection.sendall(generate_latest(self._registry) + _END.encode())
+        self._leave()  # again: it may have come back meanwhile
         self._listener.close()
+
+    def _reply(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            text = generate_latest(self._registry) + _END.encode()
+            with suppress(OSError):  # whoever asked is gone
+                connection.settimeout(REPLY_LIMIT_S)
+                connection.sendall(text)
 
     def _come_back(self) -> None:
         """Make the socket again, and its folder, if a cleaner of old files removed them."""
         if self._path.exists():
             return
         with suppress(OSError):
-            self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            gone, self._listener = self._listener, _listening(self._path)
+            if not self._path.parent.exists():
+                _make_private(self._path.parent.parent)
+                _make_private(self._path.parent)
+                _hold(self._path.parent)
+            gone, (self._listener, self._inode) = self._listener, _listening(self._path)
             gone.close()
 
 
-def _listening(path: Path) -> socket.socket:
-    """A socket at a path, in place of any that was there."""
+def _listening(path: Path) -> tuple[socket.socket, int]:
+    """A socket at a path, in place of any that was there, and the inode of that path."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         path.unlink(missing_ok=True)
         listener.bind(str(path))
         listener.listen()
         listener.settimeout(CHECK_INTERVAL_S)
+        return listener, path.stat().st_ino
     except OSError:
         listener.close()
         raise
-    return listener
