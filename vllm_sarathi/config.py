@@ -120,7 +120,9 @@ class SarathiConfig(BaseModel):
         "429 and Retry-After, rather than let it step aside.",
     )
     step_log: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="File that gets a JSON line for each step."
+        None,
+        description="File that gets a JSON line for each step; with data parallelism each engine "
+        "adds its rank: steps.0.jsonl.",
     )
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None,

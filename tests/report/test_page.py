@@ -40,6 +40,18 @@ ADVICE = {
     "late first tokens by arrival": (
         begin(preset="observe"), [step(first_tokens={"default": gap(9.0, objective_s=2.0)})] * 20,
         Severity.BAD, "First tokens came later", ("--sarathi-preset slo",)),
+    "late first tokens by arrival, with a fixed budget": (
+        begin(preset="stall-free", order=None),
+        [step(first_tokens={"default": gap(9.0, objective_s=2.0)})] * 20,
+        Severity.BAD, "First tokens came later", ("--sarathi-order hybrid",)),
+    "late first tokens by deadline, with a fixed budget": (
+        begin(preset="stall-free", order="edf"),
+        [step(first_tokens={"default": gap(9.0, objective_s=2.0)})] * 20,
+        Severity.BAD, "First tokens came later", ("--sarathi-shed",)),
+    "late gaps of a class with a mean pace": (
+        BEGIN, [step(0.7, prefill=16, gaps={"interactive": gap(0.7, objective_s=0.5)})] * 20,
+        Severity.BAD, "prefill in the same batch",
+        ("--sarathi-max-stall-ms 700", "--max-num-seqs 2")),
     "shed": (
         begin(shed=True), [step(shed={"default": 2})] * 20, Severity.BAD,
         "More was asked", ()),
@@ -78,6 +90,13 @@ def test_advice_says_what_was_wrong_and_what_to_set(name: str, log: Callable[...
     found = findings(summary_of(log, first, *steps))
     (said,) = (finding for finding in found if title in finding.title)
     assert (said.severity, said.flags) == (severity, flags)
+
+
+def test_what_overlaps_with_the_model_is_no_loss(log: Callable[..., Path]) -> None:
+    first = begin()
+    first["begin"]["async_scheduling"] = True
+    found = findings(summary_of(log, first, *[step(between_s=0.005)] * 20))
+    assert not any("between steps" in finding.title for finding in found)
 
 
 def test_where_something_is_wrong_nothing_is_called_good(log: Callable[..., Path]) -> None:

@@ -33,6 +33,13 @@ def test_the_last_run_of_a_file_counts(log: Callable[..., Path]) -> None:
     assert summary.begin.max_num_seqs == 256
 
 
+def test_a_run_that_only_failed_so_far_does_not_hide_the_one_before(
+    log: Callable[..., Path],
+) -> None:
+    fault = {"fault": "planning", "error": "boom"}
+    assert summarize(log(BEGIN, *placed([step()] * 5), BEGIN, fault))[0].num_steps == 5
+
+
 def test_a_cut_off_line_and_others_that_cannot_be_read_are_left_out(
     log: Callable[..., Path],
 ) -> None:

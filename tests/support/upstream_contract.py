@@ -134,6 +134,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
     },
     "ParallelConfig": {
         "data_parallel_index": int,
+        "data_parallel_size": int,
         "pipeline_parallel_size": int,
         "_api_process_count": int,
         "_api_process_rank": int,

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from tests.support.metrics_server import recorded
+from tests.support.metrics_server import recorded, shown
 from vllm_sarathi.top.names import Sarathi, Vllm
-from vllm_sarathi.top.scrape import address_of, parse
+from vllm_sarathi.top.scrape import address_of, parse, scrape
 
 TWO_ENGINES = """\
 vllm:num_requests_running{engine="0",model_name="m"} 3.0
@@ -53,6 +53,14 @@ def test_counts_and_histograms_of_several_engines_are_summed() -> None:
     assert scrape.total(Vllm.RUNNING) == 7
     assert scrape.highest(Vllm.RUNNING) == 4
     assert scrape.buckets(Vllm.TBT) == {0.1: 11, float("inf"): 22}
+
+
+def test_a_server_cannot_steer_the_terminal() -> None:
+    text = 'vllm:num_requests_running{model_name="\x1b[2Jm"} 1.0\n'
+    with shown(text) as server:
+        found = scrape(address_of(server.name))
+    (sample,) = found.samples["vllm:num_requests_running"]
+    assert sample.labels["model_name"] == "\N{REPLACEMENT CHARACTER}[2Jm"
 
 
 def test_what_a_server_lacks_is_none() -> None:

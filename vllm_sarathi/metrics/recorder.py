@@ -117,7 +117,7 @@ class StepRecorder:
             "auto derives; where requests have TPOT objectives, time until the next token is due."
         )
         self._objective = catalogue.gauge("tbt_objective_seconds", text)
-        text = "Shortest typical gap between tokens: no objective below it can be met."
+        text = "Shortest typical gap between tokens so far, in steps without prefill."
         self._least_gap = catalogue.gauge("least_gap_seconds", text)
         text = "Pipelines: longest over mean predicted time of the micro-batches in flight."
         self._imbalance = catalogue.histogram("micro_batch_imbalance_ratio", text, _IMBALANCE)

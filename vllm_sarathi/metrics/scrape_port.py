@@ -19,7 +19,7 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> Callable
     """
     try:
         server, _ = start_http_server(port, host, registry)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         logger.warning(
             "metrics_port: cannot listen on %s:%d (%s). This engine's own port serves no metrics; "
             "choose a free port or another metrics_host",

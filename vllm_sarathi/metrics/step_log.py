@@ -49,6 +49,11 @@ class StepLog:
             self._file = None
 
 
+def own_path(path: Path, rank: int, num_engines: int) -> Path:
+    """The step log of one engine: with data parallelism its rank is part of the name."""
+    return path if num_engines == 1 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
+
+
 def check_writable(path: str) -> None:
     """Refuse a path that cannot become a step log. Writes nothing.
 

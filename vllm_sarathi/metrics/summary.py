@@ -67,7 +67,7 @@ def _steps(since: Counter[str]) -> str:
     budget = _mean(since, "step_budget_tokens")
     limits = {name: n for name, n in since.items() if name.startswith("steps_total/")}
     limit = max(limits, key=lambda name: limits[name])
-    bound = f"bound by {limit.partition('/')[2]} {limits[limit] / num_steps:.0%}"
+    bound = f"bound by {limit.partition('/')[2]} {limits[limit] / sum(limits.values()):.0%}"
     predicted = _mean(since, "predicted_step_seconds")
     return (
         f"{num_steps:.0f} steps of {_mean(since, 'step_decode_tokens') or 0:.1f} decode + "
@@ -79,10 +79,10 @@ def _steps(since: Counter[str]) -> str:
 
 
 def _objectives(since: Counter[str], now: Counter[str]) -> Iterator[str]:
-    objective_s, num_tokens = now["tbt_objective_seconds"], since["step_decode_tokens_sum"]
-    if objective_s and num_tokens:
-        missed = since["late_tokens_total"] / num_tokens
-        yield f"gap objective {1e3 * objective_s:.0f} ms: {missed:.1%} missed"
+    objective_s, num_late = now["tbt_objective_seconds"], since["late_tokens_total"]
+    if objective_s:
+        share = f": {num_late / since['step_decode_tokens_sum']:.1%} missed" if num_late else ""
+        yield f"gap objective {1e3 * objective_s:.0f} ms{share}"
     for kind in ("ttft", "tpot", "e2e"):
         num_missed = since[f"objectives_missed_total/{kind}"]
         num_judged = num_missed + since[f"objectives_attained_total/{kind}"]

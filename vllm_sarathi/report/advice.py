@@ -61,7 +61,8 @@ def _model(summary: Summary) -> Iterator[Finding]:
 
 def _core(summary: Summary) -> Iterator[Finding]:
     between_s, busy_s = summary.bins.total("between_s"), summary.bins.total("busy_s")
-    if busy_s and between_s > NOTABLE_SHARE * busy_s:
+    overlaps = summary.begin.async_scheduling
+    if busy_s and between_s > NOTABLE_SHARE * busy_s and not overlaps:
         yield Finding(
             Severity.NOTE,
             "The engine core spends much time between steps.",

@@ -27,7 +27,7 @@ def late_gaps(summary: Summary) -> Iterator[Finding]:
         f"{duration(gaps.longest_s)}, objective {duration(gaps.objective_s)}"
         for qos, gaps in late.items()
     )
-    action, flags = _mend(summary, causes[0][0], next(iter(late.values())))
+    action, flags = _mend(summary, causes[0][0], *next(iter(late.items())))
     yield Finding(
         Severity.BAD,
         f"Tokens came later than the objective for gaps allows: mostly {causes[0][0].value}.",
@@ -37,7 +37,9 @@ def late_gaps(summary: Summary) -> Iterator[Finding]:
     )
 
 
-def _mend(summary: Summary, cause: Cause, gaps: ClassTotals) -> tuple[str, tuple[str, ...]]:
+def _mend(
+    summary: Summary, cause: Cause, qos: str, gaps: ClassTotals
+) -> tuple[str, tuple[str, ...]]:
     """What to do about gaps of this cause."""
     preset, longest_ms = summary.settings.get("preset"), gaps.longest_s * 1e3
     if cause in (Cause.PREFILL, Cause.PAUSED, Cause.NOT_SCHEDULED, Cause.NOT_LEARNED):
@@ -50,10 +52,10 @@ def _mend(summary: Summary, cause: Cause, gaps: ClassTotals) -> tuple[str, tuple
         if cause is Cause.NOT_LEARNED:
             return "Step times are learned within the first dozens of steps: warm up first.", ()
         text = "The smallest batch with prefill does not fit: loosen the objective, or run fewer."
-        return text, (_tbt_flag(gaps.longest_s), _seqs_flag(summary, gaps))
+        return text, (_looser_flag(summary, qos, gaps), _seqs_flag(summary, gaps))
     if cause is Cause.DECODES:
         text = "Fewer decodes at a time are faster, or the objective has to be looser."
-        return text, (_seqs_flag(summary, gaps), _tbt_flag(gaps.longest_s))
+        return text, (_seqs_flag(summary, gaps), _looser_flag(summary, qos, gaps))
     if cause is Cause.PREEMPTED:
         return "Give the KV cache more room, or run fewer requests.", (*MORE_KV, FEWER_SEQS)
     if cause in (Cause.MISPREDICTED, Cause.OVERRUN):
@@ -71,10 +73,18 @@ def _tbt_flag(seconds: float | None) -> str:
     return f"--sarathi-tbt-slo-ms {(seconds or 0.0) * 1e3:.0f}"
 
 
+def _looser_flag(summary: Summary, qos: str, gaps: ClassTotals) -> str:
+    """What allows a gap as long as the longest: with a TPOT objective the bound on stalls does."""
+    if summary.tpot_s(qos) is None:
+        return _tbt_flag(gaps.longest_s)
+    return f"--sarathi-max-stall-ms {gaps.longest_s * 1e3:.0f}"
+
+
 def _seqs_flag(summary: Summary, gaps: ClassTotals) -> str:
     """A limit under which steps would be about in time: time grows with decodes, at most."""
     most = summary.bins.most("most_running").max(initial=1.0)
-    return f"--max-num-seqs {max(int(most * (gaps.objective_s or 0.0) / gaps.longest_s), 1)}"
+    in_time = most * (gaps.objective_s or 0.0) / max(gaps.longest_s, 1e-9)
+    return f"--max-num-seqs {max(int(min(in_time, most)), 1)}"
 
 
 def slow(summary: Summary) -> Iterator[Finding]:
@@ -130,10 +140,12 @@ def overload(summary: Summary) -> Iterator[Finding]:
 
 def _relieve(settings: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """What to do about late first tokens."""
-    if settings.get("preset", "slo") != "slo":
-        text = "Prompts are served by arrival under this preset. Let deadlines decide."
-        return text, ("--sarathi-preset slo",)
-    if settings.get("shed") is False and settings.get("order") != "fcfs":
+    preset, order = settings.get("preset", "slo"), settings.get("order")
+    if order == "fcfs" or (order is None and preset != "slo"):
+        text = "Prompts are served by arrival. Let deadlines decide."
+        is_free = preset in ("slo", "stall-free")
+        return text, ("--sarathi-order hybrid" if is_free else "--sarathi-preset slo",)
+    if settings.get("shed") is False:
         text = "Add capacity, or refuse those early that can no longer be in time."
         return text, ("--sarathi-shed",)
     return "Add capacity.", ()

@@ -40,6 +40,7 @@ class Begin(msgspec.Struct):
     num_stages: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
     max_num_batched_tokens: Count | None = None
     max_num_seqs: Count | None = None
+    async_scheduling: bool = False
     settings: dict[str, Any] = {}
     classes: dict[str, dict[str, Seconds]] = {}
 

@@ -172,6 +172,8 @@ def summarize(path: Path) -> tuple[Summary, StepLogFile]:
         if step.begin is not None:
             begin = step.begin
             continue
+        if step.work is None and begin is not None:
+            continue  # a fault before the first step: that run has nothing to show yet
         if begin is not None or not num_runs:
             num_runs += 1
             begin = begin or Begin()

@@ -43,5 +43,5 @@ def recorder_of(
         port = settings.metrics_port + rank
         ends.append(serve_metrics(registry, settings.metrics_host, port))
     for end in ends:
-        weakref.finalize(recorder, end)
+        weakref.finalize(recorder, end).atexit = False  # their threads end with the process
     return recorder

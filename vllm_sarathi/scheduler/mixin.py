@@ -15,7 +15,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.engine_limits import check_limits
-from vllm_sarathi.metrics.step_log import StepLog
+from vllm_sarathi.metrics.step_log import StepLog, own_path
 from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.least_gap import LeastGap
@@ -226,6 +226,9 @@ def _shedding(scheduler: Any, settings: SarathiConfig, promises: Promises) -> Sh
 def _step_logger(scheduler: Any, settings: SarathiConfig, promises: Promises) -> StepLogger | None:
     if not settings.step_log:
         return None
-    steps = StepLogger(StepLog(Path(settings.step_log)), promises)
+    parallel = scheduler.vllm_config.parallel_config
+    num_engines, rank = parallel.data_parallel_size, parallel.data_parallel_index
+    path = own_path(Path(settings.step_log), rank, num_engines)
+    steps = StepLogger(StepLog(path), promises)
     steps.begin(settings, scheduler.vllm_config)
     return steps

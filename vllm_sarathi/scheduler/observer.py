@@ -144,7 +144,7 @@ class StepObserver:
             self._policy.step_time.observe(step.work, duration_s)
             self.promises.finished(step.num_prefill_tokens, duration_s, step.is_full)
             if not step.num_prefill_tokens and self._policy.step_time.is_warm:
-                self._decoded_alone(duration_s)
+                self._decoded_alone(duration_s, step.num_decodes)
         if self._recorder:
             if step.objective_s and duration_s is not None and not follows_tokens:
                 gap_s = duration_s * self._num_stages
@@ -168,7 +168,7 @@ class StepObserver:
         if self._step_logger:
             self._step_logger.too_late(requests, shed)
 
-    def _decoded_alone(self, duration_s: float) -> None:
+    def _decoded_alone(self, duration_s: float, num_decodes: int) -> None:
         """Learn from a step without prefill what gaps are possible, and tell it once."""
         least, is_first = self._least_gap, self._least_gap.gap_s is None
         if not least.observe(duration_s) or least.gap_s is None:
@@ -179,11 +179,12 @@ class StepObserver:
         if missed:
             logger.warning(
                 "objectives that cannot be met: %s (ms). Without any prefill a gap takes %.3g ms "
-                "(median of %d steps), and up to %.3g ms with the spread of step times: set "
-                "objectives above that, with room for prefill.",
+                "(median of %d steps, %d decodes in the last), and up to %.3g ms with the spread "
+                "of step times: set objectives above that, with room for prefill.",
                 ", ".join(f"{name}={ms:g}" for name, ms in missed.items()),
                 1e3 * least.gap_s,
                 WINDOW,
+                num_decodes,
                 1e3 * least.gap_s * self._policy.step_time.safety.value,
             )
 

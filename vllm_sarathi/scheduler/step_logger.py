@@ -40,6 +40,7 @@ class StepLogger:
             "num_stages": parallel.pipeline_parallel_size,
             "max_num_batched_tokens": scheduling.max_num_batched_tokens,
             "max_num_seqs": scheduling.max_num_seqs,
+            "async_scheduling": bool(scheduling.async_scheduling),
             "settings": settings.model_dump(mode="json"),
             "classes": classes,
         }

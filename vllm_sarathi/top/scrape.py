@@ -1,5 +1,6 @@
 """One look at a server's /metrics."""
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from vllm_sarathi.top.names import SHOWN
 
 TIMEOUT_S = 5.0
 _MAX_BYTES = 16 * 2**20
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _RESTARTS_AT_0 = ("_total", "_bucket")
 
 
@@ -143,8 +145,14 @@ def _fetch(address: str) -> str:
             body += piece
             if len(body) > _MAX_BYTES or time.monotonic() > deadline_s:
                 raise ValueError(f"no end of the answer after {len(body)} bytes")
-    return body.decode(errors="replace")
+    return _printable(body.decode(errors="replace"))
 
 
 def _reason(error: object) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return _printable(reason)
+
+
+def _printable(text: str) -> str:
+    """Text of a server without what a terminal would obey."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
