@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from vllm_sarathi.metrics import exporter
+from vllm_sarathi.metrics import exporter, replier, server_folder
 from vllm_sarathi.metrics.families import Counter
 
 
@@ -22,8 +22,8 @@ def parent(
 ) -> Iterator[Path]:
     """Where folders are made: under a short name, as sockets need."""
     tmp_path_factory.getbasetemp()  # of pytest, which shall not make its own there
-    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, "of a process outside")
-    monkeypatch.setattr(exporter, "CHECK_INTERVAL_S", 0.05)
+    monkeypatch.setenv(server_folder.DIRECTORY_VARIABLE, "of a process outside")
+    monkeypatch.setattr(replier, "CHECK_INTERVAL_S", 0.05)
     monkeypatch.setattr(REGISTRY, "register", lambda found: None)
     monkeypatch.setattr(MultiProcessCollector, "collect", MultiProcessCollector.collect)
     with tempfile.TemporaryDirectory() as folder:
@@ -34,13 +34,13 @@ def parent(
 
 
 def forget() -> None:
-    exporter._make_folder.cache_clear()
+    server_folder.make_folder.cache_clear()
     exporter._show.cache_clear()
 
 
 def share(*, inherits: bool = False) -> Path:
     exporter.share_with_engines(inherits=inherits)
-    return Path(os.environ[exporter.DIRECTORY_VARIABLE])
+    return Path(os.environ[server_folder.DIRECTORY_VARIABLE])
 
 
 def engine(rank: str, num_steps: int = 1) -> Callable[[], None]:
@@ -48,7 +48,7 @@ def engine(rank: str, num_steps: int = 1) -> Callable[[], None]:
     registry = CollectorRegistry()
     counter = Counter("vllm_sarathi:steps", "Steps.", ["engine"], registry)
     counter.labels(rank).inc(num_steps)
-    return exporter.reply_to_scrapes(registry, f"engine-{rank}")
+    return replier.reply_to_scrapes(registry, f"engine-{rank}")
 
 
 def shown(*ranks: str) -> list[float | None]:
@@ -119,7 +119,7 @@ def test_an_engine_whose_metrics_cannot_be_written_as_text_hides_no_other(parent
     share()
     registry = CollectorRegistry()
     Counter("vllm_sarathi:steps", "Steps.", ["engine"], registry).labels("\ud800").inc()
-    exporter.reply_to_scrapes(registry, "engine-0")
+    replier.reply_to_scrapes(registry, "engine-0")
     engine("1")
     assert shown("1") == [1]
     assert shown("1") == [1]
@@ -155,16 +155,16 @@ def test_the_folder_is_private_made_once_and_removed_by_the_process_that_made_it
     assert folder.parent.parent == parent
     assert all(stat.S_IMODE(each.stat().st_mode) == 0o700 for each in (folder, folder.parent))
     engine("0")
-    exporter._remove_own(folder, owner_pid=-1)
+    server_folder._remove_own(folder, owner_pid=-1)
     assert folder.exists()
-    exporter._remove_own(folder, owner_pid=os.getpid())
+    server_folder._remove_own(folder, owner_pid=os.getpid())
     assert not folder.exists()
 
 
 def test_an_api_server_beside_others_keeps_the_folder_that_it_inherits(
     parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, str(parent))
+    monkeypatch.setenv(server_folder.DIRECTORY_VARIABLE, str(parent))
     assert share(inherits=True) == parent
     assert share(inherits=False) != parent
 
@@ -187,7 +187,7 @@ def test_a_folder_that_others_can_write_into_is_not_used(parent: Path) -> None:
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
     exporter.share_with_engines(inherits=False)
-    assert exporter.DIRECTORY_VARIABLE not in os.environ
+    assert server_folder.DIRECTORY_VARIABLE not in os.environ
     assert not list(open_to_all.iterdir())
 
 
@@ -197,7 +197,7 @@ def test_where_no_folder_can_be_made_an_engine_runs_without(
     monkeypatch.setattr(tempfile, "tempdir", str(parent / "none"))
     monkeypatch.chdir(parent)
     exporter.share_with_engines(inherits=False)
-    assert exporter.DIRECTORY_VARIABLE not in os.environ
+    assert server_folder.DIRECTORY_VARIABLE not in os.environ
     engine("0")
     assert shown("0") == [None]
     assert not list(parent.iterdir())
@@ -206,7 +206,7 @@ def test_where_no_folder_can_be_made_an_engine_runs_without(
 def test_an_engine_whose_folder_is_not_there_runs_without(
     parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(exporter.DIRECTORY_VARIABLE, str(parent / "of-another-node"))
+    monkeypatch.setenv(server_folder.DIRECTORY_VARIABLE, str(parent / "of-another-node"))
     engine("0")
     assert shown("0") == [None]
     assert not list(parent.iterdir())

@@ -8,8 +8,8 @@ from vllm import envs
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.catalogue import PREFIX
-from vllm_sarathi.metrics.exporter import reply_to_scrapes
 from vllm_sarathi.metrics.recorder import StepRecorder
+from vllm_sarathi.metrics.replier import reply_to_scrapes
 from vllm_sarathi.metrics.scrape_port import serve_metrics
 from vllm_sarathi.metrics.summary import log_regularly
 from vllm_sarathi.objectives import RequestObjectives
