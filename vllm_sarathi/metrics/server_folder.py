@@ -35,7 +35,7 @@ def make_folder(pid: int) -> None:
         make_private(parent)
         for left in parent.glob(f"{_PREFIX}*"):
             _remove_if_left(left)
-        new = Path(tempfile.mkdtemp(prefix=".", dir=parent))
+        new = _new_folder(parent)
         hold(new)
         directory = new.rename(parent / (_PREFIX + new.name.removeprefix(".")))
     except OSError as error:
@@ -45,6 +45,13 @@ def make_folder(pid: int) -> None:
         return
     os.environ[DIRECTORY_VARIABLE] = str(directory)
     atexit.register(_remove_own, directory, pid)
+
+
+def _new_folder(parent: Path) -> Path:
+    while True:
+        make_private(parent)
+        with suppress(FileNotFoundError):  # another server ended just now, the last of this user
+            return Path(tempfile.mkdtemp(prefix=".", dir=parent))
 
 
 def make_private(directory: Path) -> None:
@@ -87,3 +94,5 @@ def _remove(directory: Path) -> None:
     for path in directory.glob("*.sock"):
         path.unlink(missing_ok=True)
     directory.rmdir()
+    with suppress(OSError):  # others are in it
+        directory.parent.rmdir()
