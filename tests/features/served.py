@@ -32,8 +32,7 @@ def ask_server(
     """
     with ExitStack() as stack:
         servers = [stack.enter_context(serve(model, (*BASE, *flags))) for _ in range(num_servers)]
-        for server in servers:
-            stack.callback(shown.end, server)
+        stack.callback(shown.end, servers)
         front = servers[0] if num_servers == 1 else stack.enter_context(routed(servers))
         found: Result = asyncio.run(globals()[ask](front, model))
         samples = [line for one in servers for line in one.scrape("vllm_sarathi:steps_total")]

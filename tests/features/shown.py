@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -61,10 +62,12 @@ def vllms_own(series: Series) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
-def end(server: Server) -> None:
-    """Ask the first process to end, as service managers do; nothing is left."""
-    os.kill(server.pid, signal.SIGTERM)
-    wait_until_gone(server.pid)
+def end(servers: Sequence[Server]) -> None:
+    """Ask their first processes to end, as service managers do; nothing is left."""
+    for server in servers:
+        os.kill(server.pid, signal.SIGTERM)
+    for server in servers:
+        wait_until_gone(server.pid)
     assert not list(Path(os.environ["TMPDIR"]).glob("*sarathi*"))
 
 

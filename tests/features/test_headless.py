@@ -34,5 +34,5 @@ def test_a_headless_engine_is_on_its_own_port_and_not_on_the_api_server(
         with pytest.raises(httpx.ConnectError):
             shown.scrape(f"http://127.0.0.1:{port}")
         process.terminate()
-        shown.end(server)
+        shown.end([server])
         shown.wait_until_gone(process.pid)
