@@ -88,13 +88,14 @@ def comparison(found: dict[str, dict[str, float | None]]) -> Table:
 
 
 def scraped(samples: list[str]) -> Table:
-    table = Table(title="Scraped from /metrics")
-    table.add_column("metric")
+    """What was counted; the settings, buckets and what stayed 0 would hide the rest."""
+    table = Table(title="Scraped from /metrics, without what is 0")
+    table.add_column("sample", overflow="fold")
     table.add_column("value", justify="right")
-    for sample in samples:
-        name, value = without_common_labels(sample).rsplit(" ", 1)
-        if "_bucket{" not in name and "_created{" not in name:
-            table.add_row(name, value)
+    for line in samples:
+        name, value = without_common_labels(line).rsplit(" ", 1)
+        if "_bucket{" not in name and "_info{" not in name and float(value):
+            table.add_row(name, f"{float(value):.6g}")
     return table
 
 
