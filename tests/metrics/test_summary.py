@@ -45,6 +45,15 @@ def test_results_of_steps_from_an_earlier_interval_alone_make_no_line() -> None:
     assert summary.summary(before, now) == ""
 
 
+def test_late_tokens_of_earlier_steps_beside_prefill_alone_make_a_line() -> None:
+    before = Counter(FIGURES) + Counter({"tbt_objective_seconds": 1})
+    now = before + Counter({"late_tokens_total": 2})
+    for name in ("step_decode_tokens", "step_prefill_tokens", "measured_step_seconds"):
+        now[f"{name}_count"] += 1
+    now["steps_total/objective"] += 1
+    assert summary.summary(before, now).endswith("gap objective 1000 ms")
+
+
 def test_a_line_that_fails_is_logged_once_and_the_next_ones_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

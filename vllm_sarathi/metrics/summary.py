@@ -81,7 +81,8 @@ def _steps(since: Counter[str]) -> str:
 def _objectives(since: Counter[str], now: Counter[str]) -> Iterator[str]:
     objective_s, num_late = now["tbt_objective_seconds"], since["late_tokens_total"]
     if objective_s:
-        share = f": {num_late / since['step_decode_tokens_sum']:.1%} missed" if num_late else ""
+        num_tokens = since["step_decode_tokens_sum"]  # of steps scheduled, not of those that ended
+        share = f": {num_late / num_tokens:.1%} missed" if num_late and num_tokens else ""
         yield f"gap objective {1e3 * objective_s:.0f} ms{share}"
     for kind in ("ttft", "tpot", "e2e"):
         num_missed = since[f"objectives_missed_total/{kind}"]
