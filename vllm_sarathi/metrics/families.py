@@ -5,6 +5,7 @@ stay out of the files that it shares between processes where ``PROMETHEUS_MULTIP
 from there API servers would show them a second time.
 """
 
+from abc import abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -115,11 +116,13 @@ class _Family(Collector, Generic[Series]):
         name, text, labels = self._described
         return self.kind(name, text, labels=labels)
 
+    @abstractmethod
     def _make(self) -> Series:
-        raise NotImplementedError
+        """A new series."""
 
+    @abstractmethod
     def _add(self, family: Any, values: tuple[str, ...], series: Series) -> None:
-        raise NotImplementedError
+        """Add the samples of a series."""
 
 
 class _ValueFamily(_Family[Value]):
