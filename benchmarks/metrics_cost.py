@@ -76,11 +76,11 @@ def timed(scheduler: Any) -> dict[str, list[float]]:
 def measure(num_running: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of each call that counts, and of a scrape."""
     from prometheus_client import generate_latest
+    from support.made_up_model import answer_to
     from vllm.sampling_params import SamplingParams
     from vllm.v1.request import Request
 
     from vllm_sarathi.simulator import EngineSettings
-    from vllm_sarathi.simulator.engine.loop import model_runner_output
     from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
     from vllm_sarathi.simulator.run import quiet_vllm
 
@@ -98,12 +98,7 @@ def measure(num_running: int) -> tuple[dict[str, list[float]], float]:
                 scheduler.add_request(Request(f"r{num_added}", [1] * 64, params, None))
                 num_added += 1
             output = scheduler.schedule()
-            sampled = frozenset(
-                name
-                for name in output.num_scheduled_tokens
-                if not scheduler.requests[name].is_prefill_chunk
-            )
-            in_flight.append((output, model_runner_output(output.num_scheduled_tokens, sampled)))
+            in_flight.append((output, answer_to(scheduler, output)))
             if len(in_flight) > 1:
                 scheduler.update_from_output(*in_flight.popleft())
         scrapes_s = []

@@ -17,10 +17,10 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from support.made_up_model import answer_to
 from support.provenance import provenance
 
 from vllm_sarathi.simulator import EngineSettings
-from vllm_sarathi.simulator.engine.loop import model_runner_output
 from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
 from vllm_sarathi.simulator.run import quiet_vllm
 
@@ -45,13 +45,7 @@ class Loop:
         began_s = perf_counter()
         output = self.scheduler.schedule()
         scheduled_s = perf_counter() - began_s
-        sampled = frozenset(
-            name
-            for name in output.num_scheduled_tokens
-            if not self.scheduler.requests[name].is_prefill_chunk
-        )
-        answer = model_runner_output(output.num_scheduled_tokens, sampled)
-        self.in_flight.append((output, answer))
+        self.in_flight.append((output, answer_to(self.scheduler, output)))
         if len(self.in_flight) < self.max_in_flight:
             return
         oldest, answer = self.in_flight.popleft()

@@ -14,11 +14,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from support.made_up_model import answer_to
 from support.provenance import provenance
 
 from vllm_sarathi import AsyncSarathiScheduler
 from vllm_sarathi.simulator import EngineSettings
-from vllm_sarathi.simulator.engine.loop import model_runner_output
 from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
 from vllm_sarathi.simulator.run import quiet_vllm
 
@@ -70,12 +70,7 @@ def serve(scheduler: Any, num_requests: int, every: int) -> list[list[float]]:
                 rows.append([num_added, memory_mib(), num_steps, perf_counter() - began_s])
                 print("{:>9,} requests {:8.1f} MiB {:>9,} steps {:7.0f} s".format(*rows[-1]))
         output = scheduler.schedule()
-        sampled = frozenset(
-            name
-            for name in output.num_scheduled_tokens
-            if not scheduler.requests[name].is_prefill_chunk
-        )
-        in_flight.append((output, model_runner_output(output.num_scheduled_tokens, sampled)))
+        in_flight.append((output, answer_to(scheduler, output)))
         if len(in_flight) > 1 or not output.total_num_scheduled_tokens:
             scheduler.update_from_output(*in_flight.popleft())
         num_steps += 1
