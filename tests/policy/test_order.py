@@ -109,11 +109,12 @@ class Sorted:
         by_rank = sorted(self.waits, key=lambda e: (e.rank, e.number))
         aside = [e for e in by_rank if e.is_aside]
         in_time = [e for e in by_rank if not e.is_aside]
-        if self.num_since >= self.ageing and aside and in_time:
+        if self.num_since >= self.ageing and aside:
             free = [e for e in aside if e.place.request not in self.blocked]
             owed = (free or aside)[0]
             one = owed.place
-            if (one.priority, 0, -max(one.importance, 0), one.arrival_s) < in_time[0].rank:
+            owed_rank = (one.priority, 0, -max(one.importance, 0), one.arrival_s)
+            if not in_time or owed_rank < in_time[0].rank:
                 by_rank.remove(owed)
                 by_rank.insert(0, owed)
         return by_rank
