@@ -129,4 +129,11 @@ class CapacityGoal:
     @property
     def stop_rule(self) -> StopRule:
         """When a run has failed already."""
-        return StopRule(self.tbt_s, self.scheduling_delay_s)
+        return StopRule(
+            self.tbt_s,
+            self.scheduling_delay_s,
+            self.ttft_s,
+            self.tpot_s,
+            self.goodput,
+            self.objectives,
+        )

@@ -2,13 +2,14 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from time import perf_counter
 
 from vllm_sarathi.simulator.engine import shortcuts
 from vllm_sarathi.simulator.engine.clock import VirtualClock
+from vllm_sarathi.simulator.engine.fleet import ROUTERS, Replica, Routed, Router, run_fleet
 from vllm_sarathi.simulator.engine.loop import EngineLoop
 from vllm_sarathi.simulator.engine.requests import RequestSource, block_hasher
 from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
@@ -35,6 +36,8 @@ def simulate(
     stop_rule: StopRule | None = None,
     keep_steps: bool = False,
     stretches: bool = True,
+    num_replicas: int = 1,
+    router: Router = "round-robin",
     on_progress: Callable[[float], object] | None = None,
 ) -> Report:
     """Run a workload in virtual time through a real scheduler class.
@@ -53,6 +56,8 @@ def simulate(
         stop_rule: objectives whose miss ends the run early; None runs to the end.
         keep_steps: keep every step, for pictures.
         stretches: pass over stock vLLM's scheduler where steps are all alike.
+        num_replicas: copies of the deployment behind a router.
+        router: which of them gets a request, "round-robin" or "least-load".
         on_progress: told the share of all output tokens that have come, every few hundred
             steps.
 
@@ -61,13 +66,20 @@ def simulate(
         SchedulerDeadlockError: the scheduler schedules nothing any more.
     """
     check_arguments(engine, deployment, noise)
+    if num_replicas < 1:
+        raise ValueError(f"num_replicas={num_replicas!r} must be 1 or more")
+    if router not in ROUTERS:
+        raise ValueError(f"router={router!r} must be one of {', '.join(ROUTERS)}")
     started = perf_counter()
     workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens, engine.block_size)
     recorder = Recorder(workload, stop_rule, StepHistory() if keep_steps else None, on_progress)
     with quiet_vllm(), without_garbage_collection():
-        pipeline = Pipeline(deployment, noise, seed, engine.v2_model_runner)
-        completed = _run(engine, pipeline, recorder, limit_s, stretches)
-    return Report.of(engine.name, recorder, completed, pipeline, perf_counter() - started)
+        pipelines = [
+            Pipeline(deployment, noise, seed + 1000 * replica, engine.v2_model_runner)
+            for replica in range(num_replicas)
+        ]
+        completed = _run(engine, pipelines, recorder, limit_s, stretches, router)
+    return Report.of(engine.name, recorder, completed, pipelines, perf_counter() - started)
 
 
 def check_arguments(engine: EngineSettings, deployment: Deployment, noise: float) -> None:
@@ -88,28 +100,33 @@ def check_arguments(engine: EngineSettings, deployment: Deployment, noise: float
 
 def _run(
     engine: EngineSettings,
-    pipeline: Pipeline,
+    pipelines: Sequence[Pipeline],
     recorder: Recorder,
     limit_s: float | None,
     stretches: bool,
+    router: Router,
 ) -> bool:
-    """Build a scheduler and run the loop around it; whether every request was done."""
-    clock, deployment, workload = VirtualClock(), pipeline.deployment, recorder.workload
+    """Build a scheduler and a loop for each replica, and run them; whether all was done."""
+    clock, workload = VirtualClock(), recorder.workload
     if limit_s is None:
         limit_s = (float(workload.arrival_s[-1]) if len(workload) else 0.0) + DRAIN_S
     if engine.enable_prefix_caching is None:
         engine = replace(engine, enable_prefix_caching=workload.shares_prefixes)
-    num_stages, num_kv_tokens = len(deployment.stages), deployment.num_kv_tokens
-    with gpu_engine(engine, num_stages, num_kv_tokens, deployment.max_model_len) as built:
-        scheduler, config = built
-        shortcuts.install(scheduler)
-        source = RequestSource(workload, block_hasher(engine))
-        most = config.max_concurrent_batches
-        stretch = Stretch(scheduler, pipeline, clock, recorder, most) if stretches else None
-        loop = EngineLoop(scheduler, pipeline, source, recorder, clock, most, limit_s, stretch)
+    source = RequestSource(workload, block_hasher(engine))
+    replicas = []
+    with ExitStack() as engines:
+        for pipeline in pipelines:
+            of = pipeline.deployment
+            scheduler, config = engines.enter_context(
+                gpu_engine(engine, len(of.stages), of.num_kv_tokens, of.max_model_len)
+            )
+            shortcuts.install(scheduler)
+            most, routed = config.max_concurrent_batches, Routed(source)
+            stretch = Stretch(scheduler, pipeline, clock, recorder, most) if stretches else None
+            loop = EngineLoop(scheduler, pipeline, routed, recorder, clock, most, limit_s, stretch)
+            replicas.append(Replica(loop, routed))
         with clock.installed():
-            completed = loop.run()
-    return completed
+            return run_fleet(replicas, source, router, clock)
 
 
 @contextmanager

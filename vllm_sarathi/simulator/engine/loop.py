@@ -7,6 +7,7 @@ which order, and when new requests are seen. Only the model runner is replaced, 
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -73,13 +74,15 @@ class EngineLoop:
     limit_s: float
     stretch: Stretch | None = None
     last_output: Any = None
+    _has_in_flight: bool = False
 
-    def run(self) -> bool:
-        """Run until every request is done.
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has anything to do before the next request comes."""
+        return self._has_in_flight or self.scheduler.has_requests()
 
-        Returns:
-            Whether it came to that; False at the time limit or if the observer
-            stopped it.
+    def steps(self) -> Iterator[None]:
+        """Run step by step, each time that there is work; end at the limit or when stopped.
 
         Raises:
             SchedulerDeadlockError: with the state of the queues.
@@ -87,23 +90,25 @@ class EngineLoop:
         in_flight: deque[tuple[Any, Execution]] = deque()
         step = self._step if self.max_in_flight == 1 else self._step_with_queue
         idle_since_s: float | None = None
-        while self._see_arrivals(bool(in_flight)):
+        while True:
+            self._see_arrivals()
             if self.clock.now_s >= self.limit_s or self.observer.should_stop(self.clock.now_s):
-                return False
+                return
             began_s = self.clock.now_s
             if step(in_flight):
                 idle_since_s = None
                 self._stretch(in_flight)
-                continue
-            if not self.scheduler.has_requests() or any(run.num_tokens for _, run in in_flight):
-                idle_since_s = None
-            elif idle_since_s is None:
-                idle_since_s = began_s
-            elif began_s - idle_since_s > DEADLOCK_S:
-                raise SchedulerDeadlockError(self._state())
-            if self.scheduler.has_requests():
-                self.clock.now_s += EMPTY_STEP_S
-        return True
+            else:
+                if not self.scheduler.has_requests() or any(run.num_tokens for _, run in in_flight):
+                    idle_since_s = None
+                elif idle_since_s is None:
+                    idle_since_s = began_s
+                elif began_s - idle_since_s > DEADLOCK_S:
+                    raise SchedulerDeadlockError(self._state())
+                if self.scheduler.has_requests():
+                    self.clock.now_s += EMPTY_STEP_S
+            self._has_in_flight = bool(in_flight)
+            yield
 
     def _stretch(self, in_flight: deque[tuple[Any, Execution]]) -> None:
         """Run the steps that are like the one before."""
@@ -112,18 +117,13 @@ class EngineLoop:
             until_s = self.limit_s if due_s is None else min(due_s, self.limit_s)
             self.stretch.run(in_flight, self.last_output, until_s)
 
-    def _see_arrivals(self, busy: bool) -> bool:
-        """Add what has arrived; without work, wait for it. False when all is done."""
+    def _see_arrivals(self) -> None:
+        """Add what has arrived."""
         source, clock = self.source, self.clock
         due_s = source.next_arrival_s
-        if not busy and not self.scheduler.has_requests():
-            if due_s is None:
-                return False
-            clock.now_s = max(clock.now_s, due_s)
         while due_s is not None and due_s <= clock.now_s:
             self.scheduler.add_request(source.take())
             due_s = source.next_arrival_s
-        return True
 
     def _step(self, in_flight: deque[tuple[Any, Execution]]) -> bool:
         """One batch, start to end (``EngineCore.step``)."""

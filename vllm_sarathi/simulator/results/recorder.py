@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import exp, log
+from math import exp, floor, log
+from operator import gt
 from typing import Any
 
-from vllm_sarathi.latency import RequestTimes
+from vllm_sarathi.latency import Objectives, RequestTimes
 from vllm_sarathi.simulator.load.workload import Workload
 from vllm_sarathi.simulator.machine.pipeline import Execution
 
@@ -66,10 +67,33 @@ class StopRule:
     Args:
         tbt_s: limit for the P99 time between tokens.
         scheduling_delay_s: limit for the median delay before a request is scheduled.
+        ttft_s: limit for the P99 time to first token.
+        tpot_s: limit for the P99 of the requests' mean times per token.
+        goodput: share of requests that must meet ``objectives``.
+        objectives: of every request; None takes each class's own.
     """
 
     tbt_s: float | None = None
     scheduling_delay_s: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    goodput: float | None = None
+    objectives: Objectives | None = None
+
+    def misses(self, times: RequestTimes, own: Objectives) -> tuple[bool, bool, bool]:
+        """Whether a request that is done misses the TTFT, the TPOT, its objectives."""
+        ttft_s, tpot_s = times.ttft_s, times.tpot_s
+        return (
+            self.ttft_s is not None and ttft_s is not None and ttft_s > self.ttft_s,
+            self.tpot_s is not None and tpot_s is not None and tpot_s > self.tpot_s,
+            self.goodput is not None and not times.meets(self.objectives or own),
+        )
+
+    def most_misses(self, num_requests: int) -> tuple[float, float, float]:
+        """How many requests may miss each of these."""
+        # So many are above the 99th percentile wherever it falls between two of them.
+        above = num_requests - floor(0.99 * (num_requests - 1)) - 1
+        return above, above, num_requests * (1 - (self.goodput or 0.0))
 
 
 @dataclass(slots=True)
@@ -111,6 +135,7 @@ class Recorder:
         self._arrivals: list[float] = workload.arrival_s.tolist()
         self._rule = stop_rule or StopRule()
         self._num_late_gaps = self._num_late_starts = 0
+        self._num_misses, self._most_misses = [0, 0, 0], self._rule.most_misses(num)
         self._most_late_gaps = 0.01 * float((workload.lengths.num_output - 1).sum())
         self._on_progress = on_progress
         self._num_expected, self._num_first = int(workload.lengths.num_output.sum()), 0
@@ -130,8 +155,8 @@ class Recorder:
             self.num_preemptions += len(output.preempted_req_ids)
         for new in output.scheduled_new_reqs:
             self._note_start(int(new.req_id), now_s)
-        first_s = self.stage_span_s[0] if self.stage_span_s else run.stages[0][0]
-        self.stage_span_s = (first_s, run.stages[-1][1])
+        first_s, last_s = self.stage_span_s or run.stages[0]
+        self.stage_span_s = min(first_s, run.stages[0][0]), max(last_s, run.stages[-1][1])
         if self.steps is not None:
             num_decode = sum(1 for n in output.num_scheduled_tokens.values() if n == 1)
             self.steps.scheduled_s.append(now_s)
@@ -163,7 +188,7 @@ class Recorder:
                     seen.append(now_s)
                 if answer.finish_reason is not None:
                     self._finish(int(name), times.pop(name))
-        self.last_s = now_s
+        self.last_s = max(self.last_s, now_s)
         for gap_s, num in gaps.items():
             self._add_gap(gap_s, num)
 
@@ -180,7 +205,7 @@ class Recorder:
             self._add_gap(later_s - earlier_s, len(names))
         for name in names:
             self._times[name] += times_s
-        self.last_s = times_s[-1]
+        self.last_s = max(self.last_s, times_s[-1])
 
     def _add_gap(self, gap_s: float, num: int) -> None:
         self.gaps.add(gap_s, num)
@@ -197,6 +222,8 @@ class Recorder:
             self.tpot_s[index] = times.tpot_s or 0.0
             self.max_gap_s[index] = max(b - a for a, b in pairwise(token_times_s))
         asked = self.workload.classes[int(self.workload.class_of[index])].objectives
+        for kind, missed in enumerate(self._rule.misses(times, asked)):
+            self._num_misses[kind] += missed
         if asked.ttft_s is not None and asked.tbt_s is not None:
             self.fluidity[index] = times.fluidity(asked.ttft_s, asked.tbt_s) or 0.0
 
@@ -204,6 +231,8 @@ class Recorder:
         """Whether an objective is already missed, whatever comes."""
         rule = self._rule
         if rule.tbt_s is not None and self._num_late_gaps > self._most_late_gaps:
+            return True
+        if any(map(gt, self._num_misses, self._most_misses)):
             return True
         return (
             rule.scheduling_delay_s is not None and self._num_late_starts > len(self._arrivals) / 2

@@ -1,5 +1,6 @@
 """What a run comes to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Report:
         num_tokens: tokens executed, prefill and decode.
         num_output_tokens: tokens that served requests got.
         num_preemptions: requests put back for lack of KV memory.
-        stage_busy_s: time that each pipeline stage worked.
+        stage_busy_s: time that each pipeline stage of each replica worked.
         stage_span_s: from the first stage's first batch to the last stage's last.
         wall_s: real time of the whole run.
         gaps: all times between tokens.
@@ -65,9 +66,14 @@ class Report:
 
     @classmethod
     def of(
-        cls, label: str, recorder: Recorder, completed: bool, pipeline: Pipeline, wall_s: float
+        cls,
+        label: str,
+        recorder: Recorder,
+        completed: bool,
+        pipelines: Sequence[Pipeline],
+        wall_s: float,
     ) -> "Report":
-        """Gather what a recorder and a pipeline kept."""
+        """Gather what a recorder and the pipeline of each replica kept."""
         first_s, last_s = recorder.stage_span_s or (0.0, 0.0)
         per_request = PerRequest(
             *(
@@ -92,14 +98,14 @@ class Report:
             num_tokens=recorder.num_tokens,
             num_output_tokens=recorder.num_output_tokens,
             num_preemptions=recorder.num_preemptions,
-            stage_busy_s=tuple(pipeline.busy_s),
+            stage_busy_s=tuple(busy_s for pipeline in pipelines for busy_s in pipeline.busy_s),
             stage_span_s=last_s - first_s,
             wall_s=wall_s,
             gaps=recorder.gaps,
             per_request=per_request,
             steps=recorder.steps,
-            num_extrapolated=pipeline.num_extrapolated
-            if pipeline.deployment.largest_step
+            num_extrapolated=sum(pipeline.num_extrapolated for pipeline in pipelines)
+            if pipelines[0].deployment.largest_step
             else None,
         )
 
