@@ -141,7 +141,7 @@ class _Search:
     steady: bool
     on_progress: Callable[[SearchProgress], object] | None
     best: tuple[float, Report] | None = None
-    worst: tuple[float, Report] | None = None
+    lowest_failed: float | None = None
     num_runs: int = 0
     wall_s: float = 0.0
 
@@ -150,15 +150,14 @@ class _Search:
         while True:
             report = self._run(rate)
             if not self.goal.met(report):
-                if self.worst is None or rate < self.worst[0]:
-                    self.worst = rate, report
+                self.lowest_failed = min(rate, self.lowest_failed or rate)
                 return False
             if not self.steady or (longer := longer_load(self.traffic, rate, report)) is None:
                 self.best = rate, report
                 return True
             self.traffic = longer
 
-    def _run(self, rate: float) -> Report:
+    def _run(self, rate: float, stops_early: bool = True) -> Report:
         def tell(share: float) -> None:
             if self.on_progress is not None:
                 self.on_progress(SearchProgress(self.num_runs, rate, share))
@@ -171,7 +170,7 @@ class _Search:
             noise=self.noise,
             seed=self.seed,
             limit_s=self.limit_s,
-            stop_rule=self.goal.stop_rule,
+            stop_rule=self.goal.stop_rule if stops_early else None,
             on_progress=tell,
         )
         self.num_runs += 1
@@ -194,14 +193,17 @@ class _Search:
 
     def result(self, rate: float, precision: float) -> Capacity:
         """What was found."""
-        found = self.best or self.worst
-        assert found is not None
-        checked_rate, report = found
+        found, checked_rate = self.best, self.lowest_failed
+        if found is None:
+            assert checked_rate is not None
+            report = self._run(checked_rate, stops_early=False)
+        else:
+            checked_rate, report = found
         return Capacity(
             self.engine.name,
             self.seed,
             rate,
-            None if self.best is None else report,
+            None if found is None else report,
             self.num_runs,
             self.wall_s,
             precision,

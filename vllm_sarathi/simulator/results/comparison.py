@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -101,22 +101,46 @@ def run_watched(
         The index of a task and its result, as they finish. Closing the iterator, or
         an interrupt, drops all others.
     """
-    if num_jobs == 1 or len(tasks) <= 1:
-        for index, task in enumerate(tasks):
+    pull = partial(next, iter(enumerate(tasks)), None)
+    return run_pulled(function, pull, min(num_jobs, len(tasks)), on_progress)
+
+
+def run_pulled(
+    function: Callable[[Task, Tell], Result],
+    pull: Callable[[], tuple[int, Task] | None],
+    num_jobs: int,
+    on_progress: Callable[[int, Any], object],
+) -> Iterator[tuple[int, Result]]:
+    """As ``run_watched``, where results decide which tasks come next.
+
+    Args:
+        function: is given a task, and what to call with its progress.
+        pull: the next task with its index, asked whenever there is room for one; None where
+            there is nothing to do before another result, or at all.
+        num_jobs: most processes.
+        on_progress: called here with a task's index and what the task told.
+
+    Yields:
+        As ``run_watched``.
+    """
+    if num_jobs <= 1:
+        while (pulled := pull()) is not None:
+            index, task = pulled
             yield index, function(task, partial(on_progress, index))
         return
-    with interruptible_pool(min(num_jobs, len(tasks))) as (pool, told):
-        with _interrupts_kept_from_children():
-            futures = {
-                pool.submit(_call, function, index, task): index for index, task in enumerate(tasks)
-            }
-        waiting = set(futures)
-        while waiting:
-            done, waiting = wait(waiting, PROGRESS_S, FIRST_COMPLETED)
+    with interruptible_pool(num_jobs) as (pool, told):
+        futures: dict[Future[Result], int] = {}
+        while True:
+            with _interrupts_kept_from_children():
+                while len(futures) < num_jobs and (pulled := pull()) is not None:
+                    futures[pool.submit(_call, function, *pulled)] = pulled[0]
+            if not futures:
+                return
+            done, _ = wait(futures, PROGRESS_S, FIRST_COMPLETED)
             while not told.empty():
                 on_progress(*told.get())
             for future in done:
-                yield futures[future], future.result()
+                yield futures.pop(future), future.result()
 
 
 def _call(function: Callable[[Task, Tell], Result], index: int, task: Task) -> Result:
