@@ -63,6 +63,17 @@ class Lengths:
     prefix: Ints | None = None
     blocks: PromptBlocks | None = None
 
+    def at(self, chosen: slice) -> "Lengths":
+        """Those of some of the requests."""
+        blocks = self.blocks
+        return Lengths(
+            self.num_prompt[chosen],
+            self.num_output[chosen],
+            None if self.num_shared is None else self.num_shared[chosen],
+            None if self.prefix is None else self.prefix[chosen],
+            None if blocks is None else replace(blocks, ids=blocks.ids[chosen]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -128,6 +139,17 @@ class Workload:
             "prompt + output tokens",
             total,
             f"at most {room}: num_kv_tokens={num_kv_tokens} in blocks of {block_size}",
+        )
+
+    def every(self, num: int) -> "Workload":
+        """The first of each so many requests, at the times that they have."""
+        chosen = slice(None, None, num)
+        return replace(
+            self,
+            arrival_s=self.arrival_s[chosen],
+            lengths=self.lengths.at(chosen),
+            class_of=self.class_of[chosen],
+            where=self.where[chosen],
         )
 
     def at_times(self, arrival_s: Floats) -> "Workload":

@@ -1,0 +1,1 @@
+"""The cheapest deployment that serves a load within its objectives (Vidur-Search)."""

@@ -1,0 +1,78 @@
+"""What lies around the best choices: one replica fewer, more of them, and more load."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+from vllm_sarathi.simulator.plan.journal import Journal
+from vllm_sarathi.simulator.plan.plan import Plan, Progress, attempt
+from vllm_sarathi.simulator.plan.trial import Outcome, Trial
+from vllm_sarathi.simulator.results.comparison import run_watched
+
+# Multiples of the replicas, for what more of them buy.
+MORE = (1.25, 1.5, 2.0)
+# Multiples of the rate that are tried one after the other.
+LOADS = (1.05, 1.1, 1.2, 1.3, 1.5, 2.0, 3.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Something to find out about a choice, by its index."""
+
+    index: int
+    trial: Trial
+    is_for_headroom: bool = False
+
+
+def look_around(plan: Plan, num_jobs: int, journal: Journal, progress: Progress) -> None:
+    """Add to a plan what lies around its best choices.
+
+    With one replica fewer a choice runs to the end, to say what is missed.
+    """
+    looks = []
+    for index in plan.best:
+        num = plan.search.options[index].holds
+        assert num is not None
+        looks.append(_Look(index, plan.trial(index, num), is_for_headroom=True))
+        more = {ceil(num * factor) for factor in MORE} - {num}
+        looks += [_Look(index, plan.trial(index, one)) for one in sorted(more)]
+        if num > 1:
+            looks.append(_Look(index, replace(plan.trial(index, num - 1), is_whole=True)))
+
+    def note(look: _Look, found: Outcome) -> None:
+        if look.is_for_headroom:
+            plan.headroom[look.index] = found["headroom"]
+        else:
+            plan.outcomes[look.index, look.trial.num_replicas] = found
+
+    missing = []
+    for look in looks:
+        known = None if look.is_for_headroom else journal.outcome(look.trial)
+        if known is None:
+            missing.append(look)
+        else:
+            note(look, known)
+    for place, found in run_watched(
+        _find, missing, num_jobs, lambda place, run: progress.running(missing[place].index, run)
+    ):
+        if not missing[place].is_for_headroom:
+            journal.add(missing[place].trial, found)
+        note(missing[place], found)
+
+
+def _find(look: _Look, tell: Callable[[Any], object]) -> Outcome:
+    if look.is_for_headroom:
+        return {"headroom": _headroom(look.trial, tell)}
+    return attempt(look.trial, tell)[1]
+
+
+def _headroom(trial: Trial, tell: Callable[[Any], object]) -> float:
+    """By what share the rate may rise, at least; 0 to 4, in steps."""
+    held = 1.0
+    for load in LOADS:
+        demand = replace(trial.demand, rate=trial.demand.rate * load)
+        if not attempt(replace(trial, demand=demand), tell)[1]["holds"]:
+            break
+        held = load
+    return held - 1

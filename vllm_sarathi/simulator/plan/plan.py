@@ -1,0 +1,155 @@
+"""Find the cheapest deployment, run by run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import ceil
+from typing import Any, NamedTuple
+
+from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
+from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.plan.candidate import Candidate
+from vllm_sarathi.simulator.plan.journal import Journal
+from vllm_sarathi.simulator.plan.search import Option, Search
+from vllm_sarathi.simulator.plan.trial import Demand, Outcome, Trial, run_trial
+from vllm_sarathi.simulator.results.comparison import run_pulled
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A candidate under one scheduler."""
+
+    candidate: Candidate
+    engine: EngineSettings
+
+    @property
+    def name(self) -> str:
+        """What progress calls it."""
+        return f"{self.candidate.deployment.name} {self.engine.name}"
+
+
+@dataclass(slots=True)
+class Plan:
+    """What was found.
+
+    Args:
+        demand: what has to be served.
+        choices: what there was to choose from.
+        search: what is known of each choice.
+        outcomes: of every run, by the choice's index and the number of replicas.
+        headroom: by what share the rate may rise for a choice, where that was looked for.
+    """
+
+    demand: Demand
+    choices: Sequence[Choice]
+    search: Search
+    outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
+    headroom: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def best(self) -> list[int]:
+        """The cheapest choice of each scheduler that serves the load, cheapest first."""
+        families = dict.fromkeys(choice.engine.scheduler for choice in self.choices)
+        found = [index for one in families if (index := self.search.best(one)) is not None]
+        return sorted(found, key=self.usd_per_hour)
+
+    def usd_per_hour(self, index: int) -> float:
+        """What a choice costs with the fewest replicas that hold, or what it costs at least."""
+        option = self.search.options[index]
+        num = option.fails + 1 if option.holds is None else option.holds
+        return option.usd_per_hour * num
+
+    def trial(self, index: int, num_replicas: int) -> Trial:
+        """A run of a choice."""
+        choice = self.choices[index]
+        return Trial(self.demand, choice.candidate.deployment, choice.engine, num_replicas)
+
+
+class Running(NamedTuple):
+    """A run on its way.
+
+    Args:
+        num_replicas: how many it has.
+        share: how much of it is done.
+    """
+
+    num_replicas: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Who is told how far a plan is.
+
+    Args:
+        running: called with a choice's index and how far its run is.
+        answered: called with a choice's index and what a run came to.
+    """
+
+    running: Callable[[int, Running], object] = lambda index, run: None
+    answered: Callable[[int, Outcome], object] = lambda index, outcome: None
+
+
+def make_plan(
+    candidates: Sequence[Candidate],
+    engines: Sequence[EngineSettings],
+    demand: Demand,
+    *,
+    num_jobs: int = 1,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Find the cheapest choice of each scheduler that serves a load (Vidur, section 6).
+
+    Unlike Vidur-Search, which finds every candidate's capacity, the fewest replicas are sought,
+    and only where they may be cheaper than the best choice known.
+
+    Args:
+        candidates: deployments to choose from.
+        engines: schedulers with their settings; those of one scheduler compete.
+        demand: what has to be served.
+        num_jobs: processes that run at a time.
+        journal: runs that are done already; new ones are added.
+        progress: who is told.
+
+    Returns:
+        What was found.
+    """
+    journal, progress = journal or Journal(None), progress or Progress()
+    choices = [Choice(candidate, engine) for candidate in candidates for engine in engines]
+    options = [
+        Option(
+            choice.engine.scheduler,
+            choice.candidate.usd_per_hour,
+            ceil(demand.rate / choice.candidate.most_rate),
+        )
+        for choice in choices
+    ]
+    plan = Plan(demand, choices, Search(options))
+
+    def note(index: int, outcome: Outcome) -> None:
+        plan.outcomes[index, outcome["replicas"]] = outcome
+        plan.search.answer(index, outcome["replicas"], outcome["holds"])
+        progress.answered(index, outcome)
+
+    def pull() -> tuple[int, Trial] | None:
+        while (question := plan.search.question()) is not None:
+            index, num_replicas = question
+            trial = plan.trial(index, num_replicas)
+            if (known := journal.outcome(trial)) is None:
+                return index, trial
+            note(index, known)
+        return None
+
+    for index, (trial, outcome) in run_pulled(attempt, pull, num_jobs, progress.running):
+        journal.add(trial, outcome)
+        note(index, outcome)
+    return plan
+
+
+def attempt(trial: Trial, tell: Callable[[Any], object]) -> tuple[Trial, Outcome]:
+    """Run a trial; where that fails it does not hold, and the reason is kept."""
+    try:
+        return trial, run_trial(trial, lambda share: tell(Running(trial.num_replicas, share)))
+    except (ValueError, SchedulerDeadlockError) as error:
+        return trial, {"replicas": trial.num_replicas, "holds": False, "error": str(error)}

@@ -1,0 +1,148 @@
+"""One run of a plan: so many replicas under a load, and whether the goal is met."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any
+
+from vllm_sarathi import __version__
+from vllm_sarathi.simulator.engine.fleet import Router
+from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.goal import CapacityGoal
+from vllm_sarathi.simulator.load.share import RoundRobinShare, scaled
+from vllm_sarathi.simulator.load.traffic import Traffic
+from vllm_sarathi.simulator.machine.step_cost import Deployment
+from vllm_sarathi.simulator.results.report import Report
+from vllm_sarathi.simulator.run import simulate
+from vllm_sarathi.simulator.steady import longer_load
+
+# Replicas behind a router that looks at their load run together: so many stand for more, among
+# which such a router would find a free one more often.
+MOST_TOGETHER = 4
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What has to be served, and how it is simulated.
+
+    Args:
+        traffic: the load; a synthetic one has at least so many requests for each replica.
+        rate: requests per second of all replicas together.
+        goal: what has to hold.
+        router: which replica gets a request.
+        seeds: of the load and the noise; the goal has to hold with each.
+        noise: standard deviation of a step's time, as a share of it.
+    """
+
+    traffic: Traffic
+    rate: float
+    goal: CapacityGoal
+    router: Router = "round-robin"
+    seeds: tuple[int, ...] = (0,)
+    noise: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Replicas of a deployment that face the demand.
+
+    Args:
+        demand: what has to be served.
+        deployment: each replica.
+        engine: the scheduler of each, and how vLLM is set up.
+        num_replicas: how many.
+        is_whole: run on where the goal is missed already, for the figures.
+    """
+
+    demand: Demand
+    deployment: Deployment
+    engine: EngineSettings
+    num_replicas: int
+    is_whole: bool = False
+
+    @property
+    def key(self) -> str:
+        """What makes the outcome what it is, in short."""
+        demand = self.demand
+        workload = demand.traffic.at(demand.rate, demand.seeds[0])
+        lengths = workload.lengths
+        arrays = (workload.arrival_s, lengths.num_prompt, lengths.num_output, lengths.prefix)
+        parts = {
+            "versions": [__version__, version("vllm")],
+            "deployment": self.deployment.to_json(),
+            "engine": asdict(self.engine),
+            "replicas": self.num_replicas,
+            "whole": self.is_whole,
+            "goal": asdict(demand.goal),
+            "demand": [demand.rate, demand.router, demand.seeds, demand.noise],
+            "classes": [asdict(qos) for qos in workload.classes],
+            "load": [sha256(array.tobytes()).hexdigest() for array in arrays if array is not None],
+        }
+        return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def run_trial(trial: Trial, tell: Callable[[float], object]) -> Outcome:
+    """Run a trial with each seed until one misses the goal.
+
+    Args:
+        trial: what to run.
+        tell: told the share of the run at hand that is done.
+
+    Returns:
+        ``holds``, the run's ``figures`` and ``checks``, of the last seed; ready for JSON.
+    """
+    demand, wall_s, num_runs = trial.demand, 0.0, 0
+    for seed in demand.seeds:
+        traffic = demand.traffic
+        while True:
+            report = _run(trial, traffic, seed, tell)
+            wall_s, num_runs = wall_s + report.wall_s, num_runs + 1
+            holds = demand.goal.met(report)
+            if not holds or (longer := longer_load(traffic, demand.rate, report)) is None:
+                break
+            traffic = longer
+        if not holds:
+            break
+    return {
+        "replicas": trial.num_replicas,
+        "holds": holds,
+        "is_whole": holds or trial.is_whole,
+        "checks": [check._asdict() for check in demand.goal.checks(report)],
+        "figures": report.summary(),
+        "requests": getattr(traffic, "num_requests", None),
+        "runs": num_runs,
+        "wall_s": wall_s,
+    }
+
+
+def shared(traffic: Traffic, demand: Demand, num_replicas: int) -> tuple[Traffic, float, int]:
+    """What stands for a load on so many replicas.
+
+    Returns:
+        The load, its rate as a share of the demand's, and the replicas that are simulated.
+    """
+    if demand.router == "round-robin":
+        return RoundRobinShare(scaled(traffic, num_replicas), num_replicas), 1.0, 1
+    together = min(num_replicas, MOST_TOGETHER)
+    return scaled(traffic, together), together / num_replicas, together
+
+
+def _run(
+    trial: Trial, traffic: Traffic, seed: int, tell: Callable[[float], object]
+) -> Report:
+    demand = trial.demand
+    load, share, together = shared(traffic, demand, trial.num_replicas)
+    return simulate(
+        trial.engine,
+        trial.deployment,
+        load.at(demand.rate * share, seed),
+        noise=demand.noise,
+        seed=seed,
+        stop_rule=None if trial.is_whole else demand.goal.stop_rule,
+        num_replicas=together,
+        router=demand.router,
+        on_progress=tell,
+    )
