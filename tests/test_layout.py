@@ -38,7 +38,7 @@ MAY_IMPORT = {
     # It takes the limits' names and the rule of paused decodes from the policy.
     "report": {"policy"},
     "top": set(),
-    "cli": {"simulator", "report", "top", "config", "latency"},
+    "cli": {"simulator", "report", "top", "config", "latency", "qos_classes"},
 }
 TOUCH_VLLM = (
     "scheduler",

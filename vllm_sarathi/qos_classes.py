@@ -32,7 +32,7 @@ class QosClass(BaseModel):
     importance: Annotated[int, Field(ge=MIN_IMPORTANCE, le=MAX_IMPORTANCE)] = 0
 
 
-_NEVER_LONGER = (
+NEVER_LONGER = (
     ("ttft_slo_ms", "e2e_slo_ms"),
     ("tpot_slo_ms", "e2e_slo_ms"),
     ("tbt_slo_ms", "e2e_slo_ms"),
@@ -51,7 +51,7 @@ def refuse_out_of_order(objectives: Mapping[str, Any], where: str = "") -> None:
     Raises:
         ValueError: names both and what is allowed.
     """
-    for shorter, longer in _NEVER_LONGER:
+    for shorter, longer in NEVER_LONGER:
         part, whole = objectives[shorter], objectives[longer]
         if isinstance(part, float) and isinstance(whole, float) and part > whole:
             raise ValueError(

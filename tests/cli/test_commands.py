@@ -70,7 +70,7 @@ def test_runs_that_were_cut_off_are_marked_and_give_no_ratio_of_latencies(
     finished = next(cell for cell in out.split("|") if "/40" in cell)
     assert 0 < int(finished.split("/")[0]) < 40
     ratios = out[out.index("ratio to stock:512 (cut off)") :].splitlines()[2].split("|")
-    assert [cell.strip() for cell in ratios[3:-1]] == ["-"] * 5
+    assert [cell.strip() for cell in ratios[3:-1]] == ["-"] * 6
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,32 @@ def test_goodput_needs_an_objective(
 ) -> None:
     _, out, _ = output(capsys, "simulate", "stock", *SMALL, *objective, "--json")
     assert json.loads(out)["results"]["goodput"] == shown
+
+
+@pytest.mark.parametrize("command", ["simulate", "compare"])
+def test_goodput_is_asked_for_as_vllm_bench_serve_does(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    asked = ["--goodput", "ttft:1e6", "tpot:1e6", "e2el:1e6"]
+    more = ["--jobs=1", "--seeds=1"] if command == "compare" else []
+    _, out, _ = output(capsys, command, "sarathi:512", *SMALL, *more, *asked, "--json")
+    told = json.loads(out)
+    (run,) = told["results"]["sarathi:512"] if command == "compare" else [told["results"]]
+    assert run["goodput"] == 1
+    assert run["request_goodput"] == pytest.approx(20 / run["duration_s"])
+    assert set(told["provenance"]["engines"]["sarathi:512"]["sarathi"]) == {
+        *("ttft_slo_ms", "tpot_slo_ms", "e2e_slo_ms")
+    }
+
+
+def test_capacity_keeps_percentiles_and_a_share_in_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    goals = ["--tbt-slo-ms", "100", "--goodput", "ttft:2000", "--goodput-share", "0.5"]
+    _, out, _ = output(capsys, "capacity", "stock", *SMALL, *QUICK, *goals, "--json")
+    told = json.loads(out)
+    checks = {one["figure"]: one["limit"] for one in told["results"]["stock:2048"][0]["checks"]}
+    assert (checks["tbt_p99_ms"], checks["goodput"]) == (100, 0.5)
 
 
 def test_tune_names_the_best_budget(capsys: pytest.CaptureFixture[str]) -> None:

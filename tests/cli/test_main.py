@@ -149,7 +149,8 @@ def test_help_lists_every_deployment_and_workload(capsys: pytest.CaptureFixture[
         (["simulate", "stock", "--json", "/nowhere/x"], "--json '/nowhere/x' must be a file in"),
         (["simulate", "stock", "--plots", __file__], "must be a folder"),
         (["calibrate", "x", "-o/", "--kv-tokens=1", "--max-model-len=1"], "--output '/' must be"),
-        (["capacity", "stock", "--goodput", "0.9"], "--goodput needs"),
+        (["capacity", "stock", "--goodput-share", "0.9"], "no effect without --goodput"),
+        (["capacity", "stock", "--goodput", "ttft:1", "ttft:2"], "ttft:1 ttft:2 must have each"),
         (["simulate", "stock:16,max_num_seqs=256"], "max_num_seqs=256 must be at most max_num_bat"),
         (["tune", "--max-num-seqs=300", "--budgets=256"], "max_num_seqs=300 must be at most max_n"),
         (["simulate", "stock", "--max-model-len", "10000000"], "at least max_model_len=10000000"),
@@ -179,6 +180,8 @@ def test_bad_arguments_are_named_and_exit_with_2(
         ("--seed", "-1", "a whole number, 0 or more"),
         ("--noise", "inf", "a share from 0 to 1"),
         ("--noise", "-1", "a share from 0 to 1"),
+        ("--goodput", "0.9", "KEY:MILLISECONDS with the key ttft, tpot, e2el"),
+        ("--goodput", "itl:50", "KEY:MILLISECONDS with the key ttft, tpot, e2el"),
     ],
 )
 def test_numbers_out_of_range_are_named_and_exit_with_2(

@@ -2,7 +2,9 @@ from typing import Any
 
 import pytest
 
-from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objective
+from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objectives
+from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.latency import Objectives
 from vllm_sarathi.simulator import EngineSettings
 
 
@@ -44,4 +46,41 @@ def test_an_engine_is_one_word() -> None:
 def test_our_scheduler_is_told_the_objective_unless_it_has_its_own(
     word: str, settings: dict[str, Any]
 ) -> None:
-    assert with_objective(parse_scheduler(word, {}), 0.05).sarathi == settings
+    engine = with_objectives(parse_scheduler(word, {}), Objectives(tbt_s=0.05))
+    assert engine.sarathi == settings
+
+
+ASKED = Objectives(ttft_s=2, tpot_s=0.05, e2e_s=10)
+
+
+@pytest.mark.parametrize(
+    ("word", "settings"),
+    [
+        ("sarathi", {"ttft_slo_ms": 2000, "tpot_slo_ms": 50, "e2e_slo_ms": 10_000}),
+        ("sarathi,ttft_slo_ms=9", {"ttft_slo_ms": 9, "tpot_slo_ms": 50, "e2e_slo_ms": 10_000}),
+        ("sarathi,tbt_slo_ms=9", {"tbt_slo_ms": 9, "ttft_slo_ms": 2000, "e2e_slo_ms": 10_000}),
+        ("sarathi,preset=stall-free", {"preset": "stall-free"}),
+    ],
+)
+def test_our_scheduler_is_told_every_objective_that_it_is_measured_by(
+    word: str, settings: dict[str, Any]
+) -> None:
+    told = with_objectives(parse_scheduler(word, {}), ASKED)
+    assert (told.sarathi, told.name) == (settings, parse_scheduler(word, {}).name)
+    SarathiConfig.from_mapping(told.sarathi)
+
+
+@pytest.mark.parametrize(
+    ("word", "asked", "settings"),
+    [
+        ("sarathi", Objectives(ttft_s=20, e2e_s=10), {"e2e_slo_ms": 10_000}),
+        ("sarathi", Objectives(tpot_s=0.2, tbt_s=0.1), {"tbt_slo_ms": 100}),
+        ("sarathi,ttft_slo_ms=20000", Objectives(e2e_s=10), {"ttft_slo_ms": 20_000}),
+    ],
+)
+def test_our_scheduler_is_not_told_what_it_would_refuse(
+    word: str, asked: Objectives, settings: dict[str, Any]
+) -> None:
+    told = with_objectives(parse_scheduler(word, {}), asked)
+    assert told.sarathi == settings
+    SarathiConfig.from_mapping(told.sarathi)

@@ -3,7 +3,7 @@
 import argparse
 
 from vllm_sarathi import __version__
-from vllm_sarathi.cli.values import noise, positive, seed, share, tokens, whole
+from vllm_sarathi.cli.values import noise, objective, positive, seed, share, tokens, whole
 
 COMMANDS = {
     "simulate": "one run: figures, and pictures if asked for",
@@ -97,12 +97,18 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
         "--cv", type=float, help="burstiness: 0 even, 1 Poisson (the default), >1 bursty"
     )
     load.add_argument("--shape", choices=("steady", "ramp", "diurnal"), help="(default steady)")
+    each = "objective for" if has_rate else "most that the 99th percentile may be of"
     if has_rate:
         load.add_argument("--at-once", action="store_true", help="all requests at time 0")
     load.add_argument("--seed", type=seed, default=0, help="of lengths, times and noise")
-    load.add_argument("--tbt-slo-ms", type=positive, help="objective for the time between tokens")
-    load.add_argument("--tpot-slo-ms", type=positive, help="objective for the mean time per token")
-    load.add_argument("--ttft-slo-ms", type=positive, help="objective for the first token")
+    load.add_argument("--tbt-slo-ms", type=positive, help=f"{each} the time between tokens")
+    load.add_argument("--tpot-slo-ms", type=positive, help=f"{each} the mean time per token")
+    load.add_argument("--ttft-slo-ms", type=positive, help=f"{each} the first token")
+    load.add_argument(
+        "--goodput", nargs="+", type=objective, metavar="KEY:MS",
+        help="what a request has to meet to count for goodput, as in 'vllm bench serve': "
+        "ttft:2000 tpot:50 e2el:10000, any of them (default: the objectives above)",
+    )  # fmt: skip
 
 
 def _add_engine(command: argparse.ArgumentParser) -> None:
@@ -138,7 +144,11 @@ def _add_goal(command: argparse.ArgumentParser) -> None:
     goal.add_argument(
         "--delay-s", type=positive, default=2.0, help="median scheduling delay (default 2)"
     )
-    goal.add_argument("--goodput", type=share, help="share of requests to meet every objective")
+    goal.add_argument(
+        "--goodput-share", type=share, metavar="SHARE",
+        help="share of requests that has to meet all of --goodput (default 0.99, as 99th "
+        "percentiles do; DistServe plans with 0.9)",
+    )  # fmt: skip
     goal.add_argument("--precision", type=positive, help="of the rate found (default 0.02)")
 
 

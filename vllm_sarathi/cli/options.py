@@ -5,8 +5,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objective
+from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objectives
 from vllm_sarathi.cli.tasks import Scenario
+from vllm_sarathi.cli.values import GOODPUT_KEYS
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.latency import Objectives
 from vllm_sarathi.simulator.engine.scheduler_factory import scheduler_class
@@ -28,6 +29,7 @@ from vllm_sarathi.simulator.machine.deployments import deployment
 from vllm_sarathi.simulator.machine.step_cost import check_kv_tokens
 
 DEFAULT_WORKLOAD = "conversation"
+GOODPUT_SHARE = 0.99
 SHAPES = {"steady": None, "ramp": Ramp(), "diurnal": Diurnal()}
 # What each of these options decides in place of others.
 WITHOUT_EFFECT = {
@@ -42,13 +44,37 @@ def seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1e3
 
 
-def objectives(options: argparse.Namespace) -> Objectives:
-    """The objectives that every request has."""
+def limits(options: argparse.Namespace) -> Objectives:
+    """What the options limit by themselves, without ``--goodput``."""
     return Objectives(
         ttft_s=seconds(options.ttft_slo_ms),
         tpot_s=seconds(options.tpot_slo_ms),
         tbt_s=seconds(options.tbt_slo_ms),
     )
+
+
+def objectives(options: argparse.Namespace) -> Objectives:
+    """What every request has to meet to count for goodput.
+
+    Raises:
+        ValueError: a key of ``--goodput`` is given twice.
+    """
+    if not options.goodput:
+        return limits(options)
+    asked_ms = dict(options.goodput)
+    if len(asked_ms) < len(options.goodput):
+        given = " ".join(f"{key}:{ms:g}" for key, ms in options.goodput)
+        raise ValueError(f"--goodput {given} must have each key once")
+    ttft_s, tpot_s, e2e_s = (seconds(asked_ms.get(key)) for key in GOODPUT_KEYS)
+    return Objectives(ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s)
+
+
+def measured(options: argparse.Namespace) -> Objectives:
+    """All that an engine is measured by: the tighter where two options limit the same."""
+    both = limits(options), objectives(options)
+    kinds = ("ttft_s", "tpot_s", "tbt_s", "e2e_s")
+    found = {kind: [value for one in both if (value := getattr(one, kind))] for kind in kinds}
+    return Objectives(**{kind: min(values) for kind, values in found.items() if values})
 
 
 def lengths(name: str) -> LengthSource:
@@ -156,23 +182,27 @@ def scenario(options: argparse.Namespace) -> Scenario:
 
 def goal(options: argparse.Namespace) -> CapacityGoal:
     """What has to hold within capacity."""
-    wanted = objectives(options)
-    if options.goodput is not None and wanted == Objectives():
+    if options.goodput_share is not None and not options.goodput:
         raise ValueError(
-            "--goodput needs an objective: --ttft-slo-ms, --tpot-slo-ms or --tbt-slo-ms"
+            f"--goodput-share {options.goodput_share:g} has no effect without --goodput: give it "
+            "objectives, e.g. --goodput ttft:2000 tpot:50"
         )
-    if options.goodput is not None:
-        return CapacityGoal(None, options.delay_s, options.goodput, wanted)
-    return CapacityGoal(wanted.tbt_s, options.delay_s, ttft_s=wanted.ttft_s, tpot_s=wanted.tpot_s)
+    own = limits(options)
+    return CapacityGoal(
+        own.tbt_s,
+        options.delay_s,
+        goodput=(options.goodput_share or GOODPUT_SHARE) if options.goodput else None,
+        objectives=objectives(options) if options.goodput else None,
+        ttft_s=own.ttft_s,
+        tpot_s=own.tpot_s,
+    )
 
 
 def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSettings]:
     """The engines that the words name; their classes and settings exist."""
     defaults = {"max_num_seqs": options.max_num_seqs, "async_scheduling": not options.sync}
-    found = [
-        with_objective(parse_scheduler(word, defaults), seconds(options.tbt_slo_ms))
-        for word in words
-    ]
+    asked = measured(options)
+    found = [with_objectives(parse_scheduler(word, defaults), asked) for word in words]
     for engine in found:
         if engine.scheduler == "sarathi":
             SarathiConfig.from_mapping(engine.sarathi)

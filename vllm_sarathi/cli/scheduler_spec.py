@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from vllm_sarathi.latency import Objectives
+from vllm_sarathi.qos_classes import NEVER_LONGER
 from vllm_sarathi.simulator.engine.settings import WORD_KEYS, EngineSettings
 
 _SWITCH = {"true": True, "false": False}
@@ -13,6 +15,9 @@ _CHOICES: dict[str, dict[str, Any]] = {
     "policy": {"fcfs": "fcfs", "priority": "priority"},
     "enable_prefix_caching": _SWITCH,
 }
+# Settings that choose how batches are sized, and those for the pace of tokens.
+_BY_HAND = {"preset", "token_budget", "chunk_size"}
+_PACES = {"tbt_slo_ms", "tpot_slo_ms"}
 _ENGINE_KEYS = (*WORD_KEYS, "label")
 FORM = "NAME[:BUDGET][,KEY=VALUE...]"
 
@@ -61,16 +66,29 @@ def parse_scheduler(text: str, defaults: Mapping[str, Any]) -> EngineSettings:
         raise ValueError(f"engine {text!r}: {error}") from None
 
 
-def with_objective(engine: EngineSettings, tbt_s: float | None) -> EngineSettings:
-    """Tell our scheduler the objective that it is measured by, unless it has one.
+def with_objectives(engine: EngineSettings, asked: Objectives) -> EngineSettings:
+    """Tell our scheduler all that it is measured by, beside the objectives of its own.
 
-    A preset or a budget given by hand is left alone: those take no objective.
+    A preset or a budget given by hand is left alone: those follow no objective. An engine with a
+    pace of its own is told no other, and what another objective bounds already is not told: our
+    scheduler refuses it.
     """
-    own = {"tbt_slo_ms", "tpot_slo_ms", "preset", "token_budget", "chunk_size"}
-    if tbt_s is None or engine.scheduler != "sarathi" or own & set(engine.sarathi):
+    own = engine.sarathi
+    if engine.scheduler != "sarathi" or not _BY_HAND.isdisjoint(own):
         return engine
-    settings = {**engine.sarathi, "tbt_slo_ms": tbt_s * 1e3}
-    return replace(engine, sarathi=settings, label=engine.label or engine.name)
+    told = {f"{kind}_slo_ms": limit_s * 1e3 for kind, limit_s in asked.by_kind_s.items()}
+    if not _PACES.isdisjoint(own):
+        told = {name: limit_ms for name, limit_ms in told.items() if name not in _PACES}
+    for part, whole in NEVER_LONGER:
+        settings = {**told, **own}
+        part_ms, whole_ms = settings.get(part), settings.get(whole)
+        if not (isinstance(part_ms, int | float) and isinstance(whole_ms, int | float)):
+            continue
+        if part_ms > whole_ms:
+            told.pop(whole if part in own else part, None)
+    if told.keys() <= own.keys():
+        return engine
+    return replace(engine, sarathi={**told, **own}, label=engine.label or engine.name)
 
 
 def _engine_value(engine: str, key: str, text: str) -> Any:

@@ -3,6 +3,9 @@
 import argparse
 from collections.abc import Callable
 
+GOODPUT_KEYS = ("ttft", "tpot", "e2el")
+"""The keys of ``vllm bench serve --goodput``."""
+
 
 def _number(text: str, allowed: str, is_allowed: Callable[[float], bool]) -> float:
     try:
@@ -16,12 +19,27 @@ def _number(text: str, allowed: str, is_allowed: Callable[[float], bool]) -> flo
 
 def positive(text: str) -> float:
     """A number above 0."""
-    return _number(text, "a number above 0", lambda value: 0 < value < float("inf"))
+    return _number(text, "a number above 0", _is_positive)
+
+
+def _is_positive(value: float) -> bool:
+    return 0 < value < float("inf")
 
 
 def share(text: str) -> float:
     """A share above 0, at most 1."""
     return _number(text, "a share above 0, at most 1", lambda value: 0 < value <= 1)
+
+
+def objective(text: str) -> tuple[str, float]:
+    """An objective as ``vllm bench serve --goodput`` spells it: its key and milliseconds."""
+    key, _, value = text.partition(":")
+    if key not in GOODPUT_KEYS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be KEY:MILLISECONDS with the key {', '.join(GOODPUT_KEYS)}; engines go "
+            "before --goodput, or behind another option"
+        )
+    return key, _number(value, f"{key}:MILLISECONDS, a number above 0", _is_positive)
 
 
 def noise(text: str) -> float:

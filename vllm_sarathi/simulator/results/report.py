@@ -183,6 +183,14 @@ class Report:
             met[members] = self.met(qos.objectives)[members]
         return goodput(met.tolist(), len(workload))
 
+    @property
+    def request_goodput(self) -> float | None:
+        """Requests per second that meet their objectives, as ``vllm bench serve`` counts."""
+        share = self.goodput()
+        if share is None or not self.duration_s:
+            return None
+        return share * len(self.workload) / self.duration_s
+
     def summary(self) -> dict[str, Any]:
         """The figures, ready for JSON. Milliseconds and seconds as the names say."""
         figures: dict[str, Any] = {
@@ -198,14 +206,16 @@ class Report:
             "preemptions": self.num_preemptions,
             "stage_idle_share": self.idle_share,
             "goodput": self.goodput(),
+            "request_goodput": self.request_goodput,
             "wall_s": self.wall_s,
         }
         for name in ("scheduling_delay_s", "ttft_s", "e2e_s"):
             for percent in (50, 90, 99):
                 figures[f"{name.removesuffix('_s')}_p{percent}_s"] = self.percentile(name, percent)
-        for level in (50, 90, 99, 99.9):
-            gap_s = self.gaps.percentile(level)
-            figures[f"tbt_p{level:g}_ms"] = None if gap_s is None else gap_s * 1e3
+        for metric, levels in (("tpot", (50, 90, 99)), ("tbt", (50, 90, 99, 99.9))):
+            for level in levels:
+                value_s = self.percentile(f"{metric}_s", level)
+                figures[f"{metric}_p{level:g}_ms"] = None if value_s is None else value_s * 1e3
         figures["tbt_max_ms"] = None if self.gaps.max_s is None else self.gaps.max_s * 1e3
         fluidity = self.percentile("fluidity", 50)
         if fluidity is not None:

@@ -10,14 +10,16 @@ COMPARED = (
     ("output_tokens_per_s", "out tok/s"),
     ("ttft_p50_s", "TTFT p50 s"),
     ("ttft_p99_s", "TTFT p99 s"),
+    ("tpot_p99_ms", "TPOT p99 ms"),
     ("tbt_p50_ms", "TBT p50 ms"),
     ("tbt_p99_ms", "TBT p99 ms"),
     ("tbt_max_ms", "TBT max ms"),
     ("stage_idle_share", "idle"),
     ("goodput", "goodput"),
+    ("request_goodput", "goodput req/s"),
     ("preemptions", "preempted"),
 )
-THROUGHPUT, LATENCIES = COMPARED[0], COMPARED[1:6]
+THROUGHPUT, LATENCIES = COMPARED[0], COMPARED[1:7]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
