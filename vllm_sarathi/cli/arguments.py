@@ -10,6 +10,7 @@ COMMANDS = {
     "compare": "several schedulers on the same requests, with confidence intervals",
     "capacity": "the highest rate that meets the objectives",
     "tune": "the best static token budget of stock vLLM for a load",
+    "plan": "the cheapest GPUs, parallelism and settings that serve a load within objectives",
     "calibrate": "a deployment out of the steps that a live server recorded",
     "report": "one HTML page about a step log: what was wrong, why, and what to set",
     "top": "a live view of running servers, stock ones too",
@@ -28,8 +29,12 @@ def parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         for name, text in COMMANDS.items()
     }
+    for name in ("simulate", "compare"):
+        load = _add_load(added[name], has_rate=True)
+        load.add_argument("--at-once", action="store_true", help="all requests at time 0")
+    for name in ("capacity", "tune"):
+        _add_load(added[name], has_rate=False)
     for name in ("simulate", "compare", "capacity", "tune"):
-        _add_load(added[name], has_rate=name in ("simulate", "compare"))
         _add_engine(added[name])
     added["simulate"].add_argument("scheduler", metavar="SCHEDULER", help=SCHEDULER_HELP)
     added["simulate"].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
@@ -43,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "--budgets", type=tokens, default=BUDGETS, metavar="N,N...",
         help=f"token budgets to try (default {', '.join(map(str, BUDGETS))})",
     )  # fmt: skip
+    _add_plan(added["plan"])
     _add_calibrate(added["calibrate"])
     _add_report(added["report"])
     _add_top(added["top"])
@@ -55,6 +61,7 @@ DEPLOYMENTS = (
     "h100-llama-2-70b-tp4, a100-llama-2-70b-tp8, h100-llama-2-70b-tp8, a100-gpt-3-tp8-pp8, "
     "h100-gpt-3-tp8-pp8"
 )
+GPUS = "a100-40gb, a100, h100, h200, b200, l4, l40s, a10g, mi300x"
 BUDGETS = (256, 384, 512, 768, 1024, 2048, 4096, 8192)
 SCHEDULER_HELP = (
     "NAME[:BUDGET][,KEY=VALUE...]: 'stock', 'sarathi' or the dotted path of a scheduler class; "
@@ -70,7 +77,7 @@ TRACE_HELP = (
 )
 
 
-def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
+def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> argparse._ArgumentGroup:
     load = command.add_argument_group("load")
     load.add_argument(
         "--workload",
@@ -98,8 +105,6 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
     )
     load.add_argument("--shape", choices=("steady", "ramp", "diurnal"), help="(default steady)")
     each = "objective for" if has_rate else "most that the 99th percentile may be of"
-    if has_rate:
-        load.add_argument("--at-once", action="store_true", help="all requests at time 0")
     load.add_argument("--seed", type=seed, default=0, help="of lengths, times and noise")
     load.add_argument("--tbt-slo-ms", type=positive, help=f"{each} the time between tokens")
     load.add_argument("--tpot-slo-ms", type=positive, help=f"{each} the mean time per token")
@@ -109,6 +114,7 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
         help="what a request has to meet to count for goodput, as in 'vllm bench serve': "
         "ttft:2000 tpot:50 e2el:10000, any of them (default: the objectives above)",
     )  # fmt: skip
+    return load
 
 
 def _add_engine(command: argparse.ArgumentParser) -> None:
@@ -139,7 +145,7 @@ def _add_many(command: argparse.ArgumentParser) -> None:
     command.add_argument("--jobs", type=whole, help="processes at a time (default: one a core)")
 
 
-def _add_goal(command: argparse.ArgumentParser) -> None:
+def _add_goal(command: argparse.ArgumentParser, searches: bool = True) -> None:
     goal = command.add_argument_group("goal")
     goal.add_argument(
         "--delay-s", type=positive, default=2.0, help="median scheduling delay (default 2)"
@@ -149,7 +155,50 @@ def _add_goal(command: argparse.ArgumentParser) -> None:
         help="share of requests that has to meet all of --goodput (default 0.99, as 99th "
         "percentiles do; DistServe plans with 0.9)",
     )  # fmt: skip
-    goal.add_argument("--precision", type=positive, help="of the rate found (default 0.02)")
+    if searches:
+        goal.add_argument("--precision", type=positive, help="of the rate found (default 0.02)")
+
+
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "schedulers", nargs="*", metavar="SCHEDULER",
+        help=f"to choose from: {SCHEDULER_HELP} (default: 'sarathi' with the objectives, and 'stock' "
+        "with each of several static budgets and limits)",
+    )  # fmt: skip
+    _add_load(command, has_rate=True)
+    _add_goal(command, searches=False)
+    fleet = command.add_argument_group("what there is to choose from")
+    fleet.add_argument(
+        "--model", required=True, metavar="NAME",
+        help="a Hugging Face folder, a config.json, or llama-3-8b, ...",
+    )  # fmt: skip
+    fleet.add_argument("--gpus", nargs="+", metavar="NAME", help=f"kinds of GPUs (default {GPUS})")
+    fleet.add_argument(
+        "--prices", metavar="FILE",
+        help="CSV with the columns gpu and usd_per_gpu_hour (default: list prices of large clouds)",
+    )  # fmt: skip
+    fleet.add_argument(
+        "--max-model-len", type=whole, metavar="N",
+        help="most tokens of a request (default: the model's)",
+    )  # fmt: skip
+    fleet.add_argument(
+        "--router", choices=("round-robin", "least-load"), default="round-robin",
+        help="how replicas share the load (default %(default)s)",
+    )  # fmt: skip
+    run = command.add_argument_group("runs")
+    run.add_argument("--noise", type=noise, default=0.0, help="of a step's time, e.g. 0.02")
+    run.add_argument(
+        "--seeds", type=whole, default=2, help="with which a choice must hold (default %(default)s)"
+    )
+    run.add_argument("--jobs", type=whole, help="processes at a time (default: one a core)")
+    run.add_argument(
+        "--resume", metavar="FILE", help="keeps the runs that are done, and goes on from them"
+    )
+    run.add_argument("--plots", metavar="DIR", help="draw cost against latency into this folder")
+    run.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="figures as JSON, to a file or here"
+    )
+    command.set_defaults(sync=False, max_num_seqs=None, limit_s=None)
 
 
 def _add_calibrate(command: argparse.ArgumentParser) -> None:

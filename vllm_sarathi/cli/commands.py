@@ -26,6 +26,7 @@ from vllm_sarathi.simulator.capacity import PRECISION
 from vllm_sarathi.simulator.engine.scheduler_factory import load_vllm
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
+from vllm_sarathi.simulator.plan.rows import rows
 from vllm_sarathi.simulator.results import notes, tables
 from vllm_sarathi.simulator.results.comparison import column, default_num_jobs, run_watched
 from vllm_sarathi.simulator.results.notes import ByEngine
@@ -79,7 +80,7 @@ def _compare(options: argparse.Namespace) -> int:
     text = tables.comparison_table(found)
     if len(found) > 1:
         text += "\n\n" + tables.ratio_table(found)
-    _say(options, text, found, provenance.of_runs(options, scenario, engines, _seeds(options)))
+    _say(options, text, found, provenance.of_runs(options, scenario, engines, given.seeds(options)))
     _warn_of_extrapolation(scenario, found)
     return code
 
@@ -89,7 +90,7 @@ def _capacity(options: argparse.Namespace) -> int:
     engines = given.engines(options, options.schedulers)
     found, code = _run(options, capacity_figures, scenario, engines, goal)
     text = f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}"
-    origin = provenance.of_runs(options, scenario, engines, _seeds(options), goal)
+    origin = provenance.of_runs(options, scenario, engines, given.seeds(options), goal)
     _say(options, text, found, origin)
     _warn_of_extrapolation(scenario, found)
     return code
@@ -107,7 +108,7 @@ def _tune(options: argparse.Namespace) -> int:
         f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}\n\n"
         f"best: {', '.join(best) or 'none meets the goal at any rate'}{level}"
     )
-    origin = provenance.of_runs(options, scenario, engines, _seeds(options), goal)
+    origin = provenance.of_runs(options, scenario, engines, given.seeds(options), goal)
     _say(options, text, {"best": best, "budgets": found}, origin)
     _warn_of_extrapolation(scenario, found)
     return code or (0 if best else FAILED)
@@ -125,6 +126,21 @@ def best_engines(found: ByEngine, precision: float) -> list[str]:
     }
     most = max(means.values(), default=0.0)
     return [name for name, mean in means.items() if mean and most <= mean * (1 + precision)]
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from vllm_sarathi.cli import plan
+
+    made, refused, prices = plan.plan(options)
+    found = {"options": rows(made), "not_possible": refused}
+    _say(
+        options, plan.text(options, made, refused), found, provenance.of_plan(options, made, prices)
+    )
+    if options.plots:
+        from vllm_sarathi.simulator.plan.picture import draw_plan
+
+        print(draw_plan(made, Path(options.plots) / "plan.png"), file=sys.stderr)
+    return 0 if made.best else FAILED
 
 
 def _calibrate(options: argparse.Namespace) -> int:
@@ -147,14 +163,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compare": _compare,
     "capacity": _capacity,
     "tune": _tune,
+    "plan": _plan,
     "calibrate": _calibrate,
 }
-
-
-def _seeds(options: argparse.Namespace) -> range:
-    """Seeds of the runs. Without noise a recorded load is the same with every seed."""
-    num_seeds = 1 if options.trace and not options.noise else options.seeds
-    return range(options.seed, options.seed + num_seeds)
 
 
 def _run(
@@ -170,7 +181,7 @@ def _run(
         Each engine's figures, seed by seed, and the exit code.
     """
     precision = getattr(options, "precision", None) or PRECISION
-    seeds = _seeds(options)
+    seeds = given.seeds(options)
     tasks = [Task(scenario, engine, seed, goal, precision) for seed in seeds for engine in engines]
     jobs = options.jobs or default_num_jobs()
     if jobs == 1 or len(tasks) == 1:

@@ -215,3 +215,9 @@ def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSetting
         named[engine.name] = count = named.get(engine.name, 0) + 1
         unique.append(engine if count == 1 else replace(engine, label=f"{engine.name} #{count}"))
     return unique
+
+
+def seeds(options: argparse.Namespace) -> range:
+    """Seeds of the runs. Without noise a recorded load is the same with every seed."""
+    num_seeds = 1 if options.trace and not options.noise else options.seeds
+    return range(options.seed, options.seed + num_seeds)

@@ -1,7 +1,7 @@
 """What a JSON file needs so that its figures can be made again."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
@@ -13,6 +13,8 @@ from vllm_sarathi.cli.options import DEFAULT_WORKLOAD, objectives
 from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
+from vllm_sarathi.simulator.machine.prices import Price
+from vllm_sarathi.simulator.plan.plan import Plan
 
 
 def of_command(options: argparse.Namespace) -> dict[str, Any]:
@@ -36,11 +38,29 @@ def of_runs(
         **of_command(options),
         "engines": {engine.name: asdict(engine) for engine in engines},
         "deployment": scenario.deployment.to_json(),
-        "load": _load(options, scenario),
+        "load": _load(options, scenario.num_requests, scenario.rate),
         "seeds": list(seeds),
         "noise": scenario.noise,
         "limit_s": scenario.limit_s,
         **({} if goal is None else {"goal": asdict(goal)}),
+    }
+
+
+def of_plan(options: argparse.Namespace, plan: Plan, prices: Mapping[str, Price]) -> dict[str, Any]:
+    """As ``of_command``, with all that a plan was given."""
+    demand = plan.demand
+    num_requests = len(demand.traffic.at(demand.rate, demand.seeds[0]))
+    engines = {choice.engine.name: asdict(choice.engine) for choice in plan.choices}
+    return {
+        **of_command(options),
+        "model": options.model,
+        "prices": {name: asdict(price) for name, price in prices.items()},
+        "engines": engines,
+        "load": _load(options, num_requests, demand.rate),
+        "router": demand.router,
+        "seeds": list(demand.seeds),
+        "noise": demand.noise,
+        "goal": asdict(demand.goal),
     }
 
 
@@ -49,7 +69,7 @@ def of_file(path: str) -> dict[str, str]:
     return {"file": path, "sha256": sha256(Path(path).read_bytes()).hexdigest()}
 
 
-def _load(options: argparse.Namespace, scenario: Scenario) -> dict[str, Any]:
+def _load(options: argparse.Namespace, num_requests: int, rate: float) -> dict[str, Any]:
     at_once = getattr(options, "at_once", False)
     source: dict[str, Any]
     if options.trace:
@@ -67,7 +87,7 @@ def _load(options: argparse.Namespace, scenario: Scenario) -> dict[str, Any]:
         }
     return {
         **source,
-        "requests": scenario.num_requests,
-        "rate_rps": None if at_once else scenario.rate,
+        "requests": num_requests,
+        "rate_rps": None if at_once else rate,
         "objectives": asdict(objectives(options)),
     }

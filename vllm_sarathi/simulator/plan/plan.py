@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -83,11 +82,11 @@ class Progress:
 
     Args:
         running: called with a choice's index and how far its run is.
-        answered: called with a choice's index and what a run came to.
+        answered: called with the search, a choice's index and what its run came to.
     """
 
     running: Callable[[int, Running], object] = lambda index, run: None
-    answered: Callable[[int, Outcome], object] = lambda index, outcome: None
+    answered: Callable[[Search, int, Outcome], object] = lambda search, index, outcome: None
 
 
 def make_plan(
@@ -130,7 +129,7 @@ def make_plan(
     def note(index: int, outcome: Outcome) -> None:
         plan.outcomes[index, outcome["replicas"]] = outcome
         plan.search.answer(index, outcome["replicas"], outcome["holds"])
-        progress.answered(index, outcome)
+        progress.answered(plan.search, index, outcome)
 
     def pull() -> tuple[int, Trial] | None:
         while (question := plan.search.question()) is not None:
@@ -152,4 +151,9 @@ def attempt(trial: Trial, tell: Callable[[Any], object]) -> tuple[Trial, Outcome
     try:
         return trial, run_trial(trial, lambda share: tell(Running(trial.num_replicas, share)))
     except (ValueError, SchedulerDeadlockError) as error:
-        return trial, {"replicas": trial.num_replicas, "holds": False, "error": str(error)}
+        return trial, {
+            "replicas": trial.num_replicas,
+            "holds": False,
+            "is_whole": False,
+            "error": str(error),
+        }

@@ -11,16 +11,17 @@ from vllm_sarathi.simulator.plan.trial import Outcome
 
 Row = dict[str, Any]
 FIGURES = (
-    *("goodput", "ttft_p50_s", "ttft_p99_s", "tpot_p50_ms", "tpot_p99_ms", "tbt_p99_ms", "tbt_max_ms"),
-    *("e2e_p99_s", "output_tokens_per_s", "preemptions"),
-)  # fmt: skip
+    *("goodput", "ttft_p50_s", "ttft_p99_s", "tpot_p50_ms", "tpot_p99_ms"),
+    *("tbt_p99_ms", "tbt_max_ms", "e2e_p99_s", "output_tokens_per_s", "preemptions"),
+)
 
 
 def rows(plan: Plan) -> list[Row]:
     """The best settings of each scheduler on each candidate, the cheapest first.
 
     ``status`` is "serves", "costs more" where the load may be served, but not for less than by
-    the best choice, and else "does not serve".
+    the best choice, and else "does not serve". ``utilisation`` is the share of the rate that
+    arithmetic and memory bandwidth allow.
     """
     best: dict[tuple[str, str], int] = {}
     for index, choice in enumerate(plan.choices):
@@ -42,7 +43,6 @@ def _row(plan: Plan, index: int) -> Row:
     usd = plan.usd_per_hour(index)
     outcome = plan.outcomes.get((index, num)) or {}
     figures = outcome.get("figures", {})
-    idle = figures.get("stage_idle_share")
     return {
         "status": _status(plan, index),
         "scheduler": choice.engine.name,
@@ -55,7 +55,7 @@ def _row(plan: Plan, index: int) -> Row:
         "gpus": num * candidate.num_gpus,
         "usd_per_hour": usd,
         "usd_per_1000_requests": usd / 3.6 / plan.demand.rate,
-        "utilisation": None if idle is None else 1 - idle,
+        "utilisation": plan.demand.rate / num / candidate.most_rate,
         "headroom": plan.headroom.get(index),
         **{name: figures.get(name) for name in FIGURES},
         "missed_with_one_fewer": _missed(plan, index, num - 1),

@@ -130,9 +130,7 @@ def shared(traffic: Traffic, demand: Demand, num_replicas: int) -> tuple[Traffic
     return scaled(traffic, together), together / num_replicas, together
 
 
-def _run(
-    trial: Trial, traffic: Traffic, seed: int, tell: Callable[[float], object]
-) -> Report:
+def _run(trial: Trial, traffic: Traffic, seed: int, tell: Callable[[float], object]) -> Report:
     demand = trial.demand
     load, share, together = shared(traffic, demand, trial.num_replicas)
     return simulate(

@@ -62,19 +62,19 @@ def _error(by_engine: ByEngine) -> str:
 def _why_none(name: str, run: dict[str, Any]) -> str:
     return (
         f"{name}, seed {run['seed']}: no rate meets the goal. "
-        f"At {run['checked_rps']:.4g} requests/s, the lowest tried, {_failed(run['checks'])}."
+        f"At {run['checked_rps']:.4g} requests/s, the lowest tried, {failed(run['checks'])}."
     )
 
 
-def _failed(checks: Sequence[dict[str, Any]]) -> str:
+def failed(checks: Sequence[dict[str, Any]]) -> str:
     """The conditions that are not met; that a run was cut off only if nothing else failed."""
-    failed = [check for check in checks if not check["met"]]
-    if len(failed) > 1:
-        failed = [check for check in failed if check["figure"] != "finished_share"]
+    missed = [check for check in checks if not check["met"]]
+    if len(missed) > 1:
+        missed = [check for check in missed if check["figure"] != "finished_share"]
     return " and ".join(
         f"{check['figure']} is {_number(check['value'])}, allowed is {check['allowed']} "
         f"{check['limit']:.4g}"
-        for check in failed
+        for check in missed
     )
 
 

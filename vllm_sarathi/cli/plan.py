@@ -1,0 +1,173 @@
+"""``vllm-sarathi plan``: the cheapest deployment that serves a load."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vllm_sarathi.cli import options as given
+from vllm_sarathi.cli.progress import Watch
+from vllm_sarathi.cli.tasks import Progress as Shown
+from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.load.traffic import Replay
+from vllm_sarathi.simulator.machine.gpus import GPUS
+from vllm_sarathi.simulator.machine.models import read_model
+from vllm_sarathi.simulator.machine.prices import Price, read_prices
+from vllm_sarathi.simulator.plan.around import look_around
+from vllm_sarathi.simulator.plan.candidate import Candidate, candidates
+from vllm_sarathi.simulator.plan.journal import Journal
+from vllm_sarathi.simulator.plan.plan import Plan, Progress, Running, make_plan
+from vllm_sarathi.simulator.plan.rows import Row, rows, serve_command
+from vllm_sarathi.simulator.plan.search import Search
+from vllm_sarathi.simulator.plan.trial import Demand, Outcome
+from vllm_sarathi.simulator.results.comparison import default_num_jobs
+from vllm_sarathi.simulator.results.notes import failed
+from vllm_sarathi.simulator.results.tables import table
+
+# Ours chooses its own budget below this; stock's is the best of these, with as many requests.
+OURS = ("sarathi:8192",)
+STOCK = tuple(
+    f"stock:{budget},max_num_seqs={num_seqs}"
+    for budget in (512, 1024, 2048, 8192)
+    for num_seqs in (256, 128, 64, 32)
+)
+# Rows of the table of what else there is.
+MOST_ROWS = 12
+
+
+def plan(options: argparse.Namespace) -> tuple[Plan, dict[str, str], dict[str, Price]]:
+    """Make the plan that the options ask for.
+
+    Returns:
+        The plan, why other deployments are no candidates, and the prices.
+
+    Raises:
+        ValueError: names the option that is wrong, or says that nothing can serve the load.
+    """
+    prices, demand = read_prices(options.prices), _demand(options)
+    names = options.gpus or list(GPUS)
+    for name in names:
+        if name not in GPUS:
+            raise ValueError(f"--gpus {name!r} must be one of {', '.join(GPUS)}")
+    engines = given.engines(options, options.schedulers or [*OURS, *STOCK])
+    found, refused = candidates(
+        read_model(options.model),
+        [GPUS[name] for name in names],
+        {name: price.usd_per_gpu_hour for name, price in prices.items()},
+        demand.traffic.at(demand.rate, demand.seeds[0]),
+        options.max_model_len,
+    )
+    if not found:
+        reasons = "\n".join(f"  {name}: {reason}" for name, reason in refused.items())
+        raise ValueError(f"--model {options.model!r} can be served on none of the GPUs:\n{reasons}")
+    journal = Journal(None if options.resume is None else Path(options.resume))
+    jobs = options.jobs or default_num_jobs()
+    return _watched(found, engines, demand, jobs, journal), refused, prices
+
+
+def _demand(options: argparse.Namespace) -> Demand:
+    load, goal = given.traffic(options), given.goal(options)
+    rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
+    seeds = given.seeds(options)
+    return Demand(load, rate, goal, options.router, tuple(seeds), options.noise)
+
+
+def _watched(
+    found: Sequence[Candidate],
+    engines: Sequence[EngineSettings],
+    demand: Demand,
+    jobs: int,
+    journal: Journal,
+) -> Plan:
+    names = [f"{one.deployment.name} {engine.name}" for one in found for engine in engines]
+    watch = Watch(names)
+    cheapest: dict[str, float] = {}
+    open_choices = set(range(len(names)))
+
+    def running(index: int, run: Running) -> None:
+        best = "".join(f"; {name} from {usd:.2f} USD/h" for name, usd in cheapest.items())
+        text = f"{run.num_replicas} replicas, {run.share:.0%}{best}"
+        watch.told(index, Shown(0.0, text))
+
+    def answered(search: Search, index: int, outcome: Outcome) -> None:
+        one, engine = found[index // len(engines)], engines[index % len(engines)]
+        if outcome["holds"]:
+            usd = one.usd_per_hour * outcome["replicas"]
+            name = engine.scheduler
+            cheapest[name] = min(usd, cheapest.get(name, usd))
+        for decided in filter(search.is_decided, sorted(open_choices)):
+            open_choices.remove(decided)
+            watch.done(decided)
+
+    progress = Progress(running, answered)
+    try:
+        made = make_plan(found, engines, demand, num_jobs=jobs, journal=journal, progress=progress)
+        look_around(made, jobs, journal, progress)
+    finally:
+        watch.close()
+    return made
+
+
+def text(options: argparse.Namespace, made: Plan, refused: Mapping[str, str]) -> str:
+    """The plan for a reader: what to run, what it costs, what else there is."""
+    found = rows(made)
+    best = [made.choices[index].engine.name for index in made.best]
+    parts = [_table(found[:MOST_ROWS])]
+    if len(found) > MOST_ROWS:
+        parts.append(f"... and {len(found) - MOST_ROWS} more, which cost more")
+    if refused:
+        parts.append(f"{len(refused)} more splits of GPUs cannot hold the model or the load.")
+    for row in found:
+        if row["status"] == "serves" and row["headroom"] is not None:
+            parts.append(_about(row))
+    for index in made.best:
+        choice, option = made.choices[index], made.search.options[index]
+        command = serve_command(options.model, choice.candidate, choice.engine, {})
+        parts.append(f"# {option.holds} times, behind a {options.router} router:\n{command}")
+    if not best:
+        parts.append("Nothing serves the load within the objectives.")
+    return "\n\n".join(parts)
+
+
+COLUMNS = (
+    ("scheduler", "scheduler"),
+    ("deployment", "deployment"),
+    ("replicas", "replicas"),
+    ("gpus", "GPUs"),
+    ("usd_per_hour", "USD/h"),
+    ("usd_per_1000_requests", "USD/1000 req"),
+    ("utilisation", "used"),
+    ("headroom", "headroom"),
+    ("goodput", "goodput"),
+    ("ttft_p99_s", "TTFT p99 s"),
+    ("tpot_p99_ms", "TPOT p99 ms"),
+    ("tbt_p99_ms", "TBT p99 ms"),
+)
+
+
+def _table(found: Sequence[Row]) -> str:
+    shown = [[_shown(row, name) for name, _ in COLUMNS] for row in found]
+    return table([heading for _, heading in COLUMNS], shown)
+
+
+def _shown(row: Row, name: str) -> Any:
+    """A cell; of what may serve only for more, the least that it costs."""
+    if row["status"] != "serves" and name in (
+        "replicas",
+        "gpus",
+        "usd_per_hour",
+        "usd_per_1000_requests",
+    ):
+        value = row[name]
+        return f">= {value:.4g}" if isinstance(value, float) else f">= {value}"
+    return row[name]
+
+
+def _about(row: Row) -> str:
+    """What binds, and how far the figures can be trusted."""
+    lines = [f"{row['scheduler']} on {row['deployment']}: {row['source']}."]
+    if row["missed_with_one_fewer"]:
+        lines.append(f"With one replica fewer, {failed(row['missed_with_one_fewer'])}.")
+    elif row["replicas"] == 1:
+        lines.append("One replica is enough.")
+    return "\n".join(lines)
