@@ -162,8 +162,8 @@ def _add_goal(command: argparse.ArgumentParser, searches: bool = True) -> None:
 def _add_plan(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "schedulers", nargs="*", metavar="SCHEDULER",
-        help=f"to choose from: {SCHEDULER_HELP} (default: 'sarathi' with the objectives, and 'stock' "
-        "with each of several static budgets and limits)",
+        help=f"to choose from: {SCHEDULER_HELP} (default: 'sarathi', and 'stock' with each of "
+        "several token budgets and limits of running requests)",
     )  # fmt: skip
     _add_load(command, has_rate=True)
     _add_goal(command, searches=False)

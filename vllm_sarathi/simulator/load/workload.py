@@ -141,9 +141,9 @@ class Workload:
             f"at most {room}: num_kv_tokens={num_kv_tokens} in blocks of {block_size}",
         )
 
-    def every(self, num: int) -> "Workload":
-        """The first of each so many requests, at the times that they have."""
-        chosen = slice(None, None, num)
+    def every(self, num: int, first: int = 0) -> "Workload":
+        """One request of each so many, at the times that they have."""
+        chosen = slice(first, None, num)
         return replace(
             self,
             arrival_s=self.arrival_s[chosen],

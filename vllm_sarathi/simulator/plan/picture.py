@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from vllm_sarathi.simulator.plan.plan import Plan
 from vllm_sarathi.simulator.plan.rows import points
@@ -14,7 +14,11 @@ from vllm_sarathi.simulator.results.plots import PLAIN
 
 # Okabe and Ito's colours, with markers that tell in print too.
 LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
-LATENCIES = (("ttft_p99_s", "P99 TTFT, s"), ("tpot_p99_ms", "P99 TPOT, ms"))
+# Figure, axis, the objective that is drawn beside it with its unit, and the axis' scale.
+LATENCIES = (
+    ("ttft_p99_s", "P99 TTFT, s", "ttft_s", 1.0, "log"),
+    ("tpot_p99_ms", "P99 TPOT, ms", "tpot_s", 1e3, "linear"),
+)
 
 
 def draw_plan(plan: Plan, path: Path) -> Path:
@@ -24,15 +28,26 @@ def draw_plan(plan: Plan, path: Path) -> Path:
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, len(LATENCIES))
-    for axes, (metric, label) in zip(panels, LATENCIES, strict=True):
+    goal = plan.demand.goal
+    for axes, (metric, label, asked, unit, scale) in zip(panels, LATENCIES, strict=True):
         for family, look in zip(_families(plan), cycle(LOOKS)):
             _draw_family(axes, plan, family, metric, *look)
-        axes.set(xlabel="USD per hour", ylabel=label, yscale="log", xlim=(0, None))
+        objective_s = getattr(goal.objectives or goal, asked)
+        if objective_s is not None:
+            axes.axhline(objective_s * unit, color="grey", linestyle=":", label="objective")
+        axes.set(xlabel="USD per hour", ylabel=label, yscale=scale, xlim=(0, None))
+        if scale == "log":
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_ylim(0, None)
         axes.yaxis.set_major_formatter(PLAIN)
-        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    named = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
@@ -45,29 +60,30 @@ def _families(plan: Plan) -> list[str]:
 def _draw_family(
     axes: Axes, plan: Plan, family: str, metric: str, colour: str, marker: str
 ) -> None:
-    """One scheduler's runs, its front, and the names of the deployments on the front."""
-    served: dict[tuple[float, float], str] = {}
+    """One scheduler's runs and its front."""
+    served = []
     for index, usd, outcome in points(plan):
-        choice, value = plan.choices[index], outcome["figures"].get(metric)
-        if choice.engine.scheduler != family or value is None:
+        value = outcome["figures"].get(metric)
+        if plan.choices[index].engine.scheduler != family or value is None:
             continue
         if outcome["holds"]:
-            served[usd, value] = f"{outcome['replicas']} x {choice.candidate.deployment.name}"
+            served.append((usd, value))
         elif outcome["is_whole"]:
             axes.scatter(usd, value, s=36, marker=marker, facecolors="none", edgecolors=colour)
     if not served:
         return
-    costs, latencies = zip(*served, strict=True)
-    axes.scatter(costs, latencies, s=36, marker=marker, color=colour, label=family)
-    front = pareto_front(list(served))
-    axes.step(*zip(*front, strict=True), where="post", color=colour, linewidth=1)
-    axes.annotate(
-        f"{family}: {served[front[0]]}",
-        front[0],
-        textcoords="offset points",
-        xytext=(6, 6),
-        fontsize=8,
+    axes.scatter(
+        *zip(*served, strict=True), s=36, marker=marker, color=colour, label=_name(plan, family)
     )
+    front = zip(*pareto_front(served), strict=True)
+    axes.step(*front, where="post", color=colour, linewidth=1)
+
+
+def _name(plan: Plan, family: str) -> str:
+    index = plan.search.best(family)
+    assert index is not None
+    best, option = plan.choices[index], plan.search.options[index]
+    return f"{family}, at least {option.holds} x {best.candidate.deployment.name}"
 
 
 def pareto_front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -45,7 +45,8 @@ def _row(plan: Plan, index: int) -> Row:
     figures = outcome.get("figures", {})
     return {
         "status": _status(plan, index),
-        "scheduler": choice.engine.name,
+        # Where nothing is known to serve, it is of any settings that the cost is a bound.
+        "scheduler": choice.engine.scheduler if held is None else choice.engine.name,
         "deployment": candidate.deployment.name,
         "source": candidate.deployment.source,
         "gpu": candidate.gpu,
@@ -55,7 +56,7 @@ def _row(plan: Plan, index: int) -> Row:
         "gpus": num * candidate.num_gpus,
         "usd_per_hour": usd,
         "usd_per_1000_requests": usd / 3.6 / plan.demand.rate,
-        "utilisation": plan.demand.rate / num / candidate.most_rate,
+        "utilisation": None if held is None else plan.demand.rate / num / candidate.most_rate,
         "headroom": plan.headroom.get(index),
         **{name: figures.get(name) for name in FIGURES},
         "missed_with_one_fewer": _missed(plan, index, num - 1),
@@ -115,8 +116,13 @@ def serve_command(
     if engine.scheduler == "sarathi":
         flags["--scheduler"] = "sarathi"
         own = engine.sarathi.items()
-        flags |= {f"--sarathi-{name.replace('_', '-')}": f"{value}" for name, value in own}
+        flags |= {f"--sarathi-{name.replace('_', '-')}": _plain(value) for name, value in own}
     elif engine.scheduler != "stock":
         flags["--scheduler-cls"] = engine.scheduler
     words = [word for flag, value in flags.items() for word in (flag, f"{value}")]
     return shlex.join(["vllm", "serve", model, *words])
+
+
+def _plain(value: Any) -> str:
+    """A setting as one would write it."""
+    return f"{value:.15g}" if isinstance(value, float) else f"{value}"
