@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "llm": {"plugin", "scheduler_choice", "config"},
     "__init__": {"_version", "config", "scheduler", "llm"},
     # The simulator charges for the work that the policy predicts: one StepWork for both.
-    "simulator": {"scheduler", "policy", "config", "latency"},
+    # It replays a step log, which the report reads.
+    "simulator": {"scheduler", "policy", "config", "latency", "report"},
     # It takes the limits' names and the rule of paused decodes from the policy.
     "report": {"policy"},
     "top": set(),

@@ -52,6 +52,8 @@ def test_the_first_line_says_what_the_others_were_recorded_with(path: Path) -> N
     begin = line["begin"]
     assert (begin["num_stages"], begin["max_num_seqs"]) == (1, 7)
     assert begin["max_num_batched_tokens"] == 2048
+    assert (begin["num_kv_tokens"], begin["max_model_len"]) == (32_000, 8192)
+    assert begin["v2_model_runner"] is False
     assert begin["settings"]["tpot_slo_ms"] == 50.0
     assert begin["classes"]["interactive"] == {"ttft_s": 2.0, "tpot_s": 0.05, "max_stall_s": 0.5}
 
@@ -102,6 +104,37 @@ def test_a_gap_over_a_preemption_says_so_and_the_report_names_it(path: Path, clo
     assert marked in loop.preempted
     worst = summarize(path)[0].worst.ranked()[0]
     assert (worst.waits.request_id, worst.cause) == (marked, Cause.PREEMPTED)
+
+
+def test_every_request_that_ends_has_its_lengths_and_times(path: Path, clock: Clock) -> None:
+    loop = logging(path, {"preset": "observe"}, enable_prefix_caching=True)
+    for name, prompt in (("a", range(40)), ("b", [*range(32), *range(99)])):
+        arrived_s = clock.now_s
+        loop.add(name, prompt=list(prompt), max_tokens=3, arrival_time=arrived_s - 1)
+        run(loop, clock, 0.010, 0.015, 0.050)
+    first, second = [one for step in logged_steps(path) for one in step.get("requests", ())]
+    assert first == {
+        "request_id": "a", "qos": "default", "num_prompt_tokens": 40, "num_cached_tokens": 0,
+        "arrived_s": first["arrived_s"], "num_output_tokens": 3, "longest_gap_s": 0.05,
+        "ttft_s": pytest.approx(1.01), "e2e_s": pytest.approx(1.075),
+    }  # fmt: skip
+    assert (second["num_prompt_tokens"], second["num_cached_tokens"]) == (131, 32)
+    assert second["arrived_s"] == pytest.approx(arrived_s - 1)
+
+
+def test_a_request_that_was_aborted_ends_with_the_tokens_that_it_got(path: Path) -> None:
+    loop = logging(path)
+    loop.add("aborted", 20, max_tokens=30)
+    for _ in range(3):
+        loop.step()
+    loop.scheduler.finish_requests("aborted", RequestStatus.FINISHED_ABORTED)
+    loop.add("next", 20, max_tokens=2)
+    loop.run()
+    ended = [one for step in logged_steps(path) for one in step.get("requests", ())]
+    assert [(one["num_output_tokens"], one.get("was_aborted")) for one in ended] == [
+        (3, True),
+        (2, None),
+    ]
 
 
 def test_queues_and_admissions_stand_beside_each_step(path: Path, clock: Clock) -> None:

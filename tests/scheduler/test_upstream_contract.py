@@ -54,6 +54,7 @@ def pieces() -> dict[str, Any]:
     return {
         "Scheduler": scheduler,
         "Request": request,
+        "PrefillStats": request.prefill_stats,
         "SchedulerOutput": output,
         "CachedRequestData": output.scheduled_cached_reqs,
         "KVCacheManager": manager,

@@ -10,6 +10,7 @@ from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.request_queue import RequestQueue, SchedulingPolicy
 from vllm.v1.engine import EngineCoreEventType, FinishReason
 from vllm.v1.kv_cache_interface import FullAttentionSpec
+from vllm.v1.metrics.stats import PrefillStats
 from vllm.v1.request import RequestStatus
 
 from vllm_sarathi.scheduler.vllm_versions import FEATURES
@@ -66,6 +67,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "num_output_tokens": int,
         "num_preemptions": int,
         "block_hashes": list,
+        "prefill_stats": PrefillStats,
         "skip_reading_prefix_cache": bool,
         "status": RequestStatus,
         "client_index": int,
@@ -79,6 +81,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "_block_hasher": object,
         "update_block_hashes": MethodType,
     },
+    "PrefillStats": {"num_cached_tokens": int},
     "SchedulerOutput": {
         "num_scheduled_tokens": dict,
         "total_num_scheduled_tokens": int,
@@ -226,6 +229,7 @@ MODULES = {
     "ModelConfig": "vllm.config.model",
     "ParallelConfig": "vllm.config.parallel",
     "Request": "vllm.v1.request",
+    "PrefillStats": "vllm.v1.metrics.stats",
     "RequestQueue": "vllm.v1.core.sched.request_queue",
     "RequestStatus": "vllm.v1.request",
     "SamplingParams": "vllm.sampling_params",

@@ -9,6 +9,7 @@ COMMANDS = {
     "simulate": "one run: figures, and pictures if asked for",
     "compare": "several schedulers on the same requests, with confidence intervals",
     "capacity": "the highest rate that meets the objectives",
+    "replay": "what other settings would have done to the requests of a live server",
     "tune": "the best static token budget of stock vLLM for a load",
     "plan": "the cheapest GPUs, parallelism and settings that serve a load within objectives",
     "calibrate": "a deployment out of the steps that a live server recorded",
@@ -32,14 +33,17 @@ def parser() -> argparse.ArgumentParser:
     for name in ("simulate", "compare"):
         load = _add_load(added[name], has_rate=True)
         load.add_argument("--at-once", action="store_true", help="all requests at time 0")
-    for name in ("capacity", "tune"):
-        _add_load(added[name], has_rate=False)
+        _add_objectives(load, "objective for")
+    for name in ("capacity", "tune", "plan"):
+        load = _add_load(added[name], has_rate=name == "plan")
+        _add_objectives(load, "most that the 99th percentile may be of")
     for name in ("simulate", "compare", "capacity", "tune"):
         _add_engine(added[name])
     added["simulate"].add_argument("scheduler", metavar="SCHEDULER", help=SCHEDULER_HELP)
     added["simulate"].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
     for name in ("compare", "capacity"):
         added[name].add_argument("schedulers", nargs="+", metavar="SCHEDULER", help=SCHEDULER_HELP)
+    _add_replay(added["replay"])
     for name in ("compare", "capacity", "tune"):
         _add_many(added[name])
     _add_goal(added["capacity"])
@@ -100,17 +104,19 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> argparse._Arg
         "--cv", type=float, help="burstiness: 0 even, 1 Poisson (the default), >1 bursty"
     )
     load.add_argument("--shape", choices=("steady", "ramp", "diurnal"), help="(default steady)")
-    each = "objective for" if has_rate else "most that the 99th percentile may be of"
     load.add_argument("--seed", type=seed, default=0, help="of lengths, times and noise")
-    load.add_argument("--tbt-slo-ms", type=positive, help=f"{each} the time between tokens")
-    load.add_argument("--tpot-slo-ms", type=positive, help=f"{each} the mean time per token")
-    load.add_argument("--ttft-slo-ms", type=positive, help=f"{each} the first token")
-    load.add_argument(
+    return load
+
+
+def _add_objectives(group: argparse._ArgumentGroup, each: str) -> None:
+    group.add_argument("--tbt-slo-ms", type=positive, help=f"{each} the time between tokens")
+    group.add_argument("--tpot-slo-ms", type=positive, help=f"{each} the mean time per token")
+    group.add_argument("--ttft-slo-ms", type=positive, help=f"{each} the first token")
+    group.add_argument(
         "--goodput", nargs="+", type=objective, metavar="KEY:MS",
         help="what a request has to meet to count for goodput, as in 'vllm bench serve': "
         "ttft:2000 tpot:50 e2el:10000, any of them (default: the objectives above)",
     )  # fmt: skip
-    return load
 
 
 def _add_engine(command: argparse.ArgumentParser) -> None:
@@ -129,9 +135,7 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
         "--tensor-parallel-size", type=whole, metavar="N", help="GPUs of a stage (default 1)"
     )
     engine.add_argument("--stages", type=whole, metavar="N", help="pipeline stages (default 1)")
-    engine.add_argument(
-        "--kv-cache-dtype", choices=("auto", "fp8"), help="auto: 2 bytes a value (the default)"
-    )
+    _add_kv_cache_dtype(engine)
     engine.add_argument(
         "--max-model-len", type=whole, metavar="N",
         help="most tokens of a request (default: the deployment's own; 32768 for models by name)",
@@ -143,14 +147,48 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
     engine.add_argument("--sync", action="store_true", help="no asynchronous scheduling")
     engine.add_argument("--noise", type=noise, default=0.0, help="of a step's time, e.g. 0.02")
     engine.add_argument("--limit-s", type=positive, help="virtual time at which a run ends")
-    engine.add_argument(
+    _add_outputs(engine)
+
+
+def _add_kv_cache_dtype(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--kv-cache-dtype", choices=("auto", "fp8"), help="auto: 2 bytes a value (the default)"
+    )
+
+
+def _add_outputs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="figures as JSON, to a file or here"
     )
 
 
 def _add_many(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seeds", type=whole, default=3, help="runs each (default %(default)s)")
+    _add_jobs(command)
+
+
+def _add_jobs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--jobs", type=whole, help="processes at a time (default: one a core)")
+
+
+def _add_replay(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "steps", metavar="STEPLOG",
+        help="written by --sarathi-step-log FILE, with --sarathi-preset observe of stock vLLM",
+    )  # fmt: skip
+    command.add_argument(
+        "schedulers", nargs="*", metavar="SCHEDULER",
+        help=f"{SCHEDULER_HELP}. What a word leaves out is as recorded",
+    )  # fmt: skip
+    options = command.add_argument_group("replay")
+    options.add_argument(
+        "--deployment", metavar="NAME",
+        help="GPU and model, as of 'simulate' (default: calibrated from the log)",
+    )  # fmt: skip
+    _add_objectives(options, "objective for")
+    _add_outputs(options)
+    _add_jobs(command)
+    command.set_defaults(trace=None, noise=0.0, seed=0, seeds=1)
 
 
 def _add_goal(command: argparse.ArgumentParser, searches: bool = True) -> None:
@@ -173,13 +211,13 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
         help=f"to choose from: {SCHEDULER_HELP} (default: 'sarathi', and 'stock' with each of "
         "several token budgets and limits of running requests)",
     )  # fmt: skip
-    _add_load(command, has_rate=True)
     _add_goal(command, searches=False)
     fleet = command.add_argument_group("what there is to choose from")
     fleet.add_argument(
-        "--model", required=True, metavar="NAME",
-        help="a Hugging Face folder, a config.json, or llama-3-8b, ...",
+        "--model", required=True, metavar="FILE|NAME",
+        help=f"a config.json of Hugging Face, its folder, or {MODELS}",
     )  # fmt: skip
+    _add_kv_cache_dtype(fleet)
     fleet.add_argument("--gpus", nargs="+", metavar="NAME", help=f"kinds of GPUs (default {GPUS})")
     fleet.add_argument(
         "--prices", metavar="FILE",

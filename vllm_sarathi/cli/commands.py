@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_sarathi.cli import options as given
-from vllm_sarathi.cli import provenance
+from vllm_sarathi.cli import provenance, replayed
 from vllm_sarathi.cli.interrupts import ending_the_process
 from vllm_sarathi.cli.progress import Watch
 from vllm_sarathi.cli.tasks import (
@@ -114,6 +114,26 @@ def _tune(options: argparse.Namespace) -> int:
     return code or (0 if best else FAILED)
 
 
+def _replay(options: argparse.Namespace) -> int:
+    from vllm_sarathi.simulator.load.recording import read_recording
+    from vllm_sarathi.simulator.results.recorded import LABEL, recorded_report
+
+    recording = read_recording(options.steps)
+    scenario = replayed.scenario(options, recording)
+    workload = scenario.traffic.at(scenario.rate, options.seed)
+    engines = replayed.engines(options, recording, workload)
+    found, code = _run(options, run_figures, scenario, engines)
+    told: ByEngine = {LABEL: [recorded_report(recording, workload).summary()], **found}
+    same = next((engine for engine in engines if engine.label == replayed.SAME), None)
+    text = f"{tables.replay_table(told)}\n\n{replayed.notes(recording, same)}"
+    if same is not None:
+        text += f"\n{notes.on_replay(told[LABEL], found[same.name])}"
+    origin = provenance.of_runs(options, scenario, engines, _seeds(options))
+    _say(options, text, told, {**origin, "left_out": replayed.left_out(recording)})
+    _warn_of_extrapolation(scenario, found)
+    return code
+
+
 def best_engines(found: ByEngine, precision: float) -> list[str]:
     """The engines whose mean capacity is the highest, as closely as it was searched for.
 
@@ -162,6 +182,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "simulate": _simulate,
     "compare": _compare,
     "capacity": _capacity,
+    "replay": _replay,
     "tune": _tune,
     "plan": _plan,
     "calibrate": _calibrate,

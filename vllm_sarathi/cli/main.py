@@ -11,12 +11,12 @@ from pathlib import Path
 from vllm_sarathi.cli.arguments import parser
 from vllm_sarathi.cli.interrupts import ending_the_process
 
-EXTRAS = (
-    dict.fromkeys(("numpy", "scipy", "matplotlib", "tqdm"), "simulator")
-    | dict.fromkeys(("jinja2", "msgspec"), "report")
-    | {"rich": "top"}
-)
-"""The extra that brings each module, which commands import late."""
+EXTRAS = {
+    "simulator": ("numpy", "scipy", "matplotlib", "tqdm", "msgspec"),
+    "report": ("jinja2", "msgspec"),
+    "top": ("rich",),
+}
+"""The modules that each extra brings, which commands import late."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(words)
     options.command_line = shlex.join(["vllm-sarathi", *words])
     extra = options.command if options.command in _LIGHT else "simulator"
-    if missing := [name for name in EXTRAS if EXTRAS[name] == extra and find_spec(name) is None]:
+    if missing := [name for name in EXTRAS[extra] if find_spec(name) is None]:
         print(
             f"vllm-sarathi: the extra {extra!r} needs {', '.join(missing)}: "
             f"pip install 'vllm-sarathi[{extra}]'",

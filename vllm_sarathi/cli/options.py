@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from vllm_sarathi.simulator.load.traffic import (
 from vllm_sarathi.simulator.load.workload import QosClass
 from vllm_sarathi.simulator.machine.deployments import deployment, on_gpus
 from vllm_sarathi.simulator.machine.gpus import GPUS
-from vllm_sarathi.simulator.machine.models import read_model
+from vllm_sarathi.simulator.machine.models import Model, read_model
 from vllm_sarathi.simulator.machine.step_cost import Deployment, check_kv_tokens
 
 DEFAULT_WORKLOAD = "conversation"
@@ -187,10 +188,14 @@ def machine_of(options: argparse.Namespace) -> Deployment:
         return deployment(options.deployment or DEFAULT_DEPLOYMENT, options.stages)
     if options.gpu not in GPUS:
         raise ValueError(f"--gpu {options.gpu!r} must be one of {', '.join(GPUS)} beside --model")
+    num_gpus = options.tensor_parallel_size or 1
+    return on_gpus(GPUS[options.gpu], model_of(options), num_gpus, options.stages or 1)
+
+
+def model_of(options: argparse.Namespace) -> Model:
+    """The model that the options name, with the data type of its KV cache."""
     model = read_model(options.model)
-    if options.kv_cache_dtype == "fp8":
-        model = model.with_fp8_kv()
-    return on_gpus(GPUS[options.gpu], model, options.tensor_parallel_size or 1, options.stages or 1)
+    return model.with_fp8_kv() if options.kv_cache_dtype == "fp8" else model
 
 
 def scenario(options: argparse.Namespace) -> Scenario:
@@ -227,7 +232,11 @@ def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSetting
     """The engines that the words name; their classes and settings exist."""
     defaults = {"max_num_seqs": options.max_num_seqs, "async_scheduling": not options.sync}
     asked = measured(options)
-    found = [with_objectives(parse_scheduler(word, defaults), asked) for word in words]
+    return checked([with_objectives(parse_scheduler(word, defaults), asked) for word in words])
+
+
+def checked(found: Sequence[EngineSettings]) -> list[EngineSettings]:
+    """Engines whose classes and settings exist, each with a name of its own."""
     for engine in found:
         if engine.scheduler == "sarathi":
             SarathiConfig.from_mapping(engine.sarathi)

@@ -11,7 +11,6 @@ from vllm_sarathi.cli.tasks import Progress as Shown
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.load.traffic import Replay
 from vllm_sarathi.simulator.machine.gpus import GPUS
-from vllm_sarathi.simulator.machine.models import read_model
 from vllm_sarathi.simulator.machine.prices import Price, read_prices
 from vllm_sarathi.simulator.plan.around import look_around
 from vllm_sarathi.simulator.plan.candidate import Candidate, candidates
@@ -51,7 +50,7 @@ def plan(options: argparse.Namespace) -> tuple[Plan, dict[str, str], dict[str, P
             raise ValueError(f"--gpus {name!r} must be one of {', '.join(GPUS)}")
     engines = given.engines(options, options.schedulers or [*OURS, *STOCK])
     found, refused = candidates(
-        read_model(options.model),
+        given.model_of(options),
         [GPUS[name] for name in names],
         {name: price.usd_per_gpu_hour for name, price in prices.items()},
         demand.traffic.at(demand.rate, demand.seeds[0]),
@@ -120,9 +119,10 @@ def text(options: argparse.Namespace, made: Plan, refused: Mapping[str, str]) ->
     for row in found:
         if row["status"] == "serves" and row["headroom"] is not None:
             parts.append(_about(row))
+    flags = {"--kv-cache-dtype": "fp8"} if options.kv_cache_dtype == "fp8" else {}
     for index in made.best:
         choice, option = made.choices[index], made.search.options[index]
-        command = serve_command(options.model, choice.candidate, choice.engine, {})
+        command = serve_command(options.model, choice.candidate, choice.engine, flags)
         parts.append(f"# {option.holds} times, behind a {options.router} router:\n{command}")
     if not best:
         parts.append("Nothing serves the load within the objectives.")

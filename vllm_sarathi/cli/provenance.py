@@ -72,7 +72,9 @@ def of_file(path: str) -> dict[str, str]:
 def _load(options: argparse.Namespace, num_requests: int, rate: float) -> dict[str, Any]:
     at_once = getattr(options, "at_once", False)
     source: dict[str, Any]
-    if options.trace:
+    if options.command == "replay":
+        source = {"step_log": of_file(options.steps)}
+    elif options.trace:
         source = {
             "trace": of_file(options.trace),
             "trace_time_unit_s": options.trace_time_unit_s or 1.0,

@@ -1,4 +1,4 @@
-"""Gaps between tokens, summed up by class of objectives for one line of the step log."""
+"""Gaps between tokens and answers that ended, for one line of the step log."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -39,7 +39,8 @@ class Waits:
             self.num_late += 1
         if waited_s > self.longest_s:
             self.longest_s, self.objective_s = waited_s, objective_s
-            self.request_id, self.was_preempted = answer.request_id, answer.was_preempted
+            self.request_id = answer.request.request_id
+            self.was_preempted = answer.was_preempted
 
     def line(self) -> dict[str, Any]:
         """Its part of a line."""
@@ -54,26 +55,69 @@ class Waits:
         return said | {"was_preempted": True} if self.was_preempted else said
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came.
+
+    Attributes:
+        request_id: its id.
+        arrived_s: when it arrived, since the epoch.
+        num_prompt: its prompt's tokens.
+        num_cached: those of them that the prefix cache held.
+    """
+
+    request_id: str
+    arrived_s: float
+    num_prompt: int
+    num_cached: int
+
+
 @dataclass(slots=True)
 class FollowedAnswer:
     """An answer whose tokens are awaited.
 
     Attributes:
-        request_id: of its request.
+        request: what it answers.
         qos: its class.
         ttft_s: objective for its first token.
         gap_s: objective for its gaps; where ``is_auto`` that of the step counts.
+        arrival_s: when its request arrived, on the clock of its tokens.
         last_s: when its last token came; when its request arrived before the first.
+        first_s: when its first token came.
+        longest_s: its longest gap.
+        num_tokens: its tokens so far.
     """
 
-    request_id: str
+    request: Asked
     qos: str
     ttft_s: float
     gap_s: float
     is_auto: bool
-    last_s: float
-    has_begun: bool = False
+    arrival_s: float
+    last_s: float = field(init=False)
+    first_s: float | None = None
+    longest_s: float = 0.0
+    num_tokens: int = 0
     was_preempted: bool = False
+
+    def __post_init__(self) -> None:
+        self.last_s = self.arrival_s
+
+    def line(self, was_aborted: bool) -> dict[str, Any]:
+        """Its part of a line, once its last token has come."""
+        assert self.first_s is not None
+        said: dict[str, Any] = {
+            "request_id": self.request.request_id,
+            "qos": self.qos,
+            "arrived_s": round(self.request.arrived_s, 6),
+            "num_prompt_tokens": self.request.num_prompt,
+            "num_cached_tokens": self.request.num_cached,
+            "num_output_tokens": self.num_tokens,
+            "ttft_s": round(self.first_s - self.arrival_s, 6),
+            "e2e_s": round(self.last_s - self.arrival_s, 6),
+            "longest_gap_s": round(self.longest_s, 6),
+        }
+        return said | {"was_aborted": True} if was_aborted else said
 
 
 @dataclass(slots=True)
@@ -83,13 +127,14 @@ class TokenGaps:
     _answers: dict[str, FollowedAnswer] = field(default_factory=dict)
     _gaps: dict[str, Waits] = field(default_factory=dict)
     _first: dict[str, Waits] = field(default_factory=dict)
+    _ended: list[dict[str, Any]] = field(default_factory=list)
 
-    def expect(self, request_id: str, asked: RequestObjectives, arrival_s: float) -> None:
+    def expect(self, request: Asked, asked: RequestObjectives, arrival_s: float) -> None:
         """Note that a first token is on its way; nothing new of a request that is known."""
-        if request_id not in self._answers:
+        if request.request_id not in self._answers:
             promise = Promise.of(asked)
-            self._answers[request_id] = FollowedAnswer(
-                request_id, asked.qos, promise.ttft_s, promise.stall_s, promise.is_auto, arrival_s
+            self._answers[request.request_id] = FollowedAnswer(
+                request, asked.qos, promise.ttft_s, promise.stall_s, promise.is_auto, arrival_s
             )
 
     def preempted(self, request_ids: Iterable[str]) -> None:
@@ -99,9 +144,13 @@ class TokenGaps:
                 answer.was_preempted = True
 
     def forget(self, request_ids: Iterable[str]) -> None:
-        """Drop those that have ended."""
+        """Drop those that have ended: who is still known here was aborted."""
         for request_id in request_ids:
-            self._answers.pop(request_id, None)
+            self._end(self._answers.pop(request_id, None), was_aborted=True)
+
+    def _end(self, answer: FollowedAnswer | None, *, was_aborted: bool = False) -> None:
+        if answer is not None and answer.num_tokens:
+            self._ended.append(answer.line(was_aborted))
 
     def came(self, outputs: Iterable[NewTokens], now_s: float, auto_s: float | None) -> None:
         """Note what a step brought: a plain loop, for a thousand requests get a token each.
@@ -112,6 +161,7 @@ class TokenGaps:
             auto_s: objective of the step for those that follow decode-only steps.
         """
         answers, gaps = self._answers, self._gaps
+        ended: list[str] = []
         derived_s = auto_s or inf
         for output in outputs:
             answer = answers.get(output.request_id)
@@ -119,10 +169,15 @@ class TokenGaps:
                 continue
             waited_s = now_s - answer.last_s
             answer.last_s = now_s
-            if not answer.has_begun:
-                answer.has_begun = True
+            answer.num_tokens += len(output.new_token_ids)
+            if output.finish_reason is not None:
+                ended.append(output.request_id)
+            if answer.first_s is None:
+                answer.first_s = now_s
                 self._first.setdefault(answer.qos, Waits()).add(answer, waited_s, answer.ttft_s)
                 continue
+            if waited_s > answer.longest_s:
+                answer.longest_s = waited_s
             waits = gaps.get(answer.qos)
             if waits is None:
                 waits = gaps[answer.qos] = Waits()
@@ -133,13 +188,17 @@ class TokenGaps:
             else:  # most of them: what add() does, without a call
                 waits.num += 1
                 waits.total_s += waited_s
+        for request_id in ended:
+            self._end(answers.pop(request_id))
 
     def take(self) -> dict[str, Any]:
         """What came since the last call, for a line."""
-        said = {
+        said: dict[str, Any] = {
             name: {qos: waits.line() for qos, waits in by_class.items()}
             for name, by_class in (("gaps", self._gaps), ("first_tokens", self._first))
             if by_class
         }
-        self._gaps, self._first = {}, {}
+        if self._ended:
+            said["requests"] = self._ended
+        self._gaps, self._first, self._ended = {}, {}, []
         return said

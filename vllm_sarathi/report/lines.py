@@ -34,6 +34,20 @@ class Waits(msgspec.Struct):
     was_preempted: bool = False
 
 
+class EndedRequest(msgspec.Struct):
+    """A request that ended with a step, or was aborted since the step before."""
+
+    arrived_s: Epoch
+    num_prompt_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    num_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    ttft_s: Seconds
+    e2e_s: Seconds
+    longest_gap_s: Seconds = 0.0
+    num_cached_tokens: Count = 0
+    qos: str = "default"
+    was_aborted: bool = False
+
+
 class Begin(msgspec.Struct):
     """What the steps after it were recorded with."""
 
@@ -41,6 +55,11 @@ class Begin(msgspec.Struct):
     max_num_batched_tokens: Count | None = None
     max_num_seqs: Count | None = None
     async_scheduling: bool = False
+    long_prefill_token_threshold: Count = 0
+    v2_model_runner: bool = True
+    max_model_len: Count | None = None
+    block_size: Count = 16
+    num_kv_tokens: Count | None = None
     settings: dict[str, Any] = {}
     classes: dict[str, dict[str, Seconds]] = {}
 
@@ -79,6 +98,7 @@ class Step(msgspec.Struct):
     shed: dict[str, Count] = {}
     gaps: dict[str, Waits] = {}
     first_tokens: dict[str, Waits] = {}
+    requests: list[EndedRequest] = []
 
 
 @dataclass(slots=True)

@@ -230,5 +230,5 @@ def _step_logger(scheduler: Any, settings: SarathiConfig, promises: Promises) ->
     num_engines, rank = parallel.data_parallel_size, parallel.data_parallel_index
     path = own_path(Path(settings.step_log), rank, num_engines)
     steps = StepLogger(StepLog(path), promises)
-    steps.begin(settings, scheduler.vllm_config)
+    steps.begin(settings, scheduler)
     return steps

@@ -8,7 +8,7 @@ from typing import Any
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.step_log import EngineState, ScheduledStep, StepLog
-from vllm_sarathi.metrics.token_gaps import TokenGaps
+from vllm_sarathi.metrics.token_gaps import Asked, TokenGaps
 from vllm_sarathi.objectives import RequestObjectives
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.snapshot import Snapshot
@@ -32,15 +32,23 @@ class StepLogger:
     _between_s: float = 0.0
     _ended_s: float = 0.0
 
-    def begin(self, settings: SarathiConfig, vllm_config: Any) -> None:
+    def begin(self, settings: SarathiConfig, scheduler: Any) -> None:
         """Write what the lines after it were recorded with."""
-        scheduling, parallel = vllm_config.scheduler_config, vllm_config.parallel_config
+        config, kv_cache = scheduler.vllm_config, scheduler.kv_cache_config
+        scheduling, parallel = config.scheduler_config, config.parallel_config
+        block_size = config.cache_config.block_size
         classes = {asked.qos: _objectives(asked) for asked in self.promises.reader.of_classes}
         begun = {
             "num_stages": parallel.pipeline_parallel_size,
             "max_num_batched_tokens": scheduling.max_num_batched_tokens,
             "max_num_seqs": scheduling.max_num_seqs,
             "async_scheduling": bool(scheduling.async_scheduling),
+            "long_prefill_token_threshold": scheduling.long_prefill_token_threshold,
+            "v2_model_runner": bool(scheduler.use_v2_model_runner),
+            "max_model_len": scheduler.max_model_len,
+            "block_size": block_size,
+            # As vLLM's log counts them: groups of layers share the blocks.
+            "num_kv_tokens": kv_cache.num_blocks // len(kv_cache.kv_cache_groups) * block_size,
             "settings": settings.model_dump(mode="json"),
             "classes": classes,
         }
@@ -67,7 +75,7 @@ class StepLogger:
         for request in chunks:
             if not request.is_prefill_chunk and request.sampling_params is not None:
                 arrival_s = request.arrival_time - now_s + monotonic_s
-                gaps.expect(request.request_id, self.promises.objectives(request), arrival_s)
+                gaps.expect(_asked(request), self.promises.objectives(request), arrival_s)
         state, order = snapshot.state, self.promises.order
         return EngineState(
             scheduled_s=round(now_s, 6),
@@ -124,6 +132,13 @@ class StepLogger:
     def fault(self, where: str, error: Exception) -> None:
         """Write a line about an exception in our part of a step."""
         self.log.write({"fault": where, "error": repr(error)})
+
+
+def _asked(request: Any) -> Asked:
+    """A request whose last chunk of prefill was scheduled."""
+    stats = request.prefill_stats
+    num_cached = stats.num_cached_tokens if stats else 0
+    return Asked(request.request_id, request.arrival_time, request.num_prompt_tokens, num_cached)
 
 
 def _objectives(asked: RequestObjectives) -> dict[str, float]:

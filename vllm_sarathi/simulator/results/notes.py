@@ -1,13 +1,16 @@
 """What a table of figures does not say, in words."""
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.machine.step_cost import Deployment
 from vllm_sarathi.simulator.results.comparison import column
+from vllm_sarathi.simulator.results.tables import REPLAYED
 
+# Percentiles that a replay is judged by.
+REPLAYED_LATENCIES = [one for one in REPLAYED if "_p" in one[0]]
 ByEngine = dict[str, list[dict[str, Any] | None]]
 
 
@@ -37,10 +40,28 @@ def on_deployment(deployment: Deployment, by_engine: ByEngine) -> list[str]:
         beyond = sum(one.get("extrapolated_steps", 0) for one in figures)
         if beyond:
             lines.append(
-                f"{name}: {beyond / steps:.0%} of the steps are larger than any that "
+                f"{name}: {beyond / steps:.1%} of the steps are larger than any that "
                 f"{deployment.name!r} was calibrated on. {on_range(deployment.largest_step)}"
             )
     return lines
+
+
+def on_replay(
+    recorded: Sequence[dict[str, Any] | None], simulated: Sequence[dict[str, Any] | None]
+) -> str:
+    """How far the simulated figures of the recorded engine are from those recorded."""
+    errors: dict[str, float] = {}
+    for figure, heading in REPLAYED_LATENCIES:
+        (was, *_), (is_, *_) = column(recorded, figure), column(simulated, figure)
+        if was and is_ is not None:
+            errors[heading] = is_ / was - 1
+    if not errors:
+        return ""
+    worst = max(errors, key=lambda heading: abs(errors[heading]))
+    return (
+        f"Its {len(errors)} latencies are off by {median(map(abs, errors.values())):.1%} in the "
+        f"median, at most by {errors[worst]:+.1%} ({worst})."
+    )
 
 
 def on_capacities(by_engine: ByEngine) -> str:

@@ -19,6 +19,17 @@ COMPARED = (
     ("request_goodput", "goodput req/s"),
     ("preemptions", "preempted"),
 )
+REPLAYED = (
+    *((f"ttft_p{level}_s", f"TTFT p{level} s") for level in (50, 90, 99)),
+    *((f"tpot_p{level}_ms", f"TPOT p{level} ms") for level in (50, 90, 99)),
+    *((f"tbt_p{level}_ms", f"TBT p{level} ms") for level in (50, 90, 99)),
+    ("tbt_max_ms", "TBT max ms"),
+    *((f"e2e_p{level}_s", f"E2E p{level} s") for level in (50, 90, 99)),
+    ("output_tokens_per_s", "out tok/s"),
+    ("goodput", "goodput"),
+    ("request_goodput", "goodput req/s"),
+    ("preemptions", "preempted"),
+)
 THROUGHPUT, LATENCIES = COMPARED[0], COMPARED[1:7]
 
 
@@ -58,6 +69,16 @@ def comparison_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
         for name, runs in by_engine.items()
     ]
     return table(("engine", "finished", *(heading for _, heading in COMPARED)), rows)
+
+
+def replay_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
+    """Figures against what was recorded and what other settings would have done."""
+    rows = [
+        [heading, *values]
+        for figure, heading in REPLAYED
+        if any(values := [interval(column(runs, figure)) for runs in by_engine.values()])
+    ]
+    return table(("figure", *(_marked(*engine) for engine in by_engine.items())), rows)
 
 
 def ratio_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:

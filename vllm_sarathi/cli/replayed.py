@@ -1,0 +1,130 @@
+"""From a step log and options to what ``replay`` simulates."""
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from vllm_sarathi.cli.options import checked, measured, objectives
+from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objectives
+from vllm_sarathi.cli.tasks import Scenario
+from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.latency import Objectives
+from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.load.recording import Recording
+from vllm_sarathi.simulator.load.traffic import Replay
+from vllm_sarathi.simulator.load.workload import NO_OBJECTIVES, Workload
+from vllm_sarathi.simulator.machine.deployments import deployment
+from vllm_sarathi.simulator.machine.recorded import calibrated
+
+# What the engine that recorded is called where it is simulated.
+SAME = "same, simulated"
+# Settings that say what requests may ask, and those that say where to write.
+_ASKED = ("qos_classes", "client_objectives")
+_OUTPUTS = ("step_log", "metrics_port", "metrics_host")
+
+
+def scenario(options: argparse.Namespace, recording: Recording) -> Scenario:
+    """What every engine faces: the requests of the recording, on the machine that it tells.
+
+    Raises:
+        ValueError: the log lacks what a deployment needs, or a request does not fit.
+    """
+    workload, asked = recording.workload(), objectives(options)
+    if asked != NO_OBJECTIVES:
+        classes = tuple(replace(qos, objectives=asked) for qos in workload.classes)
+        workload = replace(workload, classes=classes)
+    machine = deployment(options.deployment) if options.deployment else calibrated(recording)
+    workload.check_fits(machine.max_model_len, machine.num_kv_tokens, recording.begin.block_size)
+    traffic = Replay(workload)
+    return Scenario(machine, traffic, traffic.rate, len(workload))
+
+
+def engines(
+    options: argparse.Namespace, recording: Recording, workload: Workload
+) -> list[EngineSettings]:
+    """The engine that recorded, then those that the words name: set up as it was, but for those.
+
+    Our scheduler is told what its requests are measured by: by the options, else by the class of
+    requests that name none.
+    """
+    asked = measured(options)
+    if asked == NO_OBJECTIVES:
+        asked = _default_objectives(workload)
+    begun, own = _as_begun(recording), _own_settings(recording)
+    num_seqs = recording.begin.max_num_seqs
+    same = EngineSettings("sarathi", own, max_num_seqs=num_seqs, **begun, label=SAME)
+    if own.get("preset") == "observe":
+        same = replace(same, scheduler="stock", sarathi={})
+    classes = {name: own[name] for name in _ASKED if name in own}
+    named = []
+    for word in options.schedulers:
+        engine = parse_scheduler(word, {**begun, "label": word})
+        if engine.max_num_seqs is None and num_seqs is not None:
+            engine = replace(engine, max_num_seqs=min(num_seqs, engine.max_num_batched_tokens))
+        if engine.scheduler == "sarathi":
+            engine = replace(engine, sarathi={**classes, **engine.sarathi})
+        named.append(with_objectives(engine, asked))
+    return checked([same, *named] if recording.is_whole else named)
+
+
+def _default_objectives(workload: Workload) -> Objectives:
+    return next(
+        (qos.objectives for qos in workload.classes if qos.name == "default"), NO_OBJECTIVES
+    )
+
+
+def _as_begun(recording: Recording) -> dict[str, Any]:
+    """How vLLM was set up, as fields of ``EngineSettings``."""
+    begin = recording.begin
+    found = {
+        "max_num_batched_tokens": begin.max_num_batched_tokens,
+        "async_scheduling": begin.async_scheduling,
+        "v2_model_runner": begin.v2_model_runner,
+        "block_size": begin.block_size,
+        "engine_args": {"long_prefill_token_threshold": begin.long_prefill_token_threshold},
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _own_settings(recording: Recording) -> dict[str, Any]:
+    """Settings of our scheduler that are not its defaults."""
+    usual = SarathiConfig().model_dump(mode="json")
+    return {
+        name: value
+        for name, value in recording.begin.settings.items()
+        if name in usual and value != usual[name] and name not in _OUTPUTS
+    }
+
+
+def left_out(recording: Recording) -> dict[str, int]:
+    """Requests that are not replayed, by why."""
+    return {
+        "running_before": recording.num_running_before,
+        "unfinished": recording.num_unfinished,
+        "shed": recording.num_shed,
+    }
+
+
+def notes(recording: Recording, same: EngineSettings | None) -> str:
+    """What the replay left out, and what the engine that recorded was."""
+    why = {
+        "running_before": "came before the log began",
+        "unfinished": "had not ended with the log, or were aborted before their first token",
+        "shed": "were refused",
+    }
+    lines = [f"{len(recording.requests):,} requests are replayed."]
+    lines += [
+        f"Left out: {num:,} that {why[kind]}." for kind, num in left_out(recording).items() if num
+    ]
+    if recording.num_aborted:
+        lines.append(f"{recording.num_aborted:,} were aborted: replayed to their last token.")
+    if recording.cached_share:
+        lines.append(
+            f"The prefix cache held {recording.cached_share:.0%} of the prompts' tokens: each "
+            "prompt is replayed without those, under any settings, and without their memory."
+        )
+    if recording.num_runs > 1:
+        lines.append(f"The log holds {recording.num_runs} runs: this is the last one.")
+    if same is not None:
+        lines.append(f"{SAME}: {replace(same, label=None).name}.")
+    return "\n".join(lines)
