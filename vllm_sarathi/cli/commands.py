@@ -128,9 +128,9 @@ def _replay(options: argparse.Namespace) -> int:
     text = f"{tables.replay_table(told)}\n\n{replayed.notes(recording, same)}"
     if same is not None:
         text += f"\n{notes.on_replay(told[LABEL], found[same.name])}"
-    origin = provenance.of_runs(options, scenario, engines, _seeds(options))
+    origin = provenance.of_runs(options, scenario, engines, given.seeds(options))
     _say(options, text, told, {**origin, "left_out": replayed.left_out(recording)})
-    _warn_of_extrapolation(scenario, found)
+    _warn(scenario, found)
     return code
 
 

@@ -110,26 +110,24 @@ def _watched(
 def text(options: argparse.Namespace, made: Plan, refused: Mapping[str, str]) -> str:
     """The plan for a reader: what to run, what it costs, what else there is."""
     found = rows(made)
-    best = [made.choices[index].engine.name for index in made.best]
     parts = [_table(found[:MOST_ROWS])]
     if len(found) > MOST_ROWS:
-        parts.append(f"... and {len(found) - MOST_ROWS} more, which cost more")
+        parts.append(f"... and {len(found) - MOST_ROWS} more")
     if refused:
         parts.append(f"{len(refused)} more splits of GPUs cannot hold the model or the load.")
-    for row in found:
-        if row["status"] == "serves" and row["headroom"] is not None:
-            parts.append(_about(row))
+    parts += [_about(row) for row in found if row["headroom"] is not None or row["error"]]
     flags = {"--kv-cache-dtype": "fp8"} if options.kv_cache_dtype == "fp8" else {}
     for index in made.best:
         choice, option = made.choices[index], made.search.options[index]
         command = serve_command(options.model, choice.candidate, choice.engine, flags)
         parts.append(f"# {option.holds} times, behind a {options.router} router:\n{command}")
-    if not best:
+    if not made.best:
         parts.append("Nothing serves the load within the objectives.")
     return "\n\n".join(parts)
 
 
 COLUMNS = (
+    ("status", "load"),
     ("scheduler", "scheduler"),
     ("deployment", "deployment"),
     ("replicas", "replicas"),
@@ -154,7 +152,7 @@ BOUNDS = ("replicas", "gpus", "usd_per_hour", "usd_per_1000_requests")
 
 
 def _shown(row: Row, name: str) -> Any:
-    """A cell; of what may serve only for more, the least that it costs."""
+    """A cell; of what may serve only for more, or not at all, what is known not to be enough."""
     value = row[name]
     if row["status"] != "serves" and name in BOUNDS:
         return f">= {value:.4g}"
@@ -164,7 +162,9 @@ def _shown(row: Row, name: str) -> Any:
 def _about(row: Row) -> str:
     """What binds, and how far the figures can be trusted."""
     lines = [f"{row['scheduler']} on {row['deployment']}: {row['source']}."]
-    if missed := row["missed_with_one_fewer"]:
+    if row["error"]:
+        lines.append(f"A run failed: {row['error']}")
+    elif missed := row["missed_with_one_fewer"]:
         # What misses an objective alone says more than the share that misses any.
         each = [check for check in missed if check["figure"] != "goodput"] or missed
         lines.append(f"With one replica fewer, {failed(each)}.")

@@ -38,7 +38,7 @@ def test_a_router_that_looks_at_the_load_avoids_the_busy_replica(
 ) -> None:
     # A long request first: by turns, every other short one would go to the same replica.
     lengths = Lengths(np.full(9, 100), np.array([400, *[20] * 8]))
-    workload = Workload("one long", np.arange(9) * 0.3, lengths)
+    workload = Workload("one long", np.linspace(0, 2.4, 9), lengths)
     by_turns, by_load = (
         simulate(STOCK, machine(), workload, num_replicas=2, router=router)
         for router in ("round-robin", "least-load")

@@ -12,7 +12,7 @@ from vllm_sarathi.simulator.plan.candidate import Candidate
 from vllm_sarathi.simulator.plan.journal import Journal
 from vllm_sarathi.simulator.plan.plan import Plan, Progress, make_plan
 from vllm_sarathi.simulator.plan.rows import rows, serve_command
-from vllm_sarathi.simulator.plan.trial import Demand, Trial, run_trial
+from vllm_sarathi.simulator.plan.trial import Demand, Trial, run_trial, shared
 
 
 def holds(plan: Plan, index: int, num_replicas: int) -> bool:
@@ -120,14 +120,23 @@ def test_a_run_that_fails_does_not_end_the_plan(
     assert plan.best
 
 
-def test_the_router_that_looks_at_the_load_needs_no_more_replicas(
+@pytest.mark.parametrize(
+    ("num_replicas", "share", "together"), [(1, 1.0, 1), (3, 1.0, 3), (40, 0.1, 4)]
+)
+def test_a_router_that_looks_at_the_load_is_run_with_up_to_four_replicas(
+    demand: Demand, num_replicas: int, share: float, together: int
+) -> None:
+    by_load = replace(demand, router="least-load")
+    traffic, *rest = shared(demand.traffic, by_load, num_replicas)
+    assert rest == [share, together]
+    assert len(traffic.at(1.0, 0)) == 100 * together
+
+
+def test_a_plan_for_a_router_that_looks_at_the_load_holds(
     ways: list[Candidate], engines: list[EngineSettings], demand: Demand
 ) -> None:
-    by_turns, by_load = (
-        make_plan(ways[:1], engines[1:2], replace(demand, router=router))
-        for router in ("round-robin", "least-load")
-    )
-    assert by_load.usd_per_hour(by_load.best[0]) <= by_turns.usd_per_hour(by_turns.best[0])
+    plan = make_plan(ways[:1], engines[1:2], replace(demand, router="least-load"))
+    assert rows(plan)[0]["status"] == "serves"
 
 
 def test_the_command_says_all_that_the_plan_decided(ways: list[Candidate]) -> None:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 from vllm_sarathi.simulator.engine.clock import VirtualClock
@@ -59,7 +60,8 @@ class Replica:
     @property
     def load(self) -> int:
         """Requests that it has not finished."""
-        return len(self.routed.sent) + self.loop.scheduler.get_num_unfinished_requests()
+        num_there: int = self.loop.scheduler.get_num_unfinished_requests()
+        return len(self.routed.sent) + num_there
 
 
 def run_fleet(
@@ -88,10 +90,9 @@ def run_fleet(
         )
         due_s = source.next_arrival_s
         if due_s is not None and (behind is None or behind.now_s >= due_s):
-            if router == "round-robin":
-                chosen = replicas[num_sent % len(replicas)]
-            else:
-                chosen = min(replicas, key=lambda one: one.load)
+            in_turn = deque(replicas)
+            in_turn.rotate(-num_sent)
+            chosen = in_turn[0] if router == "round-robin" else min(in_turn, key=attrgetter("load"))
             if not chosen.is_busy:
                 chosen.now_s = max(chosen.now_s, due_s)
             chosen.routed.sent.append((due_s, source.take()))

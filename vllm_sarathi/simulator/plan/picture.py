@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -43,11 +44,11 @@ def draw_plan(plan: Plan, path: Path) -> Path:
             axes.set_ylim(0, None)
         axes.yaxis.set_major_formatter(PLAIN)
         axes.grid(alpha=0.3)
-    named = {}
+    named: dict[str, Artist] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3)
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
@@ -72,9 +73,8 @@ def _draw_family(
             axes.scatter(usd, value, s=36, marker=marker, facecolors="none", edgecolors=colour)
     if not served:
         return
-    axes.scatter(
-        *zip(*served, strict=True), s=36, marker=marker, color=colour, label=_name(plan, family)
-    )
+    costs, latencies = zip(*served, strict=True)
+    axes.scatter(costs, latencies, s=36, marker=marker, color=colour, label=_name(plan, family))
     front = zip(*pareto_front(served), strict=True)
     axes.step(*front, where="post", color=colour, linewidth=1)
 

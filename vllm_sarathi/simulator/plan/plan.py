@@ -114,7 +114,8 @@ def make_plan(
     Returns:
         What was found.
     """
-    journal, progress = journal or Journal(None), progress or Progress()
+    journal = Journal(None) if journal is None else journal
+    progress = progress or Progress()
     choices = [Choice(candidate, engine) for candidate in candidates for engine in engines]
     options = [
         Option(

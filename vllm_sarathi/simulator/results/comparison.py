@@ -133,7 +133,8 @@ def run_pulled(
         while True:
             with _interrupts_kept_from_children():
                 while len(futures) < num_jobs and (pulled := pull()) is not None:
-                    futures[pool.submit(_call, function, *pulled)] = pulled[0]
+                    index, task = pulled
+                    futures[pool.submit(_call, function, index, task)] = index
             if not futures:
                 return
             done, _ = wait(futures, PROGRESS_S, FIRST_COMPLETED)
