@@ -118,7 +118,9 @@ def _run(
         for pipeline in pipelines:
             of = pipeline.deployment
             scheduler, config = engines.enter_context(
-                gpu_engine(engine, len(of.stages), of.num_kv_tokens, of.max_model_len)
+                gpu_engine(
+                    engine, len(of.stages), of.num_kv_tokens, of.max_model_len, of.kv_windows
+                )
             )
             shortcuts.install(scheduler)
             most, routed = config.max_concurrent_batches, Routed(source)
