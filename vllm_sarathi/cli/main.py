@@ -12,7 +12,7 @@ from vllm_sarathi.cli.arguments import parser
 from vllm_sarathi.cli.interrupts import ending_the_process
 
 EXTRAS = {
-    "simulator": ("numpy", "scipy", "matplotlib", "tqdm", "msgspec"),
+    "simulator": ("numpy", "scipy", "matplotlib", "tqdm", "msgspec", "transformers"),
     "report": ("jinja2", "msgspec"),
     "top": ("rich",),
 }
