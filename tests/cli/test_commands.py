@@ -116,6 +116,30 @@ def test_capacity_keeps_percentiles_and_a_share_in_time(
     assert (checks["tbt_p99_ms"], checks["goodput"]) == (100, 0.5)
 
 
+def test_compare_takes_several_rates_and_draws_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    load = ["--requests", "20", "--workload", "fixed:100,10", "--rates", "20,5"]
+    asked = ["--goodput", "ttft:2000", "--seeds=2", "--jobs=1", "--plots", str(tmp_path)]
+    figures = tmp_path / "figures.json"
+    _, out, err = output(
+        capsys, "compare", "stock:512", "stock:64", *load, *asked, "--json", str(figures)
+    )
+    assert out.index("At 5 requests/s:") < out.index("At 20 requests/s:")
+    assert out.count("| stock:64 ") == 4
+    told = json.loads(figures.read_text())
+    runs = [(run["rate_rps"], run["seed"]) for run in told["results"]["stock:64"]]
+    assert runs == [(5, 0), (5, 1), (20, 0), (20, 1)]
+    assert told["provenance"]["load"]["rate_rps"] == [5, 20]
+    assert err.endswith(f"{tmp_path / 'rates.png'}\n")
+    assert (tmp_path / "rates.png").exists()
+
+
+def test_capacity_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    output(capsys, "capacity", "stock", *SMALL, *QUICK, "--plots", str(tmp_path))
+    assert (tmp_path / "capacity.png").exists()
+
+
 def test_tune_names_the_best_budget(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = output(
         capsys, "tune", *SMALL, "--budgets", "16,512", "--tbt-slo-ms", "60", "--delay-s", "0.2",

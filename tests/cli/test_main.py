@@ -154,6 +154,11 @@ def test_help_lists_every_gpu_model_and_workload(capsys: pytest.CaptureFixture[s
             ["simulate", "stock", "--at-once", "--rate", "3"],
             "--rate has no effect beside --at-once",
         ),
+        (
+            ["compare", "stock", "--rate", "3", "--rates", "3,4"],
+            "--rate has no effect beside --rates",
+        ),
+        (["compare", "stock", "--at-once", "--rates", "3"], "--rates has no effect beside --at"),
         (["simulate", "stock", "--trace-time-unit-s", "2"], "no effect without --trace"),
         (["simulate", "stock", "--json", "/nowhere/x"], "--json '/nowhere/x' must be a file in"),
         (["simulate", "stock", "--plots", __file__], "must be a folder"),
@@ -184,6 +189,7 @@ def test_bad_arguments_are_named_and_exit_with_2(
     [
         ("--rate", "0", "a number above 0"),
         ("--rate", "abc", "a number above 0"),
+        ("--rates", "1,0", "a number above 0"),
         ("--requests", "1.5", "a whole number, 1 or more"),
         ("--seeds", "-1", "a whole number, 1 or more"),
         ("--seed", "-1", "a whole number, 0 or more"),
@@ -198,7 +204,9 @@ def test_numbers_out_of_range_are_named_and_exit_with_2(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["compare", "stock", f"{option}={value}"])
-    assert f"argument {option}: '{value}' must be {allowed}" in capsys.readouterr().err
+    assert (
+        f"argument {option}: '{value.split(',')[-1]}' must be {allowed}" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("command", [["capacity", "stock"], ["tune"]])

@@ -3,7 +3,7 @@
 import argparse
 
 from vllm_sarathi import __version__
-from vllm_sarathi.cli.values import noise, objective, positive, seed, share, tokens, whole
+from vllm_sarathi.cli.values import noise, objective, positive, rates, seed, share, tokens, whole
 
 COMMANDS = {
     "simulate": "one run: figures, and pictures if asked for",
@@ -40,7 +40,11 @@ def parser() -> argparse.ArgumentParser:
     for name in ("simulate", "compare", "capacity", "tune"):
         _add_engine(added[name])
     added["simulate"].add_argument("scheduler", metavar="SCHEDULER", help=SCHEDULER_HELP)
-    added["simulate"].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
+    added["compare"].add_argument(
+        "--rates", type=rates, metavar="R,R...", help="several rates, instead of --rate"
+    )
+    for name in ("simulate", "compare", "capacity"):
+        added[name].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
     for name in ("compare", "capacity"):
         added[name].add_argument("schedulers", nargs="+", metavar="SCHEDULER", help=SCHEDULER_HELP)
     _add_replay(added["replay"])

@@ -74,25 +74,35 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    scenario = given.scenario(options)
+    scenario, *others = given.scenarios(options)
     engines = given.engines(options, options.schedulers)
-    found, code = _run(options, run_figures, scenario, engines)
-    text = tables.comparison_table(found)
-    if len(found) > 1:
-        text += "\n\n" + tables.ratio_table(found)
+    found, code = _run(options, run_figures, [scenario, *others], engines)
+    text = "\n\n".join(
+        (f"At {rate:g} requests/s:\n\n" if others else "") + tables.comparison_tables(runs)
+        for rate, runs in (tables.by_rate(found) if others else {scenario.rate: found}).items()
+    )
     _say(options, text, found, provenance.of_runs(options, scenario, engines, given.seeds(options)))
     _warn(scenario, found)
+    if options.plots:
+        from vllm_sarathi.simulator.results.rate_plots import draw_rates
+
+        path = Path(options.plots, "rates.png")
+        print(draw_rates(found, path, given.measured(options)), file=sys.stderr)
     return code
 
 
 def _capacity(options: argparse.Namespace) -> int:
     scenario, goal = given.scenario(options), given.goal(options)
     engines = given.engines(options, options.schedulers)
-    found, code = _run(options, capacity_figures, scenario, engines, goal)
+    found, code = _run(options, capacity_figures, [scenario], engines, goal)
     text = f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}"
     origin = provenance.of_runs(options, scenario, engines, given.seeds(options), goal)
     _say(options, text, found, origin)
     _warn(scenario, found)
+    if options.plots:
+        from vllm_sarathi.simulator.results.rate_plots import draw_capacities
+
+        print(draw_capacities(found, Path(options.plots, "capacity.png")), file=sys.stderr)
     return code
 
 
@@ -100,7 +110,7 @@ def _tune(options: argparse.Namespace) -> int:
     scenario, goal = given.scenario(options), given.goal(options)
     (stock,) = given.engines(options, ["stock"])
     engines = budgets(stock, options.budgets)
-    found, code = _run(options, capacity_figures, scenario, engines, goal)
+    found, code = _run(options, capacity_figures, [scenario], engines, goal)
     precision = options.precision or PRECISION
     best = best_engines(found, precision)
     level = f", which are level: within {precision:.0%}" if len(best) > 1 else ""
@@ -122,10 +132,10 @@ def _replay(options: argparse.Namespace) -> int:
     scenario = replayed.scenario(options, recording)
     workload = scenario.traffic.at(scenario.rate, options.seed)
     engines = replayed.engines(options, recording, workload)
-    found, code = _run(options, run_figures, scenario, engines)
+    found, code = _run(options, run_figures, [scenario], engines)
     told: ByEngine = {LABEL: [recorded_report(recording, workload).summary()], **found}
     same = next((engine for engine in engines if engine.label == replayed.SAME), None)
-    text = f"{tables.replay_table(told)}\n\n{replayed.notes(recording, same)}"
+    text = f"{tables.replay_table(told)}\n\n{replayed.notes(recording, scenario, same)}"
     if same is not None:
         text += f"\n{notes.on_replay(told[LABEL], found[same.name])}"
     origin = provenance.of_runs(options, scenario, engines, given.seeds(options))
@@ -192,25 +202,30 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 def _run(
     options: argparse.Namespace,
     function: Callable[[Task, Tell], Figures],
-    scenario: Scenario,
+    scenarios: Sequence[Scenario],
     engines: Sequence[EngineSettings],
     goal: CapacityGoal | None = None,
 ) -> tuple[ByEngine, int]:
-    """Run every engine with every seed; what an interrupt left unfinished is None.
+    """Run every engine in every scenario with every seed; what an interrupt left is None.
 
     Returns:
-        Each engine's figures, seed by seed, and the exit code.
+        Each engine's figures, scenario by scenario and seed by seed, and the exit code.
     """
     precision = getattr(options, "precision", None) or PRECISION
     seeds = given.seeds(options)
-    tasks = [Task(scenario, engine, seed, goal, precision) for seed in seeds for engine in engines]
+    tasks = [
+        Task(scenario, engine, seed, goal, precision)
+        for scenario in scenarios
+        for seed in seeds
+        for engine in engines
+    ]
     jobs = options.jobs or default_num_jobs()
     if jobs == 1 or len(tasks) == 1:
         with ending_the_process():
             load_vllm()
     results: list[Figures | None] = [None] * len(tasks)
     code = 0
-    watch = Watch([f"{task.engine.name}, seed {task.seed}" for task in tasks])
+    watch = Watch([_name(task, len(scenarios) > 1) for task in tasks])
     try:
         run = partial(attempt, function)
         for index, figures in run_watched(run, tasks, jobs, watch.told):
@@ -227,6 +242,12 @@ def _run(
     for task, result in zip(tasks, results, strict=True):
         by_engine[task.engine.name].append(result)
     return by_engine, code
+
+
+def _name(task: Task, has_rate: bool) -> str:
+    """What the progress calls a task."""
+    rate = f", {task.scenario.rate:g} requests/s" if has_rate else ""
+    return f"{task.engine.name}{rate}, seed {task.seed}"
 
 
 def _say(options: argparse.Namespace, text: str, results: Any, origin: Figures) -> None:

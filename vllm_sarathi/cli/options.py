@@ -38,7 +38,8 @@ SHAPES = {"steady": None, "ramp": Ramp(), "diurnal": Diurnal()}
 # What each of these options decides in place of others.
 WITHOUT_EFFECT = {
     "trace": ("workload", "cv", "shape", "at_once"),
-    "at_once": ("rate", "cv", "shape"),
+    "at_once": ("rate", "rates", "cv", "shape"),
+    "rates": ("rate",),
     "deployment": ("model", "gpu", "tensor_parallel_size", "kv_cache_dtype"),
 }
 # What each of these options needs beside it.
@@ -208,6 +209,12 @@ def scenario(options: argparse.Namespace) -> Scenario:
     workload = load.at(rate, options.seed)
     workload.check_fits(machine.max_model_len, machine.num_kv_tokens)
     return Scenario(machine, load, rate, len(workload), options.noise, options.limit_s)
+
+
+def scenarios(options: argparse.Namespace) -> list[Scenario]:
+    """As ``scenario``, at each of several rates."""
+    one = scenario(options)
+    return [replace(one, rate=rate) for rate in options.rates or (one.rate,)]
 
 
 def goal(options: argparse.Namespace) -> CapacityGoal:

@@ -90,6 +90,6 @@ def _load(options: argparse.Namespace, num_requests: int, rate: float) -> dict[s
     return {
         **source,
         "requests": num_requests,
-        "rate_rps": None if at_once else rate,
+        "rate_rps": None if at_once else getattr(options, "rates", None) or rate,
         "objectives": asdict(objectives(options)),
     }

@@ -105,7 +105,7 @@ def left_out(recording: Recording) -> dict[str, int]:
     }
 
 
-def notes(recording: Recording, same: EngineSettings | None) -> str:
+def notes(recording: Recording, scenario: Scenario, same: EngineSettings | None) -> str:
     """What the replay left out, and what the engine that recorded was."""
     why = {
         "running_before": "came before the log began",
@@ -125,6 +125,7 @@ def notes(recording: Recording, same: EngineSettings | None) -> str:
         )
     if recording.num_runs > 1:
         lines.append(f"The log holds {recording.num_runs} runs: this is the last one.")
+    lines.append(f"Deployment {scenario.deployment.name!r}: {scenario.deployment.source}.")
     if same is not None:
         lines.append(f"{SAME}: {replace(same, label=None).name}.")
     return "\n".join(lines)

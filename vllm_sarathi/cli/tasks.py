@@ -110,7 +110,8 @@ def attempt(
         reason = str(error)
     except Exception:  # whatever a scheduler of the user's own may raise
         reason = traceback.format_exc()
-    return {"label": task.engine.name, "seed": task.seed, "error": reason}
+    where = {"label": task.engine.name, "seed": task.seed, "rate_rps": task.scenario.rate}
+    return {**where, "error": reason}
 
 
 def budgets(engine: EngineSettings, tokens: tuple[int, ...]) -> list[EngineSettings]:

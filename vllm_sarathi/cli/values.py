@@ -59,6 +59,11 @@ def seed(text: str) -> int:
     return whole(text, 0)
 
 
+def rates(text: str) -> tuple[float, ...]:
+    """Numbers above 0 with commas between them, each once, rising."""
+    return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
 def tokens(text: str) -> tuple[int, ...]:
     """Whole numbers with commas between them."""
     return tuple(whole(part) for part in text.split(","))

@@ -1,5 +1,7 @@
 """A deployment calibrated on the log that is to be replayed."""
 
+from dataclasses import replace
+
 from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.load.recording import Recording
 from vllm_sarathi.simulator.machine.step_cost import Deployment
@@ -32,4 +34,7 @@ def calibrated(recording: Recording) -> Deployment:
         for step in recording.steps
         if (work := step.work) and work.num_tokens and step.duration_s
     ]
-    return fit(steps).deployment(name, begin.num_kv_tokens, begin.max_model_len)
+    fitted = fit(steps)
+    found = fitted.deployment(name, begin.num_kv_tokens, begin.max_model_len)
+    error = f"median error of a step {fitted.error_p50:.1%}, P90 {fitted.error_p90:.1%}"
+    return replace(found, source=f"{found.source}: {error}")

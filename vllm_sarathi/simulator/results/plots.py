@@ -1,18 +1,27 @@
-"""Pictures of runs."""
+"""Pictures of runs, step by step."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from vllm_sarathi.latency import Objectives
 from vllm_sarathi.simulator.load.workload import NO_OBJECTIVES, Floats
 from vllm_sarathi.simulator.results.recorder import StepHistory
 from vllm_sarathi.simulator.results.report import Report
+from vllm_sarathi.simulator.results.style import (
+    BLUE,
+    GREEN,
+    PLAIN,
+    VERMILION,
+    color_legend,
+    line_styles,
+    one_panel,
+    save,
+    stacked_panels,
+)
 
 # Time is cut into so many bins: what falls into one is a mean, for it would overlap.
 NUM_BINS = 250
@@ -20,9 +29,8 @@ NUM_BINS = 250
 NUM_STEPS_SHOWN = 80
 # The rarest gaps that are drawn.
 LEAST_SHARE = 1e-4
-PREFILL, DECODE, BOTH, IDLE = "#d95f02", "#1b9e77", "#7570b3", "white"
+PREFILL, DECODE, BOTH, IDLE = VERMILION, GREEN, BLUE, "white"
 KINDS = {"prefill and decode": BOTH, "prefill": PREFILL, "decode": DECODE, "idle": IDLE}
-PLAIN = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
 def draw_run(report: Report, folder: Path, objectives: Objectives = NO_OBJECTIVES) -> list[Path]:
@@ -46,7 +54,7 @@ def draw_composition(report: Report, path: Path) -> Path:
         np.bincount(bins, np.array(tokens, float), NUM_BINS) / np.maximum(num_steps, 1)
         for tokens in (steps.num_decode, steps.num_prefill)
     )
-    figure, axes = _one_panel(10, 3.5)
+    figure, axes = one_panel(10, 3.5)
     axes.stairs(decodes + prefills, edges, baseline=decodes, fill=True, color=PREFILL)
     axes.stairs(decodes, edges, fill=True, color=DECODE)
     axes.set(
@@ -56,20 +64,20 @@ def draw_composition(report: Report, path: Path) -> Path:
         xlim=(0, edges[-1]),
         ylim=(0, None),
     )
-    _legend(figure, {"prefill": PREFILL, "decode": DECODE})
-    return _save(figure, path)
+    color_legend(figure, {"prefill": PREFILL, "decode": DECODE})
+    return save(figure, path)
 
 
 def draw_gaps(reports: Sequence[Report], path: Path, objective_s: float | None = None) -> Path:
     """How many of the times between tokens are longer than so much, down to the rarest."""
-    figure, axes = _one_panel(7, 4.5)
-    for report in reports:
+    figure, axes = one_panel(7, 4.5)
+    for report, style in zip(reports, line_styles(), strict=False):
         gap_s, share = np.array(report.gaps.cdf() or [(1e-3, 0.0)]).T
-        axes.step(gap_s * 1e3, 1 - share, where="post", label=report.label)
+        axes.step(gap_s * 1e3, 1 - share, where="post", label=report.label, **style.line)
     axes.axhline(0.01, color="grey", linewidth=1, linestyle=":", label="99% of gaps are shorter")
     if objective_s is not None:
         label = f"objective, {objective_s * 1e3:g} ms"
-        axes.axvline(objective_s * 1e3, color="#d62728", linewidth=1, linestyle="--", label=label)
+        axes.axvline(objective_s * 1e3, color="black", linewidth=1, linestyle="--", label=label)
     axes.set(xscale="log", yscale="log", ylim=(LEAST_SHARE, 1))
     axes.set(xlabel="time between two tokens, ms", ylabel="share of gaps that are longer")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
@@ -78,12 +86,12 @@ def draw_gaps(reports: Sequence[Report], path: Path, objective_s: float | None =
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 100:.10g}%"))
     axes.grid(True, which="major", color="0.9")
     figure.legend(loc="outside upper left", ncols=2, frameon=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def draw_work(reports: Sequence[Report], path: Path) -> Path:
     """What the first stage does over time: shares of a bin's time, one panel for each run."""
-    figure, panels = _panels(reports, 2.8)
+    figure, panels = stacked_panels(len(reports), 2.8)
     for axes, report in zip(panels, reports, strict=True):
         steps = _steps(report)
         edges = np.linspace(0, report.duration_s, NUM_BINS + 1)
@@ -98,8 +106,8 @@ def draw_work(reports: Sequence[Report], path: Path) -> Path:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         _title(axes, report)
     panels[-1].set_xlabel("time, s")
-    _legend(figure, KINDS)
-    return _save(figure, path)
+    color_legend(figure, KINDS)
+    return save(figure, path)
 
 
 def draw_stages(
@@ -116,7 +124,7 @@ def draw_stages(
         start_s: virtual time at which the panels begin; None: the middle of the run.
         span_s: virtual time that the panels show; None: that of some steps of the first run.
     """
-    figure, panels = _panels(reports, 2.5)
+    figure, panels = stacked_panels(len(reports), 2.5)
     begin_s = reports[0].duration_s / 2 if start_s is None else start_s
     if span_s is None:
         times = np.array(_steps(reports[0]).scheduled_s)
@@ -125,8 +133,8 @@ def draw_stages(
     for axes, report in zip(panels, reports, strict=True):
         _draw_timeline(axes, report, begin_s, begin_s + span_s)
     panels[-1].set_xlabel("time, s")
-    _legend(figure, KINDS)
-    return _save(figure, path)
+    color_legend(figure, KINDS)
+    return save(figure, path)
 
 
 def _draw_timeline(axes: Axes, report: Report, begin_s: float, end_s: float) -> None:
@@ -177,37 +185,8 @@ def _steps(report: Report) -> StepHistory:
     return report.steps
 
 
-def _one_panel(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.xaxis.set_major_formatter(PLAIN)
-    axes.yaxis.set_major_formatter(PLAIN)
-    return figure, axes
-
-
-def _panels(reports: Sequence[Report], height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(12, 0.5 + height * len(reports)), layout="constrained")
-    panels = list(figure.subplots(len(reports), 1, sharex=True, squeeze=False)[:, 0])
-    for axes in panels:
-        axes.xaxis.set_major_formatter(PLAIN)
-    return figure, panels
-
-
 def _title(axes: Axes, report: Report) -> None:
     idle = report.idle_share
     whose = "stages" if len(report.stage_busy_s) > 1 else "GPU"
     text = report.label if idle is None else f"{report.label}: {whose} idle {idle:.0%} of the run"
     axes.set_title(text, loc="left")
-
-
-def _legend(figure: Figure, colors: dict[str, str]) -> None:
-    """Above the panels, never over what they show."""
-    patches = [
-        Patch(facecolor=color, edgecolor="0.5", label=name) for name, color in colors.items()
-    ]
-    figure.legend(handles=patches, loc="outside upper right", ncols=len(patches), frameon=False)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=120)
-    return path

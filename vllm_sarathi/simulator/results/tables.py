@@ -58,6 +58,27 @@ def figures_table(figures: dict[str, Any]) -> str:
     return table(("figure", "value"), list(figures.items()))
 
 
+def by_rate(
+    by_engine: dict[str, list[dict[str, Any] | None]],
+) -> dict[float, dict[str, list[dict[str, Any] | None]]]:
+    """Runs of several rates, apart. What an interrupt left undone is part of none."""
+    known = {name: [run for run in runs if run is not None] for name, runs in by_engine.items()}
+    rates = sorted({run["rate_rps"] for runs in known.values() for run in runs})
+    return {
+        rate: {
+            name: [run if run and run["rate_rps"] == rate else None for run in runs]
+            for name, runs in by_engine.items()
+        }
+        for rate in rates
+    }
+
+
+def comparison_tables(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
+    """Figures, and ratios to the first of several engines."""
+    text = comparison_table(by_engine)
+    return text + "\n\n" + ratio_table(by_engine) if len(by_engine) > 1 else text
+
+
 def comparison_table(by_engine: dict[str, list[dict[str, Any] | None]]) -> str:
     """Engines against figures: mean and 95 % confidence over seeds."""
     rows = [
