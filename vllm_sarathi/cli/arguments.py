@@ -75,9 +75,10 @@ SCHEDULER_HELP = (
 
 
 TRACE_HELP = (
-    "a recorded load instead: .csv with the columns arrived_at, num_prefill_tokens and "
-    "num_decode_tokens, or .jsonl with the keys timestamp, input_length, output_length and, "
-    "where prompts share prefixes, hash_ids"
+    "a recorded load instead; its columns tell the form: .csv with arrived_at, num_prefill_tokens "
+    "and num_decode_tokens; Azure's .csv (TIMESTAMP, ContextTokens, GeneratedTokens); .jsonl or "
+    ".csv with timestamp, input_length, output_length and, where prompts share prefixes, "
+    "hash_ids (vLLM's timed trace, guidellm's, Mooncake's); guidellm's report, .json"
 )
 
 
@@ -91,12 +92,13 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> argparse._Arg
     load.add_argument("--trace", metavar="FILE", help=TRACE_HELP)
     load.add_argument(
         "--trace-time-unit-s", type=positive, metavar="S",
-        help="seconds in a unit of the trace's times (default 1)",
+        help="seconds in a unit of the trace's times (default 1; 0.001 if it is Mooncake's: "
+        "hash_ids of 512 tokens, whole times)",
     )  # fmt: skip
     load.add_argument(
         "--trace-hash-tokens", type=whole, metavar="N",
-        help="prompt tokens that one of a trace's hash_ids stands for (default 16; 512 in "
-        "Mooncake's)",
+        help="prompt tokens that one of a trace's hash_ids stands for (default: 16 or 512, as "
+        "their number tells)",
     )  # fmt: skip
     rate = "requests per second" if has_rate else "requests per second to start the search at"
     load.add_argument("--rate", type=positive, help=f"{rate} (default 1, or a trace's own)")

@@ -166,8 +166,8 @@ def traffic(options: argparse.Namespace) -> Traffic:
         recorded = read_trace(
             options.trace,
             options.requests,
-            time_unit_s=options.trace_time_unit_s or 1.0,
-            hash_tokens=options.trace_hash_tokens or 16,
+            time_unit_s=options.trace_time_unit_s,
+            hash_tokens=options.trace_hash_tokens,
         )
         return Replay(recorded, classes)
     return Synthetic(

@@ -77,8 +77,9 @@ def _load(options: argparse.Namespace, num_requests: int, rate: float) -> dict[s
     elif options.trace:
         source = {
             "trace": of_file(options.trace),
-            "trace_time_unit_s": options.trace_time_unit_s or 1.0,
-            "trace_hash_tokens": options.trace_hash_tokens or 16,
+            # None: the file's form tells.
+            "trace_time_unit_s": options.trace_time_unit_s,
+            "trace_hash_tokens": options.trace_hash_tokens,
         }
     else:
         source = {

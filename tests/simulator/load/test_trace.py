@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_malformed_rows_are_named_by_line(tmp_path: Path, row: str, named: str) 
 @pytest.mark.parametrize("value", ["1e400", "10.9", "true", "1e300", '"ten"', "null", "[1]"])
 def test_lengths_that_are_no_whole_number_are_refused(tmp_path: Path, value: str) -> None:
     line = f'{{"timestamp": 0, "input_length": {value}, "output_length": 4}}\n'
-    with pytest.raises(ValueError, match=r"t.jsonl line 1: num_prefill_tokens=.* whole number"):
+    with pytest.raises(ValueError, match=r"t.jsonl line 1: input_length=.* whole number"):
         read_trace(write(tmp_path / "t.jsonl", line))
 
 
@@ -74,7 +75,7 @@ def test_a_trace_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "named"),
     [
-        ("t.csv", "a,b\n1,2\n", "lacks"),
+        ("t.csv", "a,b\n1,2\n", "must have arrived_at, .* or timestamp, .* or TIMESTAMP, "),
         ("t.csv", HEADER + "0," + "1" * 200_000 + ",1\n", "t.csv line 2 must be CSV"),
         ("t.jsonl", "[1, 2]", "t.jsonl line 1"),
         ("t.jsonl", "[" * 100_000, "t.jsonl line 1"),
@@ -93,6 +94,114 @@ def test_files_that_are_no_trace_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         read_trace(write(tmp_path / name, text))
+
+
+def test_a_timed_trace_may_be_csv(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "timestamp,input_length,output_length\n1,10,1\n3.5,20,2\n")
+    assert read_trace(path).arrival_s.tolist() == [0.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        ("2023-11-16 18:17:03.9799600", "2023-11-16 18:17:06.4799610"),
+        ("2024-05-10 00:00:00.009930+00:00", "2024-05-10 00:00:02.509930+00:00"),
+        ("2024-05-10 00:00:59", "2024-05-10 02:01:01.500000+02:00"),
+    ],
+)
+def test_azures_traces_are_read(tmp_path: Path, dates: tuple[str, str]) -> None:
+    rows = f"{dates[0]},4808,10\r\n{dates[1]},3180,8\r\n"
+    path = write(tmp_path / "t.csv", f"TIMESTAMP,ContextTokens,GeneratedTokens\r\n{rows}")
+    workload = read_trace(path)
+    assert workload.arrival_s.tolist() == pytest.approx([0.0, 2.5], abs=2e-6)
+    assert workload.lengths.num_prompt.tolist() == [4808, 3180]
+
+
+def test_a_date_that_is_none_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n17,1,1\n")
+    with pytest.raises(ValueError, match="line 2: TIMESTAMP='17' must be a date like"):
+        read_trace(path)
+
+
+def timed(*rows: tuple[float, int, int]) -> str:
+    """A timed trace; the last number is how many hash ids a request has."""
+    return "".join(
+        f'{{"timestamp": {time}, "input_length": {num_prompt}, "output_length": 9, '
+        f'"hash_ids": {list(range(num_ids))}}}\n'
+        for time, num_prompt, num_ids in rows
+    )
+
+
+def test_mooncakes_traces_are_known_by_their_hash_ids(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", timed((3000, 6758, 14), (0, 7322, 15)))
+    workload = read_trace(path)
+    assert workload.arrival_s.tolist() == [0.0, 3.0]
+    assert workload.lengths.blocks is not None
+    assert workload.lengths.blocks.num_tokens == 512
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_tokens"),
+    [
+        (((0, 40, 3), (3, 16, 1)), 16),  # vLLM's
+        (((0, 10, 1), (3, 9, 1)), 16),  # short prompts: either
+        (((0, 600, 2), (3.5, 6758, 14)), 512),  # Mooncake's times are whole
+        (((0, 600, 1), (3, 6758, 1)), 16),  # only what is shared has ids
+    ],
+)
+def test_other_timed_traces_are_in_seconds(
+    tmp_path: Path, rows: tuple[tuple[float, int, int], ...], num_tokens: int
+) -> None:
+    workload = read_trace(write(tmp_path / "t.jsonl", timed(*rows)))
+    assert workload.arrival_s[1] >= 3
+    assert workload.lengths.blocks is not None
+    assert workload.lengths.blocks.num_tokens == num_tokens
+
+
+def test_what_is_said_of_a_trace_counts_more_than_what_it_looks_like(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", timed((0, 7322, 15), (3000, 6758, 14)))
+    workload = read_trace(path, time_unit_s=1.0, hash_tokens=16)
+    assert workload.arrival_s.tolist() == [0.0, 3000.0]
+    assert workload.lengths.blocks is not None
+    assert workload.lengths.blocks.num_tokens == 16
+
+
+def report(num: int = 2, num_benchmarks: int = 1, **more: object) -> str:
+    """A guidellm report, without what is not read."""
+    requests = [
+        {"request_start_time": 1.7e9 + i, "prompt_tokens": 10 + i, "output_tokens": 2} | more
+        for i in range(2)
+    ]
+    totals = {"request_totals": {"successful": num, "errored": 1}}
+    benchmark = {"metrics": totals, "requests": {"successful": requests, "errored": [{}]}}
+    return json.dumps({"metadata": {}, "benchmarks": [benchmark] * num_benchmarks})
+
+
+def test_a_report_of_guidellm_is_read(tmp_path: Path) -> None:
+    workload = read_trace(write(tmp_path / "benchmarks.json", report()))
+    assert workload.arrival_s.tolist() == [0.0, 1.0]
+    assert workload.lengths.num_prompt.tolist() == [10, 11]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (report(num_benchmarks=2), "report of one guidellm benchmark"),
+        (report(num=3), "holds 2 of 3 requests"),
+        (report(prompt_tokens=None), "request 1: prompt_tokens=None must be a whole number"),
+        ("{}", "report of one guidellm benchmark"),
+        ("[", "report of one guidellm benchmark"),
+    ],
+)
+def test_reports_that_tell_no_load_are_refused(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        read_trace(write(tmp_path / "benchmarks.json", text))
+
+
+def test_a_unit_is_refused_where_times_have_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "benchmarks.json", report())
+    with pytest.raises(ValueError, match=r"time_unit_s=0\.5 has no effect"):
+        read_trace(path, time_unit_s=0.5)
 
 
 def test_more_requests_than_a_trace_holds_are_refused(tmp_path: Path) -> None:
