@@ -1,7 +1,6 @@
 """Cost against latency of every run of a plan."""
 
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
 
 from matplotlib.artist import Artist
@@ -11,10 +10,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from vllm_sarathi.simulator.plan.plan import Plan
 from vllm_sarathi.simulator.plan.rows import points
-from vllm_sarathi.simulator.results.plots import PLAIN
+from vllm_sarathi.simulator.results.style import PLAIN, LineStyle, line_styles, save
 
-# Okabe and Ito's colours, with markers that tell in print too.
-LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"))
 # Figure, axis, the objective that is drawn beside it with its unit, and the axis' scale.
 LATENCIES = (
     ("ttft_p99_s", "P99 TTFT, s", "ttft_s", 1.0, "log"),
@@ -31,8 +28,8 @@ def draw_plan(plan: Plan, path: Path) -> Path:
     panels = figure.subplots(1, len(LATENCIES))
     goal = plan.demand.goal
     for axes, (metric, label, asked, unit, scale) in zip(panels, LATENCIES, strict=True):
-        for family, look in zip(_families(plan), cycle(LOOKS)):
-            _draw_family(axes, plan, family, metric, *look)
+        for family, style in zip(_families(plan), line_styles(), strict=False):
+            _draw_family(axes, plan, family, metric, style)
         objective_s = getattr(goal.objectives or goal, asked)
         if objective_s is not None:
             axes.axhline(objective_s * unit, color="grey", linestyle=":", label="objective")
@@ -50,17 +47,14 @@ def draw_plan(plan: Plan, path: Path) -> Path:
         named |= dict(zip(labels, handles, strict=True))
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
+    return save(figure, path)
 
 
 def _families(plan: Plan) -> list[str]:
     return list(dict.fromkeys(choice.engine.scheduler for choice in plan.choices))
 
 
-def _draw_family(
-    axes: Axes, plan: Plan, family: str, metric: str, colour: str, marker: str
-) -> None:
+def _draw_family(axes: Axes, plan: Plan, family: str, metric: str, style: LineStyle) -> None:
     """One scheduler's runs and its front."""
     served = []
     for index, usd, outcome in points(plan):
@@ -70,13 +64,17 @@ def _draw_family(
         if outcome["holds"]:
             served.append((usd, value))
         elif outcome["is_whole"]:
-            axes.scatter(usd, value, s=36, marker=marker, facecolors="none", edgecolors=colour)
+            axes.scatter(
+                usd, value, s=36, marker=style.marker, facecolors="none", edgecolors=style.color
+            )
     if not served:
         return
     costs, latencies = zip(*served, strict=True)
-    axes.scatter(costs, latencies, s=36, marker=marker, color=colour, label=_name(plan, family))
+    axes.scatter(
+        costs, latencies, s=36, marker=style.marker, color=style.color, label=_name(plan, family)
+    )
     front = zip(*pareto_front(served), strict=True)
-    axes.step(*front, where="post", color=colour, linewidth=1)
+    axes.step(*front, where="post", linewidth=1, **style.line)
 
 
 def _name(plan: Plan, family: str) -> str:
