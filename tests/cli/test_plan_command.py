@@ -33,7 +33,8 @@ def test_a_plan_ends_with_the_commands_to_paste(
     commands = [line for line in out.splitlines() if line.startswith("vllm serve")]
     assert len(commands) == 2
     assert "--scheduler sarathi --sarathi-tbt-slo-ms 60" in out
-    assert "times, behind a round-robin router" in out
+    assert "replicas behind a round-robin router" in out or "# one replica" in out
+    assert "vllm serve meta-llama/Llama-3.1-8B-Instruct " in out
     assert [path.name for path in plots.iterdir()] == ["plan.png"]
     written = json.loads(file.read_text())
     assert written["results"]["options"][0]["status"] == "serves"

@@ -11,6 +11,7 @@ from vllm_sarathi.cli.tasks import Progress as Shown
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.load.traffic import Replay
 from vllm_sarathi.simulator.machine.gpus import GPUS
+from vllm_sarathi.simulator.machine.models import HUB_NAMES
 from vllm_sarathi.simulator.machine.prices import Price, read_prices
 from vllm_sarathi.simulator.plan.around import look_around
 from vllm_sarathi.simulator.plan.candidate import Candidate, candidates
@@ -119,8 +120,10 @@ def text(options: argparse.Namespace, made: Plan, refused: Mapping[str, str]) ->
     flags = {"--kv-cache-dtype": "fp8"} if options.kv_cache_dtype == "fp8" else {}
     for index in made.best:
         choice, option = made.choices[index], made.search.options[index]
-        command = serve_command(options.model, choice.candidate, choice.engine, flags)
-        parts.append(f"# {option.holds} times, behind a {options.router} router:\n{command}")
+        model = HUB_NAMES.get(options.model, options.model)
+        command = serve_command(model, choice.candidate, choice.engine, flags)
+        where = f"each of {option.holds} replicas behind a {options.router} router"
+        parts.append(f"# {'one replica' if option.holds == 1 else where}\n{command}")
     if not made.best:
         parts.append("Nothing serves the load within the objectives.")
     return "\n\n".join(parts)

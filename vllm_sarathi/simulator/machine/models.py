@@ -12,7 +12,7 @@ from vllm_sarathi.simulator.machine.layers import (
     Model,
 )
 
-__all__ = ["MODELS", "Model", "read_model"]
+__all__ = ["HUB_NAMES", "MODELS", "Model", "read_model"]
 
 # Of a request to any of them: their own limits range from 2048 to 163840.
 MAX_MODEL_LEN = 32768
@@ -42,6 +42,15 @@ MODELS = {
         ),
     )
 }  # fmt: skip
+
+# What Hugging Face calls models of these shapes that take requests as long.
+HUB_NAMES = {
+    "llama-3-8b": "meta-llama/Llama-3.1-8B-Instruct",
+    "llama-3-70b": "meta-llama/Llama-3.1-70B-Instruct",
+    "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.3",
+    "mixtral-8x7b": "mistralai/Mixtral-8x7B-Instruct-v0.1",
+    "deepseek-v3": "deepseek-ai/DeepSeek-V3",
+}
 
 
 def read_model(name_or_path: str) -> Model:
