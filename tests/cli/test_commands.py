@@ -1,3 +1,4 @@
+import csv
 import json
 import shlex
 import subprocess
@@ -15,6 +16,8 @@ from vllm_sarathi.cli.commands import Figures
 from vllm_sarathi.cli.tasks import Task, Tell
 from vllm_sarathi.simulator import LENGTHS, Deployment, EngineSettings, deployment
 from vllm_sarathi.simulator.results.notes import ByEngine
+
+QUICK = ["--seeds", "1", "--jobs", "1", "--precision", "0.5"]
 
 
 def test_simulate_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +138,40 @@ def test_compare_takes_several_rates_and_draws_them(
     assert (tmp_path / "rates.png").exists()
 
 
+def test_runs_are_written_as_csv_and_as_vllm_bench_serve_saves_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table, folder = tmp_path / "runs.csv", tmp_path / "bench"
+    files = ["--csv", str(table), "--bench-json", str(folder), "--json"]
+    more = ["--seeds=2", "--jobs=1", "--goodput", "ttft:1e5"]
+    _, out, _ = output(capsys, "compare", "stock:512", *SMALL, *more, *files)
+    runs = json.loads(out)["results"]["stock:512"]
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["engine"], row["seed"]) for row in rows] == [
+        ("stock:512", "0"),
+        ("stock:512", "1"),
+    ]
+    saved = json.loads((folder / "stock_512-rate=5-seed=1.json").read_text())
+    assert saved["median_ttft_ms"] == pytest.approx(runs[1]["ttft_p50_s"] * 1e3)
+    assert (
+        saved["request_goodput"] == runs[1]["request_goodput"] == float(rows[1]["request_goodput"])
+    )
+    assert len(json.loads((folder / "summary.json").read_text())) == 2
+    assert "bench" not in runs[0]
+
+
+@pytest.mark.parametrize("command", [["simulate", "stock"], ["capacity", "stock", *QUICK]])
+def test_every_command_writes_its_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: list[str]
+) -> None:
+    files = ["--csv", str(tmp_path / "runs.csv"), "--bench-json", str(tmp_path)]
+    output(capsys, command[0], *command[1:], *SMALL, *files)
+    (saved,) = json.loads((tmp_path / "summary.json").read_text())
+    assert (saved["label"], saved["model_id"]) == ("stock:2048", "a100-llama-3-8b")
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 2
+
+
 def test_capacity_draws(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     output(capsys, "capacity", "stock", *SMALL, *QUICK, "--plots", str(tmp_path))
     assert (tmp_path / "capacity.png").exists()
@@ -243,9 +280,6 @@ def test_a_capacity_search_keeps_to_the_time_limit(capsys: pytest.CaptureFixture
     search = ["capacity", "stock", *SMALL, "--seeds", "1", "--jobs", "1", "--json"]
     _, out, _ = output(capsys, *search, "--limit-s", "0.001")
     assert json.loads(out)["results"]["stock:2048"][0]["capacity_rps"] == 0
-
-
-QUICK = ["--seeds", "1", "--jobs", "1", "--precision", "0.5"]
 
 
 def test_a_file_of_figures_holds_what_makes_them_again(

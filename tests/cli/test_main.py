@@ -95,7 +95,9 @@ def test_an_interrupt_while_vllm_is_imported_leaves_no_traceback(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("module", ["numpy", "scipy", "tqdm", "matplotlib", "transformers"])
+@pytest.mark.parametrize(
+    "module", ["numpy", "scipy", "tqdm", "matplotlib", "msgspec", "transformers"]
+)
 def test_a_missing_extra_is_named(module: str, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.modules['{module}'] = None; from vllm_sarathi.cli.main import main\n"
@@ -162,6 +164,8 @@ def test_help_lists_every_gpu_model_and_workload(capsys: pytest.CaptureFixture[s
         (["simulate", "stock", "--trace-time-unit-s", "2"], "no effect without --trace"),
         (["simulate", "stock", "--json", "/nowhere/x"], "--json '/nowhere/x' must be a file in"),
         (["simulate", "stock", "--plots", __file__], "must be a folder"),
+        (["compare", "stock", "--csv", "/nowhere/x"], "--csv '/nowhere/x' must be a file in"),
+        (["compare", "stock", "--bench-json", __file__], "--bench-json '"),
         (["calibrate", "x", "-o/", "--kv-tokens=1", "--max-model-len=1"], "--output '/' must be"),
         (["capacity", "stock", "--goodput-share", "0.9"], "no effect without --goodput"),
         (["capacity", "stock", "--goodput", "ttft:1", "ttft:2"], "ttft:1 ttft:2 must have each"),

@@ -77,6 +77,29 @@ def test_an_engine_of_ours_is_simulated_with_its_own_settings(
     assert (engine["scheduler"], engine["sarathi"]) == ("sarathi", {"tbt_slo_ms": 30.0})
 
 
+def test_what_was_recorded_is_written_beside_what_was_simulated(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    output(capsys, "replay", str(path), "--jobs=1", "--bench-json", str(tmp_path))
+    saved = json.loads((tmp_path / "summary.json").read_text())
+    assert [one["label"] for one in saved] == ["recorded", "same, simulated"]
+    assert saved[0]["request_rate"] == pytest.approx(20, rel=0.3)
+
+
+def test_a_log_without_its_beginning_needs_engines(
+    path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text("".join(path.read_text().splitlines(keepends=True)[5:]))
+    machine = ["--deployment", "a100-llama-3-8b", "--jobs=1"]
+    code, _, err = output(capsys, "replay", str(cut), *machine)
+    assert code == 2
+    assert "lacks its beginning" in err
+    code, out, _ = output(capsys, "replay", str(cut), "stock", *machine)
+    assert code == 0
+    assert "came before the log began" in out
+
+
 def test_a_log_that_lacks_its_machine_needs_a_deployment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,6 +166,11 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="figures as JSON, to a file or here"
     )
+    group.add_argument("--csv", metavar="FILE", help="figures as CSV, a row for each run")
+    group.add_argument(
+        "--bench-json", metavar="DIR",
+        help="each run as 'vllm bench serve' saves it, for 'vllm bench sweep plot DIR'",
+    )  # fmt: skip
 
 
 def _add_many(command: argparse.ArgumentParser) -> None:

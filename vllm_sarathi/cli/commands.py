@@ -10,6 +10,7 @@ from typing import Any
 
 from vllm_sarathi.cli import options as given
 from vllm_sarathi.cli import provenance, replayed
+from vllm_sarathi.cli.files import write_files
 from vllm_sarathi.cli.interrupts import ending_the_process
 from vllm_sarathi.cli.progress import Watch
 from vllm_sarathi.cli.tasks import (
@@ -20,6 +21,7 @@ from vllm_sarathi.cli.tasks import (
     attempt,
     budgets,
     capacity_figures,
+    figures_of,
     run_figures,
 )
 from vllm_sarathi.simulator.capacity import PRECISION
@@ -63,6 +65,8 @@ def _simulate(options: argparse.Namespace) -> int:
     watch.close()
     origin = provenance.of_runs(options, scenario, [engine], [options.seed])
     figures = report.summary()
+    task = Task(scenario, engine, options.seed, has_bench=bool(options.bench_json))
+    write_files(options, {engine.name: [figures_of(report, task)]})
     _say(options, tables.figures_table(figures), figures, origin)
     _warn(scenario, {engine.name: [figures]})
     if options.plots:
@@ -77,6 +81,7 @@ def _compare(options: argparse.Namespace) -> int:
     scenario, *others = given.scenarios(options)
     engines = given.engines(options, options.schedulers)
     found, code = _run(options, run_figures, [scenario, *others], engines)
+    write_files(options, found)
     text = "\n\n".join(
         (f"At {rate:g} requests/s:\n\n" if others else "") + tables.comparison_tables(runs)
         for rate, runs in (tables.by_rate(found) if others else {scenario.rate: found}).items()
@@ -95,6 +100,7 @@ def _capacity(options: argparse.Namespace) -> int:
     scenario, goal = given.scenario(options), given.goal(options)
     engines = given.engines(options, options.schedulers)
     found, code = _run(options, capacity_figures, [scenario], engines, goal)
+    write_files(options, found)
     text = f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}"
     origin = provenance.of_runs(options, scenario, engines, given.seeds(options), goal)
     _say(options, text, found, origin)
@@ -111,6 +117,7 @@ def _tune(options: argparse.Namespace) -> int:
     (stock,) = given.engines(options, ["stock"])
     engines = budgets(stock, options.budgets)
     found, code = _run(options, capacity_figures, [scenario], engines, goal)
+    write_files(options, found)
     precision = options.precision or PRECISION
     best = best_engines(found, precision)
     level = f", which are level: within {precision:.0%}" if len(best) > 1 else ""
@@ -133,7 +140,10 @@ def _replay(options: argparse.Namespace) -> int:
     workload = scenario.traffic.at(scenario.rate, options.seed)
     engines = replayed.engines(options, recording, workload)
     found, code = _run(options, run_figures, [scenario], engines)
-    told: ByEngine = {LABEL: [recorded_report(recording, workload).summary()], **found}
+    recorded = Task(scenario, engines[0], options.seed, has_bench=bool(options.bench_json))
+    figures = figures_of(recorded_report(recording, workload), recorded)
+    told: ByEngine = {LABEL: [figures], **found}
+    write_files(options, told)
     same = next((engine for engine in engines if engine.label == replayed.SAME), None)
     text = f"{tables.replay_table(told)}\n\n{replayed.notes(recording, scenario, same)}"
     if same is not None:
@@ -214,7 +224,7 @@ def _run(
     precision = getattr(options, "precision", None) or PRECISION
     seeds = given.seeds(options)
     tasks = [
-        Task(scenario, engine, seed, goal, precision)
+        Task(scenario, engine, seed, goal, precision, bool(options.bench_json))
         for scenario in scenarios
         for seed in seeds
         for engine in engines

@@ -127,12 +127,12 @@ def refuse_without_effect(options: argparse.Namespace) -> None:
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """See before a long run that its results can be written; makes the folder for pictures.
+    """See before a long run that its results can be written; makes the folders for them.
 
     Raises:
         ValueError: names the option, its value and what is allowed.
     """
-    for name in ("json", "output"):
+    for name in ("json", "csv", "output"):
         path = getattr(options, name, None)
         if path in (None, "-"):
             continue
@@ -141,12 +141,15 @@ def check_outputs(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"{_flag(name)} {path!r} must be a file in a folder that can be written"
             )
-    if getattr(options, "plots", None):
+    for name in ("plots", "bench_json"):
+        path = getattr(options, name, None)
+        if not path:
+            continue
         try:
-            Path(options.plots).mkdir(parents=True, exist_ok=True)
+            Path(path).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(
-                f"--plots {options.plots!r} must be a folder ({error.strerror})"
+                f"{_flag(name)} {path!r} must be a folder ({error.strerror})"
             ) from error
 
 

@@ -64,6 +64,11 @@ def engines(
         if engine.scheduler == "sarathi":
             engine = replace(engine, sarathi={**classes, **engine.sarathi})
         named.append(with_objectives(engine, asked))
+    if not recording.is_whole and not named:
+        raise ValueError(
+            f"step log {recording.name!r} lacks its beginning, which names the engine; "
+            "name engines to simulate: replay STEPLOG SCHEDULER..."
+        )
     return checked([same, *named] if recording.is_whole else named)
 
 

@@ -11,7 +11,11 @@ from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.load.traffic import Traffic
 from vllm_sarathi.simulator.machine.step_cost import Deployment
+from vllm_sarathi.simulator.results.bench_json import bench_result
+from vllm_sarathi.simulator.results.report import Report
 from vllm_sarathi.simulator.run import simulate
+
+BENCH = "bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,18 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One engine with one seed in a scenario."""
+    """One engine with one seed in a scenario.
+
+    Args:
+        has_bench: whether its figures hold those of ``vllm bench serve`` too, as ``BENCH``.
+    """
 
     scenario: Scenario
     engine: EngineSettings
     seed: int
     goal: CapacityGoal | None = None
     precision: float = PRECISION
+    has_bench: bool = False
 
 
 class Progress(NamedTuple):
@@ -73,7 +82,14 @@ def run_figures(task: Task, tell: Tell) -> dict[str, Any]:
         limit_s=scenario.limit_s,
         on_progress=lambda share: tell(Progress(share, f"{share:.0%}")),
     )
-    return {**report.summary(), "seed": task.seed, "rate_rps": scenario.rate}
+    return figures_of(report, task)
+
+
+def figures_of(report: Report, task: Task) -> dict[str, Any]:
+    """The figures of a run, with what tells it from others."""
+    rate = task.scenario.rate
+    figures = {**report.summary(), "seed": task.seed, "rate_rps": rate}
+    return figures | _bench(task, rate, report)
 
 
 def capacity_figures(task: Task, tell: Tell) -> dict[str, Any]:
@@ -86,7 +102,7 @@ def capacity_figures(task: Task, tell: Tell) -> dict[str, Any]:
         tell(Progress(0.0, run))
 
     scenario = task.scenario
-    return find_capacity(
+    found = find_capacity(
         task.engine,
         scenario.deployment,
         scenario.traffic,
@@ -97,7 +113,16 @@ def capacity_figures(task: Task, tell: Tell) -> dict[str, Any]:
         limit_s=scenario.limit_s,
         precision=task.precision,
         on_progress=in_words,
-    ).summary()
+    )
+    return found.summary() | _bench(task, found.rate, found.report)
+
+
+def _bench(task: Task, rate: float, report: Report | None) -> dict[str, Any]:
+    """The run in vLLM's keys, where they are asked for."""
+    if not task.has_bench or report is None:
+        return {}
+    scenario = task.scenario
+    return {BENCH: bench_result(report, scenario.deployment, scenario.traffic, rate, task.seed)}
 
 
 def attempt(

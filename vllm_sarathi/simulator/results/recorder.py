@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import exp, floor, log
+from math import exp, floor, log, sqrt
 from operator import gt
 from typing import Any
 
@@ -47,6 +47,16 @@ class Gaps:
             if seen >= wanted:
                 return self._middle(index)
         return self.max_s
+
+    @property
+    def moments(self) -> tuple[float, float] | None:
+        """Mean and standard deviation; None without gaps."""
+        if not self.num:
+            return None
+        counted = [(self._middle(index), count) for index, count in self._counts.items()]
+        mean_s = sum(gap_s * count for gap_s, count in counted) / self.num
+        variance = sum((gap_s - mean_s) ** 2 * count for gap_s, count in counted) / self.num
+        return mean_s, sqrt(variance)
 
     def cdf(self) -> list[tuple[float, float]]:
         """(gap, share of gaps no longer than it), rising."""
