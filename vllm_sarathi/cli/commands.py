@@ -72,7 +72,7 @@ def _simulate(options: argparse.Namespace) -> int:
     if options.plots:
         from vllm_sarathi.simulator.results.plots import draw_run
 
-        for path in draw_run(report, Path(options.plots), given.objectives(options)):
+        for path in draw_run(report, Path(options.plots), given.measured(options)):
             print(path, file=sys.stderr)
     return 0
 

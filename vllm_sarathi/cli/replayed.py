@@ -128,6 +128,8 @@ def notes(recording: Recording, scenario: Scenario, same: EngineSettings | None)
             f"The prefix cache held {recording.cached_share:.0%} of the prompts' tokens: each "
             "prompt is replayed without those, under any settings, and without their memory."
         )
+    if recording.begin.num_spec_tokens:
+        lines.append("Speculative decoding is not simulated: each step brings one token.")
     if recording.num_runs > 1:
         lines.append(f"The log holds {recording.num_runs} runs: this is the last one.")
     lines.append(f"Deployment {scenario.deployment.name!r}: {scenario.deployment.source}.")

@@ -56,6 +56,7 @@ class Begin(msgspec.Struct):
     max_num_seqs: Count | None = None
     async_scheduling: bool = False
     long_prefill_token_threshold: Count = 0
+    num_spec_tokens: Count = 0
     v2_model_runner: bool = True
     max_model_len: Count | None = None
     block_size: Count = 16

@@ -44,6 +44,7 @@ class StepLogger:
             "max_num_seqs": scheduling.max_num_seqs,
             "async_scheduling": bool(scheduling.async_scheduling),
             "long_prefill_token_threshold": scheduling.long_prefill_token_threshold,
+            "num_spec_tokens": scheduler.num_spec_tokens,
             "v2_model_runner": bool(scheduler.use_v2_model_runner),
             "max_model_len": scheduler.max_model_len,
             "block_size": block_size,

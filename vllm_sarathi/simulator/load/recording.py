@@ -1,4 +1,4 @@
-"""What a live server was asked, read from its step log."""
+"""What a live server was asked, and what came of it, read from its step log."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from vllm_sarathi.latency import Objectives
-from vllm_sarathi.report.lines import Begin, EndedRequest, Step, StepLogFile
+from vllm_sarathi.policy.step_time import StepWork
+from vllm_sarathi.report.lines import Begin, EndedRequest, Step, StepLogFile, Waits
 from vllm_sarathi.simulator.load.workload import Lengths, QosClass, Workload
+from vllm_sarathi.simulator.results.recorder import Gaps
 
 
 @dataclass(slots=True)
@@ -19,23 +21,77 @@ class Recording:
         begin: what it was recorded with; defaults where the file lacks its beginning.
         is_whole: whether the file has its beginning.
         num_runs: runs in the file.
-        steps: its steps.
         requests: those that came and ended in it, by arrival.
         num_running_before: requests left out that had come before its first step.
-        num_unfinished: requests left out that had not ended with its last step, or were aborted
-            before their first token.
         num_shed: requests left out that the server refused.
+        gaps: between tokens. A step's line has the longest and the mean: the others count as
+            alike.
+        costs: what each step held, and how long it took in seconds; 0 where nobody knows.
+        first_s: when the first step began, since the epoch.
+        last_s: when the last one ended.
+        num_preemptions: requests put back for lack of KV memory.
     """
 
     name: str
     begin: Begin
     is_whole: bool = False
     num_runs: int = 1
-    steps: list[Step] = field(default_factory=list)
     requests: list[EndedRequest] = field(default_factory=list)
     num_running_before: int = 0
-    num_unfinished: int = 0
     num_shed: int = 0
+    gaps: Gaps = field(default_factory=Gaps)
+    costs: list[tuple[StepWork, float]] = field(default_factory=list)
+    first_s: float = 0.0
+    last_s: float = 0.0
+    num_preemptions: int = 0
+    _num_started: int = 0
+    _num_waiting: int = 0
+
+    def add(self, step: Step) -> None:
+        """Add a step."""
+        work = step.work
+        assert work is not None
+        sizes = StepWork(work.num_tokens, work.chunk_context, int(work.decode_context))
+        if not self.costs:
+            self.first_s = step.ended_s - (step.duration_s or 0.0)
+            self._num_started = step.num_running
+        else:
+            self._num_started += step.num_admitted - step.num_preempted
+        self.costs.append((sizes, step.duration_s or 0.0))
+        self.last_s, self._num_waiting = step.ended_s, step.num_waiting
+        self.num_preemptions += step.num_preempted
+        self.num_shed += sum(step.shed.values())
+        for waits in step.gaps.values():
+            self._add_gaps(waits)
+        for request in step.requests:
+            # Before the first step of a whole run nothing runs: what it serves came before it.
+            if self.is_whole or request.arrived_s >= self.first_s:
+                self.requests.append(request)
+            else:
+                self.num_running_before += 1
+
+    def _add_gaps(self, waits: Waits) -> None:
+        self.gaps.add(waits.longest_s)
+        if waits.num > 1:
+            others_s = (waits.num * waits.mean_s - waits.longest_s) / (waits.num - 1)
+            self.gaps.add(max(0.0, others_s), waits.num - 1)
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests that had not ended with the last step, or were aborted without a token."""
+        num_ended = len(self.requests) + self.num_running_before
+        return max(0, self._num_started - num_ended + self._num_waiting)
+
+    @property
+    def num_aborted(self) -> int:
+        """Requests that their clients gave up: they are replayed with the tokens that they got."""
+        return sum(one.was_aborted for one in self.requests)
+
+    @property
+    def cached_share(self) -> float:
+        """Share of prompt tokens that the prefix cache held."""
+        num_cached = sum(one.num_cached_tokens for one in self.requests)
+        return num_cached / sum(one.num_prompt_tokens for one in self.requests)
 
     def workload(self) -> Workload:
         """Its requests as they came, each with the objectives of its class.
@@ -45,36 +101,22 @@ class Recording:
         """
         names = sorted({one.qos for one in self.requests})
         arrival_s = np.array([one.arrived_s for one in self.requests])
+        num_prompt = [one.num_prompt_tokens - one.num_cached_tokens for one in self.requests]
         return Workload(
             self.name,
             arrival_s - arrival_s[0],
             Lengths(
-                np.array([self._num_prompt(one) for one in self.requests], np.int64),
+                np.maximum(1, np.array(num_prompt, np.int64)),
                 np.array([one.num_output_tokens for one in self.requests], np.int64),
             ),
             tuple(self._class(name) for name in names),
             np.array([names.index(one.qos) for one in self.requests], np.int64),
         )
 
-    @staticmethod
-    def _num_prompt(request: EndedRequest) -> int:
-        return max(1, request.num_prompt_tokens - request.num_cached_tokens)
-
     def _class(self, name: str) -> QosClass:
         asked = self.begin.classes.get(name, {})
         kinds = {kind: limit_s for kind, limit_s in asked.items() if kind != "max_stall_s"}
         return QosClass(name, Objectives(**kinds), extra_args={"qos": name})
-
-    @property
-    def cached_share(self) -> float:
-        """Share of prompt tokens that the prefix cache held."""
-        num_cached = sum(one.num_cached_tokens for one in self.requests)
-        return num_cached / sum(one.num_prompt_tokens for one in self.requests)
-
-    @property
-    def num_aborted(self) -> int:
-        """Requests that their clients gave up: they are replayed with the tokens that they got."""
-        return sum(one.was_aborted for one in self.requests)
 
 
 def read_recording(path: str | Path) -> Recording:
@@ -94,9 +136,9 @@ def read_recording(path: str | Path) -> Recording:
                 num_runs += 1
                 found = Recording(path.stem, begin or Begin(), is_whole=begin is not None)
                 begin = None
-            found.steps.append(step)
+            found.add(step)
     found.num_runs = num_runs
-    _gather(found)
+    found.requests.sort(key=lambda one: one.arrived_s)
     if not found.requests:
         raise ValueError(
             f"step log {str(path)!r} holds no request that came and ended while it was written; "
@@ -104,21 +146,3 @@ def read_recording(path: str | Path) -> Recording:
             "deciding)"
         )
     return found
-
-
-def _gather(found: Recording) -> None:
-    """Choose the requests that can be replayed, and count the others."""
-    if not found.steps:
-        return
-    first, *later = found.steps
-    ended = [one for step in found.steps for one in step.requests]
-    # Before the first step of a whole run nothing runs: what it serves came before it.
-    begin_s = 0.0 if found.is_whole else first.ended_s - (first.duration_s or 0.0)
-    found.requests = sorted(
-        (one for one in ended if one.arrived_s >= begin_s), key=lambda one: one.arrived_s
-    )
-    found.num_running_before = len(ended) - len(found.requests)
-    started = first.num_running + sum(step.num_admitted - step.num_preempted for step in later)
-    num_left = started - len(ended) + found.steps[-1].num_waiting
-    found.num_unfinished = max(0, num_left)
-    found.num_shed = sum(sum(step.shed.values()) for step in found.steps)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.load.recording import Recording
 from vllm_sarathi.simulator.machine.step_cost import Deployment
 
@@ -27,13 +26,7 @@ def calibrated(recording: Recording) -> Deployment:
             f"step log {name!r} has num_kv_tokens={begin.num_kv_tokens} and max_model_len="
             f"{begin.max_model_len} at its beginning; both must be there, or --deployment given"
         )
-    steps = [
-        Step(
-            StepWork(work.num_tokens, work.chunk_context, int(work.decode_context)), step.duration_s
-        )
-        for step in recording.steps
-        if (work := step.work) and work.num_tokens and step.duration_s
-    ]
+    steps = [Step(work, cost_s) for work, cost_s in recording.costs if work.num_tokens and cost_s]
     fitted = fit(steps)
     found = fitted.deployment(name, begin.num_kv_tokens, begin.max_model_len)
     error = f"median error of a step {fitted.error_p50:.1%}, P90 {fitted.error_p90:.1%}"
