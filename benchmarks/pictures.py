@@ -1,6 +1,6 @@
 """Draw the pictures of ``results/`` again, without measuring anything anew.
 
-Those of the demo and of goodput are made of their JSON files. That of pipelines and those of
+Those of the demo, of goodput and of rates are made of their JSON files. That of pipelines and those of
 the simulator, with the README's first comparison, are simulated.
 """
 
@@ -20,6 +20,7 @@ from vllm_sarathi.simulator import (
     simulate,
 )
 from vllm_sarathi.simulator.results.plots import draw_gaps, draw_run
+from vllm_sarathi.simulator.results.rate_plots import draw_rates
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,6 +34,11 @@ def demo() -> None:
 def goodput() -> None:
     runs = json.loads((RESULTS / "goodput.json").read_text())["runs"]
     goodput_plot.draw(runs, RESULTS / "goodput.png")
+
+
+def rates() -> None:
+    runs = json.loads((RESULTS / "rates.json").read_text())["results"]
+    draw_rates(runs, RESULTS / "simulate" / "rates.png", Objectives(ttft_s=2.0, tpot_s=0.05))
 
 
 def pipeline() -> None:
@@ -52,7 +58,13 @@ def simulator() -> None:
     draw_gaps(reports, folder / "gaps.png", objective_s)
 
 
-PICTURES = {"demo": demo, "goodput": goodput, "pipeline": pipeline, "simulator": simulator}
+PICTURES = {
+    "demo": demo,
+    "goodput": goodput,
+    "rates": rates,
+    "pipeline": pipeline,
+    "simulator": simulator,
+}
 
 
 def main() -> None:

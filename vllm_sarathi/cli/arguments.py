@@ -40,9 +40,6 @@ def parser() -> argparse.ArgumentParser:
     for name in ("simulate", "compare", "capacity", "tune"):
         _add_engine(added[name])
     added["simulate"].add_argument("scheduler", metavar="SCHEDULER", help=SCHEDULER_HELP)
-    added["compare"].add_argument(
-        "--rates", type=rates, metavar="R,R...", help="several rates, instead of --rate"
-    )
     for name in ("simulate", "compare", "capacity"):
         added[name].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
     for name in ("compare", "capacity"):
@@ -102,6 +99,10 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> argparse._Arg
     )  # fmt: skip
     rate = "requests per second" if has_rate else "requests per second to start the search at"
     load.add_argument("--rate", type=positive, help=f"{rate} (default 1, or a trace's own)")
+    if has_rate and command.prog.endswith("compare"):
+        load.add_argument(
+            "--rates", type=rates, metavar="R,R...", help="several, instead of --rate"
+        )
     more = "" if has_rate else "; more where so few would not be steady"
     load.add_argument(
         "--requests", type=whole, help=f"how many (default 1000, or the whole trace{more})"
