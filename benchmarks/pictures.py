@@ -1,7 +1,7 @@
 """Draw the pictures of ``results/`` again, without measuring anything anew.
 
-Those of the demo, of goodput and of rates are made of their JSON files. That of pipelines and those of
-the simulator, with the README's first comparison, are simulated.
+Those of the demo, of goodput and of rates are made of their JSON files. That of pipelines and
+those of the simulator, with the README's first comparison, are simulated.
 """
 
 import argparse
