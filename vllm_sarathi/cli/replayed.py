@@ -14,7 +14,7 @@ from vllm_sarathi.simulator.load.recording import Recording
 from vllm_sarathi.simulator.load.traffic import Replay
 from vllm_sarathi.simulator.load.workload import NO_OBJECTIVES, Workload
 from vllm_sarathi.simulator.machine.deployments import deployment
-from vllm_sarathi.simulator.machine.recorded import calibrated
+from vllm_sarathi.simulator.machine.step_cost import Deployment
 
 # What the engine that recorded is called where it is simulated.
 SAME = "same, simulated"
@@ -33,10 +33,20 @@ def scenario(options: argparse.Namespace, recording: Recording) -> Scenario:
     if asked != NO_OBJECTIVES:
         classes = tuple(replace(qos, objectives=asked) for qos in workload.classes)
         workload = replace(workload, classes=classes)
-    machine = deployment(options.deployment) if options.deployment else calibrated(recording)
+    machine, noise = _machine(options, recording)
     workload.check_fits(machine.max_model_len, machine.num_kv_tokens, recording.begin.block_size)
     traffic = Replay(workload)
-    return Scenario(machine, traffic, traffic.rate, len(workload))
+    return Scenario(machine, traffic, traffic.rate, len(workload), noise)
+
+
+def _machine(options: argparse.Namespace, recording: Recording) -> tuple[Deployment, float]:
+    """A deployment, and the noise of its steps."""
+    if options.deployment:
+        return deployment(options.deployment), 0.0
+    # Half a second of imports, which a wrong argument need not wait for.
+    from vllm_sarathi.simulator.machine.recorded import calibrated
+
+    return calibrated(recording)
 
 
 def engines(
