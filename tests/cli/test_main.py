@@ -164,6 +164,8 @@ def test_help_lists_every_gpu_model_and_workload(capsys: pytest.CaptureFixture[s
         (["simulate", "stock", "--trace-time-unit-s", "2"], "no effect without --trace"),
         (["simulate", "stock", "--json", "/nowhere/x"], "--json '/nowhere/x' must be a file in"),
         (["simulate", "stock", "--plots", __file__], "must be a folder"),
+        (["replay", "nowhere.jsonl", "sarathi,nonsense=1"], "nonsense"),
+        (["replay", "nowhere.jsonl", "stock"], "step log 'nowhere.jsonl' cannot be read"),
         (["compare", "stock", "--csv", "/nowhere/x"], "--csv '/nowhere/x' must be a file in"),
         (["compare", "stock", "--bench-json", __file__], "--bench-json '"),
         (["calibrate", "x", "-o/", "--kv-tokens=1", "--max-model-len=1"], "--output '/' must be"),

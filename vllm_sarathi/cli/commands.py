@@ -135,6 +135,7 @@ def _replay(options: argparse.Namespace) -> int:
     from vllm_sarathi.simulator.load.recording import read_recording
     from vllm_sarathi.simulator.results.recorded import LABEL, recorded_report
 
+    replayed.check_words(options)
     recording = read_recording(options.steps)
     scenario = replayed.scenario(options, recording)
     workload = scenario.traffic.at(scenario.rate, options.seed)

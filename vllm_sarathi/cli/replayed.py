@@ -23,6 +23,16 @@ _ASKED = ("qos_classes", "client_objectives")
 _OUTPUTS = ("step_log", "metrics_port", "metrics_host")
 
 
+def check_words(options: argparse.Namespace) -> None:
+    """Refuse wrong engines and objectives before a log is read, which may take long.
+
+    Raises:
+        ValueError: names the engine or the option, and what is allowed.
+    """
+    asked = measured(options)
+    checked([with_objectives(parse_scheduler(word, {}), asked) for word in options.schedulers])
+
+
 def scenario(options: argparse.Namespace, recording: Recording) -> Scenario:
     """What every engine faces: the requests of the recording, on the machine that it tells.
 
