@@ -12,7 +12,7 @@ import pytest
 from tests.simulator.machine.configs import LLAMA_3_8B
 from tests.support.command_line import SMALL, output
 from vllm_sarathi.cli import commands
-from vllm_sarathi.cli.commands import Figures
+from vllm_sarathi.cli.runner import Figures
 from vllm_sarathi.cli.tasks import Task, Tell
 from vllm_sarathi.simulator import LENGTHS, Deployment, EngineSettings, deployment
 from vllm_sarathi.simulator.results.notes import ByEngine

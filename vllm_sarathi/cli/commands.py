@@ -3,22 +3,22 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vllm_sarathi.cli import options as given
 from vllm_sarathi.cli import provenance, replayed
+from vllm_sarathi.cli.checks import check_outputs
 from vllm_sarathi.cli.files import write_files
+from vllm_sarathi.cli.goals import goal_of, measured
 from vllm_sarathi.cli.interrupts import ending_the_process
 from vllm_sarathi.cli.progress import Watch
+from vllm_sarathi.cli.runner import FAILED, Figures, run_engines
 from vllm_sarathi.cli.tasks import (
     Progress,
     Scenario,
     Task,
-    Tell,
-    attempt,
     budgets,
     capacity_figures,
     figures_of,
@@ -26,21 +26,16 @@ from vllm_sarathi.cli.tasks import (
 )
 from vllm_sarathi.simulator.capacity import PRECISION
 from vllm_sarathi.simulator.engine.scheduler_factory import load_vllm
-from vllm_sarathi.simulator.engine.settings import EngineSettings
-from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.plan.rows import rows
 from vllm_sarathi.simulator.results import notes, tables
-from vllm_sarathi.simulator.results.comparison import column, default_num_jobs, run_watched
+from vllm_sarathi.simulator.results.comparison import column
 from vllm_sarathi.simulator.results.notes import ByEngine
 from vllm_sarathi.simulator.run import quiet_vllm, simulate
-
-Figures = dict[str, Any]
-FAILED, INTERRUPTED = 1, 130
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command that the options name; returns the exit code."""
-    given.check_outputs(options)
+    check_outputs(options)
     with quiet_vllm():
         return COMMANDS[options.command](options)
 
@@ -72,7 +67,7 @@ def _simulate(options: argparse.Namespace) -> int:
     if options.plots:
         from vllm_sarathi.simulator.results.plots import draw_run
 
-        for path in draw_run(report, Path(options.plots), given.measured(options)):
+        for path in draw_run(report, Path(options.plots), measured(options)):
             print(path, file=sys.stderr)
     return 0
 
@@ -80,29 +75,34 @@ def _simulate(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     scenario, *others = given.scenarios(options)
     engines = given.engines(options, options.schedulers)
-    found, code = _run(options, run_figures, [scenario, *others], engines)
+    found, code = run_engines(options, run_figures, [scenario, *others], engines)
     write_files(options, found)
     text = "\n\n".join(
         (f"At {rate:g} requests/s:\n\n" if others else "") + tables.comparison_tables(runs)
         for rate, runs in (tables.by_rate(found) if others else {scenario.rate: found}).items()
     )
-    _say(options, text, found, provenance.of_runs(options, scenario, engines, given.seeds(options)))
+    _say(
+        options,
+        text,
+        found,
+        provenance.of_runs(options, scenario, engines, given.seeds_of(options)),
+    )
     _warn(scenario, found)
     if options.plots:
         from vllm_sarathi.simulator.results.rate_plots import draw_rates
 
         path = Path(options.plots, "rates.png")
-        print(draw_rates(found, path, given.measured(options)), file=sys.stderr)
+        print(draw_rates(found, path, measured(options)), file=sys.stderr)
     return code
 
 
 def _capacity(options: argparse.Namespace) -> int:
-    scenario, goal = given.scenario(options), given.goal(options)
+    scenario, goal = given.scenario(options), goal_of(options)
     engines = given.engines(options, options.schedulers)
-    found, code = _run(options, capacity_figures, [scenario], engines, goal)
+    found, code = run_engines(options, capacity_figures, [scenario], engines, goal)
     write_files(options, found)
     text = f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}"
-    origin = provenance.of_runs(options, scenario, engines, given.seeds(options), goal)
+    origin = provenance.of_runs(options, scenario, engines, given.seeds_of(options), goal)
     _say(options, text, found, origin)
     _warn(scenario, found)
     if options.plots:
@@ -113,10 +113,10 @@ def _capacity(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    scenario, goal = given.scenario(options), given.goal(options)
+    scenario, goal = given.scenario(options), goal_of(options)
     (stock,) = given.engines(options, ["stock"])
     engines = budgets(stock, options.budgets)
-    found, code = _run(options, capacity_figures, [scenario], engines, goal)
+    found, code = run_engines(options, capacity_figures, [scenario], engines, goal)
     write_files(options, found)
     precision = options.precision or PRECISION
     best = best_engines(found, precision)
@@ -125,7 +125,7 @@ def _tune(options: argparse.Namespace) -> int:
         f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}\n\n"
         f"best: {', '.join(best) or 'none meets the goal at any rate'}{level}"
     )
-    origin = provenance.of_runs(options, scenario, engines, given.seeds(options), goal)
+    origin = provenance.of_runs(options, scenario, engines, given.seeds_of(options), goal)
     _say(options, text, {"best": best, "budgets": found}, origin)
     _warn(scenario, found)
     return code or (0 if best else FAILED)
@@ -140,7 +140,7 @@ def _replay(options: argparse.Namespace) -> int:
     scenario = replayed.scenario(options, recording)
     workload = scenario.traffic.at(scenario.rate, options.seed)
     engines = replayed.engines(options, recording, workload)
-    found, code = _run(options, run_figures, [scenario], engines)
+    found, code = run_engines(options, run_figures, [scenario], engines)
     recorded = Task(scenario, engines[0], options.seed, has_bench=bool(options.bench_json))
     figures = figures_of(recorded_report(recording, workload), recorded)
     told: ByEngine = {LABEL: [figures], **found}
@@ -149,7 +149,7 @@ def _replay(options: argparse.Namespace) -> int:
     text = f"{tables.replay_table(told)}\n\n{replayed.notes(recording, scenario, same)}"
     if same is not None:
         text += f"\n{notes.on_replay(told[LABEL], found[same.name])}"
-    origin = provenance.of_runs(options, scenario, engines, given.seeds(options))
+    origin = provenance.of_runs(options, scenario, engines, given.seeds_of(options))
     _say(options, text, told, {**origin, "left_out": replayed.left_out(recording)})
     _warn(scenario, found)
     return code
@@ -208,57 +208,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "calibrate": _calibrate,
 }
-
-
-def _run(
-    options: argparse.Namespace,
-    function: Callable[[Task, Tell], Figures],
-    scenarios: Sequence[Scenario],
-    engines: Sequence[EngineSettings],
-    goal: CapacityGoal | None = None,
-) -> tuple[ByEngine, int]:
-    """Run every engine in every scenario with every seed; what an interrupt left is None.
-
-    Returns:
-        Each engine's figures, scenario by scenario and seed by seed, and the exit code.
-    """
-    precision = getattr(options, "precision", None) or PRECISION
-    seeds = given.seeds(options)
-    tasks = [
-        Task(scenario, engine, seed, goal, precision, bool(options.bench_json))
-        for scenario in scenarios
-        for seed in seeds
-        for engine in engines
-    ]
-    jobs = options.jobs or default_num_jobs()
-    if jobs == 1 or len(tasks) == 1:
-        with ending_the_process():
-            load_vllm()
-    results: list[Figures | None] = [None] * len(tasks)
-    code = 0
-    watch = Watch([_name(task, len(scenarios) > 1) for task in tasks])
-    try:
-        run = partial(attempt, function)
-        for index, figures in run_watched(run, tasks, jobs, watch.told):
-            results[index] = figures
-            watch.done(index)
-            if "error" in figures:
-                code = FAILED
-                watch.say(f"{watch.names[index]}: {figures['error']}")
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    finally:
-        watch.close()
-    by_engine: ByEngine = {engine.name: [] for engine in engines}
-    for task, result in zip(tasks, results, strict=True):
-        by_engine[task.engine.name].append(result)
-    return by_engine, code
-
-
-def _name(task: Task, has_rate: bool) -> str:
-    """What the progress calls a task."""
-    rate = f", {task.scenario.rate:g} requests/s" if has_rate else ""
-    return f"{task.engine.name}{rate}, seed {task.seed}"
 
 
 def _say(options: argparse.Namespace, text: str, results: Any, origin: Figures) -> None:

@@ -70,14 +70,14 @@ def _simulate(options: argparse.Namespace) -> int:
     # The output is the result's; vLLM logs there unless told otherwise, also while it is imported.
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     with ending_the_process():
-        from vllm_sarathi.cli import commands
+        from vllm_sarathi.cli import commands, runner
         from vllm_sarathi.simulator import SchedulerDeadlockError
 
     try:
         return commands.run(options)
     except SchedulerDeadlockError as error:
         print(f"vllm-sarathi {options.command}: {error}", file=sys.stderr)
-        return commands.FAILED
+        return runner.FAILED
 
 
 _LIGHT: dict[str, Callable[[argparse.Namespace], int]] = {"report": _report, "top": _watch}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_sarathi.cli import options as given
+from vllm_sarathi.cli.goals import goal_of
 from vllm_sarathi.cli.progress import Watch
 from vllm_sarathi.cli.tasks import Progress as Shown
 from vllm_sarathi.simulator.engine.settings import EngineSettings
@@ -66,9 +67,9 @@ def plan(options: argparse.Namespace) -> tuple[Plan, dict[str, str], dict[str, P
 
 
 def _demand(options: argparse.Namespace) -> Demand:
-    load, goal = given.traffic(options), given.goal(options)
+    load, goal = given.traffic(options), goal_of(options)
     rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
-    seeds = given.seeds(options)
+    seeds = given.seeds_of(options)
     return Demand(load, rate, goal, options.router, tuple(seeds), options.noise)
 
 

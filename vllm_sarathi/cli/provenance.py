@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vllm_sarathi import __version__
-from vllm_sarathi.cli.options import DEFAULT_WORKLOAD, objectives
+from vllm_sarathi.cli.goals import objectives
+from vllm_sarathi.cli.options import DEFAULT_WORKLOAD
 from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal

@@ -4,7 +4,8 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from vllm_sarathi.cli.options import checked, measured, objectives
+from vllm_sarathi.cli.goals import measured, objectives
+from vllm_sarathi.cli.options import checked
 from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objectives
 from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.config import SarathiConfig
