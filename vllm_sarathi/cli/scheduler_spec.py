@@ -70,14 +70,14 @@ def with_objectives(engine: EngineSettings, asked: Objectives) -> EngineSettings
     """Tell our scheduler all that it is measured by, beside the objectives of its own.
 
     A preset or a budget given by hand is left alone: those follow no objective. An engine with a
-    pace of its own is told no other, and what another objective bounds already is not told: our
+    pace of its own is told no other, order=mlfq none, and what another objective bounds already is not told: our
     scheduler refuses it.
     """
     own = engine.sarathi
     if engine.scheduler != "sarathi" or not _BY_HAND.isdisjoint(own):
         return engine
     told = {f"{kind}_slo_ms": limit_s * 1e3 for kind, limit_s in asked.by_kind_s.items()}
-    if not _PACES.isdisjoint(own):
+    if not _PACES.isdisjoint(own) or own.get("order") == "mlfq":
         told = {name: limit_ms for name, limit_ms in told.items() if name not in _PACES}
     for part, whole in NEVER_LONGER:
         settings = {**told, **own}
