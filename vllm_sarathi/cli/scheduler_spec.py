@@ -70,8 +70,8 @@ def with_objectives(engine: EngineSettings, asked: Objectives) -> EngineSettings
     """Tell our scheduler all that it is measured by, beside the objectives of its own.
 
     A preset or a budget given by hand is left alone: those follow no objective. An engine with a
-    pace of its own is told no other, order=mlfq none, and what another objective bounds already is not told: our
-    scheduler refuses it.
+    pace of its own is told no other, and order=mlfq none. What another objective bounds already
+    is not told: our scheduler refuses it.
     """
     own = engine.sarathi
     if engine.scheduler != "sarathi" or not _BY_HAND.isdisjoint(own):
