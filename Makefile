@@ -1,5 +1,5 @@
 # Every target sets everything up first; a second run takes that as done.
-.PHONY: help setup demo test check upstream-tests package versions compare features fuzz soak lint \
+.PHONY: help setup demo test check upstream-tests package versions patches compare features fuzz soak lint \
 	monitoring prometheus
 
 PYTEST = .venv/bin/python -m pytest
@@ -21,6 +21,7 @@ help:
 	@echo "make features   each feature of vLLM on real engines beside stock, and the table of what works"
 	@echo "make upstream-tests   vLLM's own scheduler tests, on its schedulers and on these"
 	@echo "make versions   the tests that start no engine, on each supported vLLM; VERSIONS=0.33.0 chooses"
+	@echo "make patches   patches/ on each vLLM that they name, and their tests; VERSIONS=0.33.0 chooses"
 	@echo "make compare VLLM=0.34.0   what that vLLM changed in the code that this package relies on"
 
 setup:
@@ -64,6 +65,9 @@ package: setup
 
 versions: setup
 	.venv/bin/python .ci/versions.py $(VERSIONS)
+
+patches: setup
+	.venv/bin/python .ci/patches.py $(VERSIONS)
 
 compare: setup
 	.venv/bin/python .ci/compare_vllm.py $(OLD) $(VLLM)

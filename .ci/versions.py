@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,17 +31,26 @@ class Outcome:
 
 
 def main(versions: tuple[str, ...]) -> int:
+    require_supported(versions)
+    outcomes = [outcome_of(version, [tested_release(version), ROOT]) for version in versions]
+    return told(outcomes)
+
+
+def require_supported(versions: tuple[str, ...]) -> None:
     if unknown := set(versions) - set(CPU_BUILDS):
         raise SystemExit(
             f"VERSIONS={' '.join(sorted(unknown))}: allowed are {' '.join(CPU_BUILDS)}"
         )
-    outcomes = [tested(version, tested_release(version)) for version in versions]
-    print(table(outcomes))
-    return int(any(outcome.failed or not outcome.ended for outcome in outcomes))
 
 
-def tested(version: str, folder: Path) -> Outcome:
-    """Run the tests, with the release before all else on the path."""
+def outcome_of(
+    version: str,
+    path: Sequence[Path],
+    tests: Sequence[str] = (),
+    cwd: Path = ROOT,
+    **environment: str,
+) -> Outcome:
+    """Run tests, all of this project's by default, with folders before all else on the path."""
     print(f"==> vLLM {version}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
@@ -48,10 +58,10 @@ def tested(version: str, folder: Path) -> Outcome:
             [
                 *(sys.executable, "-m", "pytest", "-m", "not engine", "--tb=short"),
                 *("-p", "no:cacheprovider", "--numprocesses=logical", "--maxprocesses=4"),
-                *("--dist=worksteal", f"--junitxml={report}"),
+                *("--dist=worksteal", f"--junitxml={report}", *tests),
             ],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
+            cwd=cwd,
+            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(map(str, path))},
         )
         cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
     failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
@@ -63,6 +73,12 @@ def tested(version: str, folder: Path) -> Outcome:
         tuple((name(case), why.get("message", "")) for case, why in skipped),
         done.returncode in (0, 1) and bool(cases),
     )
+
+
+def told(outcomes: list[Outcome]) -> int:
+    """Print the table, and return the exit status."""
+    print(table(outcomes))
+    return int(any(outcome.failed or not outcome.ended for outcome in outcomes))
 
 
 def name(case: ET.Element) -> str:

@@ -1,14 +1,12 @@
 """Quiet, offline, and one place for the model that real engines serve."""
 
 import os
-import shutil
-import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.patched_vllm import installed_release, installed_vllm, make_copy, patches
 from vllm_sarathi.scheduler.faults import Faults
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,19 +36,6 @@ def model() -> str:
 @pytest.fixture(scope="session")
 def patched_vllm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to put first on the path: vLLM as installed, with the patches of this project."""
-    spec = find_spec("vllm")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    (installed,) = spec.submodule_search_locations
     root = tmp_path_factory.mktemp("patched")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(installed, root / "vllm", ignore=ignored, copy_function=os.symlink)
-    for patch in sorted((Path(__file__).parents[1] / "patches").glob("*.patch")):
-        for line in patch.read_text().splitlines():
-            if line.startswith("+++ b/"):
-                file = root / line.removeprefix("+++ b/")
-                original = file.resolve()
-                file.unlink()
-                shutil.copy(original, file)
-        subprocess.run(["git", "apply", patch], cwd=root, check=True)
+    make_copy(installed_vllm(), root, patches(installed_release()))
     return root

@@ -50,7 +50,7 @@ def test_a_run_that_never_began_is_no_success(
     versions = scripts["versions"]
     monkeypatch.setattr(versions, "ROOT", tmp_path)  # without tests
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert not versions.tested("0.26.0", tmp_path).ended
+    assert not versions.outcome_of("0.26.0", [tmp_path]).ended
 
 
 OLD = """
