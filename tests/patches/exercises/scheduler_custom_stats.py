@@ -8,10 +8,10 @@ from vllm.v1.metrics.loggers import AggregatedLoggingStatLogger
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
 from tests.support.scheduler_loop import SchedulerLoop
-from vllm_sarathi import AsyncSarathiScheduler
+from vllm_sarathi import SarathiScheduler
 
 
-class Counting(AsyncSarathiScheduler):
+class Counting(SarathiScheduler):
     def make_custom_stats(self) -> dict[str, float]:
         return {"decodes_running": len(self.running), "faults": 0.5}
 
