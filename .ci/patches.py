@@ -31,12 +31,13 @@ def main(versions: tuple[str, ...]) -> int:
     for version in versions:
         release = tested_release(version)
         outcomes.append(outcome_of(version, [release, ROOT], ["tests/patches"]))
-        with tempfile.TemporaryDirectory() as folder:
-            outcomes.append(added_tests(version, release, Path(folder)))
+        if files := [file for patch in patches(version) for file in patch.tests]:
+            with tempfile.TemporaryDirectory() as folder:
+                outcomes.append(added_tests(version, release, files, Path(folder)))
     return told(outcomes)
 
 
-def added_tests(version: str, release: Path, folder: Path) -> Outcome:
+def added_tests(version: str, release: Path, files: list[str], folder: Path) -> Outcome:
     """Run the tests that the patches add to vLLM's, on patched copies of vLLM and its tests."""
     upstream = made_once(f"upstream-tests-{version}", version, partial(fetch, version))
     chosen = patches(version)
@@ -45,7 +46,6 @@ def added_tests(version: str, release: Path, folder: Path) -> Outcome:
     shutil.copy(upstream / "pytest.ini", folder)
     for model in TEXT_MODELS:
         shutil.copytree(upstream / model, folder / model)
-    files = [file for patch in chosen for file in patch.tests]
     return outcome_of(f"{version}, vLLM's", [folder, release], files, folder, **OWN)
 
 

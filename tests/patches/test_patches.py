@@ -44,11 +44,14 @@ def test_a_patch_brings_tests_unless_vllm_has_mended_it(patch: Patch) -> None:
 
 
 def test_patches_apply_together_and_work(patched_vllm: Path) -> None:
-    files = [EXERCISES / f"{one.name.replace('-', '_')}.py" for one in patches(installed_release())]
+    names = [patch.name.replace("-", "_") for patch in patches(installed_release())]
+    files = [file for name in names if (file := EXERCISES / f"{name}.py").exists()]
+    if not files:
+        pytest.skip(f"no patch is for vLLM {installed_release()}")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"),
-            *filter(Path.exists, files),
+            *files,
         ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(patched_vllm), *sys.path])},
         capture_output=True,

@@ -103,4 +103,5 @@ def make_copy(original: Path, copy: Path, chosen: Iterable[Patch]) -> None:
                 file.unlink()
                 shutil.copy(unchanged, file)
         apply = ("git", "apply", f"--include={part}/*", patch.file)
-        subprocess.run(apply, cwd=copy, check=True)
+        # In a folder of a repository git would apply nothing, and say nothing.
+        subprocess.run(apply, cwd=copy, env=os.environ | {"GIT_DIR": os.devnull}, check=True)
