@@ -72,4 +72,4 @@ def test_a_seeded_request_answers_alike_with_a_chunked_prompt(
 def test_a_schedulers_figures_reach_a_stat_logger_of_another_process(
     answers: dict[str, dict[str, Any]],
 ) -> None:
-    assert set(answers["at once"]["figures"]) == {"decodes_running", "faults"}
+    assert set(answers["at once"]["figures"]) == {"running", "faults"}

@@ -13,7 +13,7 @@ from vllm_sarathi import SarathiScheduler
 
 class Counting(SarathiScheduler):
     def make_custom_stats(self) -> dict[str, float]:
-        return {"decodes_running": len(self.running), "faults": 0.5}
+        return {"running": len(self.running), "faults": 0.5}
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def stats_of(loop: SchedulerLoop) -> Any:
 
 
 def test_figures_come_through_to_the_front_end(loop: SchedulerLoop) -> None:
-    assert stats_of(loop).custom_stats == {"decodes_running": 3, "faults": 0.5}
+    assert stats_of(loop).custom_stats == {"running": 3, "faults": 0.5}
 
 
 def test_figures_of_data_parallel_ranks_are_summed(loop: SchedulerLoop) -> None:
@@ -37,4 +37,4 @@ def test_figures_of_data_parallel_ranks_are_summed(loop: SchedulerLoop) -> None:
     for rank in (0, 1):
         logger.record(stats_of(loop), None, engine_idx=rank)
     logger.aggregate_scheduler_stats()
-    assert logger.last_scheduler_stats.custom_stats == {"decodes_running": 6, "faults": 1.0}
+    assert logger.last_scheduler_stats.custom_stats == {"running": 6, "faults": 1.0}
