@@ -121,7 +121,7 @@ def text(options: argparse.Namespace, made: Plan, refused: Mapping[str, str]) ->
     flags = {"--kv-cache-dtype": "fp8"} if options.kv_cache_dtype == "fp8" else {}
     for index in made.best:
         choice, option = made.choices[index], made.search.options[index]
-        model = HUB_NAMES.get(options.model, options.model)
+        model = HUB_NAMES.get(options.model, options.model.removesuffix("/config.json"))
         command = serve_command(model, choice.candidate, choice.engine, flags)
         where = f"each of {option.holds} replicas behind a {options.router} router"
         parts.append(f"# {'one replica' if option.holds == 1 else where}\n{command}")

@@ -143,9 +143,9 @@ def test_the_command_says_all_that_the_plan_decided(ways: list[Candidate]) -> No
     engine = EngineSettings("sarathi", {"ttft_slo_ms": 2000.0, "tpot_slo_ms": 50.0})
     command = serve_command("a model", ways[1], engine, {"--kv-cache-dtype": "fp8"})
     assert command == (
-        "vllm serve 'a model' --tensor-parallel-size 1 --pipeline-parallel-size 2 "
+        "vllm serve 'a model' --pipeline-parallel-size 2 "
         "--max-model-len 8192 --max-num-batched-tokens 2048 --max-num-seqs 256 "
-        "--scheduling-policy fcfs --kv-cache-dtype fp8 --scheduler sarathi "
+        "--kv-cache-dtype fp8 --scheduler sarathi "
         "--sarathi-ttft-slo-ms 2000 --sarathi-tpot-slo-ms 50"
     )
 

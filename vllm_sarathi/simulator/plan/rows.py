@@ -104,13 +104,16 @@ def serve_command(
         engine: the scheduler, and how vLLM is set up.
         flags: further options with their values.
     """
-    flags = {
+    parallel = {
         "--tensor-parallel-size": candidate.tensor_parallel,
         "--pipeline-parallel-size": len(candidate.deployment.stages),
+    }
+    flags = {
+        **{flag: size for flag, size in parallel.items() if size > 1},
         "--max-model-len": candidate.deployment.max_model_len,
         "--max-num-batched-tokens": engine.max_num_batched_tokens,
         "--max-num-seqs": engine.num_seqs,
-        "--scheduling-policy": engine.policy,
+        **({"--scheduling-policy": engine.policy} if engine.policy != "fcfs" else {}),
         **flags,
     }
     if engine.scheduler == "sarathi":
