@@ -95,8 +95,9 @@ def run_command(command: Sequence[str], log: Path, limit_s: float) -> None:
     context.set_forkserver_preload(list(PRELOADED))
     process = context.Process(target=vllm_command, args=(command, log))
     process.start()
-    process.join(limit_s)
-    if process.is_alive():
+    try:
+        process.join(limit_s)
+    finally:
         process.kill()
         process.join()
 
