@@ -15,7 +15,7 @@ from support.gpu.setup import Setup, our_flags
 from support.replay import send
 
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
-from vllm_sarathi.report.lines import Step
+from vllm_sarathi.report.lines import Step, Work
 from vllm_sarathi.simulator.results.tables import table
 
 PART = "cliffs"
@@ -73,11 +73,15 @@ def learned(steps: Iterable[Step], counts: Sequence[int]) -> Curve:
     """What our model, having seen these steps in their order, predicts of prefills alone."""
     model = StepTimeModel()
     for step in steps:
-        if step.work is not None and step.duration_s:
-            work = step.work
-            size = StepWork(work.num_tokens, work.chunk_context, int(work.decode_context))
-            model.observe(size, step.duration_s)
+        if step.duration_s:
+            model.observe(work_of(step), step.duration_s)
     return {num: model.predict(StepWork(num, num * num / 2)) for num in counts}
+
+
+def work_of(step: Step) -> StepWork:
+    """What of a logged step decides its duration."""
+    work = step.work or Work()
+    return StepWork(work.num_tokens, work.chunk_context, int(work.decode_context))
 
 
 def cliffs(curve: Mapping[int, float]) -> dict[int, float]:

@@ -1,15 +1,13 @@
 """What our scheduler costs: microseconds a step in the engine core, and steps of real engines."""
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 from overhead import measure as scheduler_ms
 from support.gpu.load import sent, warm_up
 from support.gpu.record import Figures, Record
-from support.gpu.session import Job, Running, Session
+from support.gpu.session import Job, Running, Session, apart
 from support.gpu.setup import Setup, our_flags
 
 from vllm_sarathi.latency import percentile
@@ -33,9 +31,7 @@ def sessions(setup: Setup, record: Record) -> Iterator[Session | Job]:
 
 def alone(running: int) -> Figures:
     """Of each scheduler with so many decodes, asynchronous and without a model."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        found_ms = pool.submit(scheduler_ms, True, running, WAITING).result()
-    return {"us": [1e3 * time_ms for time_ms in found_ms]}
+    return {"us": [1e3 * ms for ms in apart(scheduler_ms, True, running, WAITING)]}
 
 
 def in_engine(running: Running) -> Figures:

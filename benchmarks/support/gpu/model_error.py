@@ -2,20 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from support.gpu.cliffs import learned, token_counts
+from support.gpu.cliffs import learned, token_counts, work_of
 from support.gpu.load import poisson, sent, warm_up
 from support.gpu.rate import gap_rate
 from support.gpu.record import Figures, Record
-from support.gpu.session import Running, Session, step_log
+from support.gpu.session import Running, Session
 from support.gpu.setup import Setup, our_flags
 
 from vllm_sarathi.latency import percentile
-from vllm_sarathi.report.lines import Step, StepLogFile
+from vllm_sarathi.report.lines import Step
 from vllm_sarathi.simulator import Fixed
-from vllm_sarathi.simulator.machine.calibration import fit, read_steps
+from vllm_sarathi.simulator.machine.calibration import Step as Recorded
+from vllm_sarathi.simulator.machine.calibration import fit
 from vllm_sarathi.simulator.results.tables import table
 
 PART = "model"
@@ -41,13 +41,12 @@ def measure(running: Running, rate: float) -> Figures:
         prefills = Fixed(num_prompt, 1).draw(2 * sizes.repeats, np.random.default_rng(num_prompt))
         sent(running, prefills, at_once=1)
         sent(running, prefills)
-    log = step_log(running.folder)
     steps = running.steps()[num_warm:]
-    fitted = fit(read_steps(log))
-    begin = next(step.begin for step in StepLogFile(Path(log)) if step.begin is not None)
-    assert begin.num_kv_tokens is not None
-    assert begin.max_model_len is not None
-    deployment = fitted.deployment(running.setup.name, begin.num_kv_tokens, begin.max_model_len)
+    fitted = fit([Recorded(work_of(step), step.duration_s) for step in steps if step.duration_s])
+    begin = running.begin()
+    deployment = fitted.deployment(
+        running.setup.name, begin.num_kv_tokens or 0, begin.max_model_len or 0
+    )
     return {
         "errors": {kind: errors(steps, kind) for kind in KINDS},
         "fit": fitted.figures(),

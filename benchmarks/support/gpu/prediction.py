@@ -1,15 +1,13 @@
 """The simulator beside the server: the same requests through a deployment fitted to its steps."""
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 from support.gpu import goodput, model_error
 from support.gpu.record import Figures, Record
-from support.gpu.session import Job
+from support.gpu.session import Job, apart
 from support.gpu.setup import OBJECTIVES, Setup
 
 from vllm_sarathi.simulator import Deployment, EngineSettings, Lengths, Workload, simulate
@@ -17,22 +15,27 @@ from vllm_sarathi.simulator.results.comparison import interval, paired_ratio
 from vllm_sarathi.simulator.results.tables import table
 
 PART = "simulator"
+MEASURED, SIMULATED = "measured", "simulated"
 
 
 def sessions(setup: Setup, record: Record) -> Iterator[Job]:
-    """Each load that was measured, simulated."""
-    for words, figures in list(record.of(goodput.PART)):
-        key = ", ".join((PART, *words))
-        yield Job(key, partial(simulated, setup, record, words[0], figures))
-
-
-def simulated(setup: Setup, record: Record, arm: str, measured: Figures) -> Figures:
-    """Share in time of the requests that the server was sent, at the times that it was."""
+    """The loads of each server and seed."""
+    loads: dict[tuple[str, str], list[Figures]] = {}
+    for words, figures in record.of(goodput.PART):
+        loads.setdefault((words[0], words[-1]), []).append(figures)
     costs = record.get(model_error.KEY)["deployment"]
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        engine = settings(arm, setup)
-        share = pool.submit(share_in_time, engine, costs, measured["requests"]).result()
-    return {"rate": measured["rate"], goodput.IN_TIME: share}
+    for (arm, seed), measured in loads.items():
+        run = partial(simulated, settings(arm, setup), costs, measured)
+        yield Job(f"{PART}, {arm}, {seed}", run)
+
+
+def simulated(
+    engine: EngineSettings, costs: Mapping[str, Any], measured: Sequence[Figures]
+) -> Figures:
+    """Share in time at each rate, measured and simulated."""
+    shares = apart(shares_in_time, engine, costs, [of["requests"] for of in measured])
+    real = [of[goodput.IN_TIME] for of in measured]
+    return {"rates": [of["rate"] for of in measured], MEASURED: real, SIMULATED: shares}
 
 
 def settings(arm: str, setup: Setup) -> EngineSettings:
@@ -49,12 +52,12 @@ def settings(arm: str, setup: Setup) -> EngineSettings:
     )
 
 
-def share_in_time(
-    engine: EngineSettings, costs: Mapping[str, Any], requests: Mapping[str, Any]
-) -> float | None:
-    """Simulate; those that the server failed are left out."""
-    load = workload(requests)
-    return simulate(engine, Deployment.from_json(costs), load).goodput(OBJECTIVES)
+def shares_in_time(
+    engine: EngineSettings, costs: Mapping[str, Any], loads: Iterable[Mapping[str, Any]]
+) -> list[float | None]:
+    """Simulate each load; requests that the server failed are left out."""
+    deployment = Deployment.from_json(costs)
+    return [simulate(engine, deployment, workload(of)).goodput(OBJECTIVES) for of in loads]
 
 
 def workload(requests: Mapping[str, Any]) -> Workload:
@@ -70,17 +73,14 @@ def tables(setup: Setup, record: Record) -> str:
     """Markdown: capacity of each server, and how far shares are off at each load."""
     rows = []
     for arm in dict.fromkeys(words[0] for words, _ in record.of(PART)):
-        real = goodput.capacities(record.of(goodput.PART, arm))
-        virtual = goodput.capacities(record.of(PART, arm))
-        both = [seed for seed in real if seed in virtual]
-        ratio = paired_ratio([virtual[seed] for seed in both], [real[seed] for seed in both])
-        off = [
-            abs(figures[goodput.IN_TIME] - record.get(key)[goodput.IN_TIME])
-            for words, figures in record.of(PART, arm)
-            if (key := ", ".join((goodput.PART, arm, *words))) in record
-        ]
-        cells = [interval(list(of.values())) for of in (real, virtual)]
-        rows.append([arm, *cells, ratio, float(np.mean(off)) if off else None])
+        seeds = [figures for _, figures in record.of(PART, arm)]
+        real, virtual = (
+            [goodput.capacity(dict(zip(of["rates"], of[name], strict=True))) for of in seeds]
+            for name in (MEASURED, SIMULATED)
+        )
+        off = [abs(np.subtract(of[SIMULATED], of[MEASURED])) for of in seeds]
+        ratio = paired_ratio(virtual, real)
+        rows.append([arm, interval(real), interval(virtual), ratio, float(np.mean(off))])
     head = (
         "server", "capacity, requests/s", "simulated", "simulated / measured",
         "mean difference of the share in time",

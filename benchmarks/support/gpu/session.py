@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from support.gpu.record import Figures, Record
 from support.gpu.setup import Setup
 from support.server import Server, serve
 
-from vllm_sarathi.report.lines import Step, StepLogFile
+from vllm_sarathi.report.lines import Begin, Step, StepLogFile
 
 LIMIT_S = 600
+SETTLE_S = 3  # the driver frees the memory of a process that was ended a moment later
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class Running:
     def steps(self) -> list[Step]:
         """What the step log holds so far, without its first line and faults."""
         return [step for step in StepLogFile(step_log(self.folder)) if step.work is not None]
+
+    def begin(self) -> Begin:
+        """What the step log says of the engine."""
+        found = (step.begin for step in StepLogFile(step_log(self.folder)))
+        return next(begin for begin in found if begin is not None)
 
 
 Load = Callable[[Running], Figures]
@@ -96,6 +103,8 @@ def started(work: Session, setup: Setup) -> Iterator[Running]:
             with limited():
                 work.warm_up(running)
             yield running
+        if setup.gpu:
+            time.sleep(SETTLE_S)
 
 
 def attempt(key: str, record: Record, load: Callable[[], Figures]) -> None:
@@ -110,6 +119,12 @@ def attempt(key: str, record: Record, load: Callable[[], Figures]) -> None:
         return
     record.add(key, {**figures, "seconds": round(time.monotonic() - began_s, 1)})
     print(f"{key}: done in {time.monotonic() - began_s:.0f} s", flush=True)
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own, which ends with the call, done or not."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
 @contextmanager
