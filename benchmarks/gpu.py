@@ -121,6 +121,7 @@ def main() -> None:
     record = Record(output, of.as_json(), provenance(environment=ENVIRONMENT))
     try:
         for part in chosen(arguments.parts):
+            record.retry(part)
             try:
                 for work in PARTS[part][0].sessions(of, record):
                     run(work, of, record)

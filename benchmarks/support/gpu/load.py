@@ -81,7 +81,9 @@ def latencies(running: Running, result: dict[str, Any]) -> Figures:
 
 def quantiles(name: str, values_ms: Sequence[float], percents: Sequence[float]) -> Figures:
     """Percentiles under their names; those of nothing are None."""
-    return {f"{name} p{p:g} ms": percentile(values_ms, p) for p in percents}
+    return {
+        f"{name} {f'p{p:g}' if p < 100 else 'max'} ms": percentile(values_ms, p) for p in percents
+    }
 
 
 def above(values: Sequence[float], limit: float) -> float | None:

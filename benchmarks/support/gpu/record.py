@@ -59,7 +59,7 @@ class Record:
 
     def add(self, key: str, figures: Figures) -> None:
         """Keep a result."""
-        self.failures.pop(key, None)
+        self.retry(key)
         self.results[key] = {**figures, "call": len(self.calls) - 1}
         self._write()
 
@@ -68,6 +68,10 @@ class Record:
         lines = f"{type(error).__name__}: {error}".splitlines()
         self.failures[key] = without_places("\n".join([lines[0], *lines[1:][-FAILURE_LINES:]]))
         self._write()
+
+    def retry(self, key: str) -> None:
+        """Forget a failure."""
+        self.failures.pop(key, None)
 
     def _write(self) -> None:
         """Replace the file as a whole: an interrupt leaves the one before."""
