@@ -1,6 +1,7 @@
 """What the benchmark for GPUs decides and shows, without a server."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 from support.gpu import cliffs, goodput, model_error, prediction, session
 from support.gpu.load import above, latencies, requests_of
 from support.gpu.record import Record, without_places
-from support.gpu.session import Job, Running, Session, limited
+from support.gpu.session import Job, Running, Session, apart, limited
 from support.gpu.setup import FULL, NO_GPU, SMOKE, Setup, our_flags
 from support.gpu.shape import MAX_MODEL_LEN, TINY, written
 from support.gpu.turns import turns
@@ -276,6 +277,17 @@ def test_a_server_that_does_not_start_fails_its_loads_alone(
 def test_a_load_ends_at_its_limit() -> None:
     with pytest.raises(TimeoutError, match=r"0\.01 s"), limited(0.01):
         time.sleep(5)
+
+
+def test_a_function_apart_gives_its_result_or_its_error() -> None:
+    assert apart(sorted, [2, 1]) == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        apart(divmod, 1, 0)
+
+
+def test_a_process_that_dies_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="without a result"):
+        apart(os._exit, 3)
 
 
 def test_a_part_brings_those_that_it_needs() -> None:

@@ -105,7 +105,7 @@ def tables(setup: Setup, record: Record) -> str:
     """Markdown: cliffs by whoever found them, then both curves."""
     (found,) = [figures for _, figures in record.of(PART)]
     curves = {"measured": by_tokens(found["measured_s"]), "learned": by_tokens(found["learned_s"])}
-    mixed = dict(record.results).get("model, sarathi")
+    mixed = record.results.get("model, sarathi")
     if mixed:
         curves["learned under mixed load"] = by_tokens(mixed["learned"])
     lost = {name: cliffs(curve) for name, curve in curves.items()}

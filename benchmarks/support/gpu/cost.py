@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from overhead import measure as scheduler_ms
+from overhead import measure
 from support.gpu.load import sent, warm_up
 from support.gpu.record import Figures, Record
 from support.gpu.session import Job, Running, Session, apart
@@ -13,6 +13,7 @@ from support.gpu.setup import Setup, our_flags
 from vllm_sarathi.latency import percentile
 from vllm_sarathi.simulator import Fixed
 from vllm_sarathi.simulator.results.tables import table
+from vllm_sarathi.simulator.run import quiet_vllm
 
 PART = "cost"
 SCHEDULERS = ("stock", "sarathi", "sarathi with objectives")
@@ -31,7 +32,13 @@ def sessions(setup: Setup, record: Record) -> Iterator[Session | Job]:
 
 def alone(running: int) -> Figures:
     """Of each scheduler with so many decodes, asynchronous and without a model."""
-    return {"us": [1e3 * ms for ms in apart(scheduler_ms, True, running, WAITING)]}
+    return {"us": [1e3 * time_ms for time_ms in apart(quietly, running)]}
+
+
+def quietly(running: int) -> list[float]:
+    """Milliseconds of each, without vLLM's log."""
+    with quiet_vllm():
+        return measure(True, running, WAITING)
 
 
 def in_engine(running: Running) -> Figures:

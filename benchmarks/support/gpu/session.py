@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,29 @@ def attempt(key: str, record: Record, load: Callable[[], Figures]) -> None:
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a process of its own, which ends with the call, done or not."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=answer, args=(theirs, function, arguments))
+    process.start()
+    theirs.close()
+    try:
+        found, error = ours.recv()
+    except EOFError:
+        raise RuntimeError(f"the process of {function.__name__} ended without a result") from None
+    finally:
+        process.kill()
+        process.join()
+    if error is not None:
+        raise error
+    return found
+
+
+def answer(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """Send what a function returns, or what it raises."""
+    try:
+        pipe.send((function(*arguments), None))
+    except Exception as error:
+        pipe.send((None, error))
 
 
 @contextmanager
