@@ -298,12 +298,12 @@ def test_a_part_brings_those_that_it_needs() -> None:
 def test_without_a_gpu_every_table_says_so(record: Record) -> None:
     record.add("rate, stock", {"rate": 3.0, "output tokens/s": 100.0})
     record.add("cost, alone, 16", {"us": [100.0, 150.0, 160.0]})
-    record.fail("gaps, sarathi, seed 0", RuntimeError("lost\nin two lines"))
+    record.fail("gaps, sarathi, seed 0", RuntimeError("the server ended\nlost"))
     page = script.page(SETUP, record)
     assert page.count("\n## ") == 3
     assert page.count(f"\n\n{NO_GPU}\n\n") == 2
     assert "| 16      | 100       | 150 (1.50)" in page
-    assert page.endswith("## Failed\n\n- gaps, sarathi, seed 0: RuntimeError: lost\n")
+    assert page.endswith("## Failed\n\n- gaps, sarathi, seed 0: lost\n")
 
 
 def test_a_part_that_lacks_a_result_does_not_end_the_page(record: Record) -> None:

@@ -89,7 +89,7 @@ def run(work: Session | Job, setup: Setup, record: Record) -> None:
         for key in missing:
             if key not in record:
                 record.fail(key, error)
-        print(f"the server failed: {error}"[:2000], flush=True)
+        print(f"the server failed: {last_line(error)}", flush=True)
 
 
 @contextmanager
@@ -116,10 +116,15 @@ def attempt(key: str, record: Record, load: Callable[[], Figures]) -> None:
             figures = load()
     except Exception as error:
         record.fail(key, error)
-        print(f"{key}: failed: {error}"[:2000], flush=True)
+        print(f"{key}: failed: {last_line(error)}", flush=True)
         return
     record.add(key, {**figures, "seconds": round(time.monotonic() - began_s, 1)})
     print(f"{key}: done in {time.monotonic() - began_s:.0f} s", flush=True)
+
+
+def last_line(error: BaseException) -> str:
+    """What an error comes to; the record has more of it."""
+    return f"{type(error).__name__}: {error}".splitlines()[-1]
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
