@@ -28,7 +28,7 @@ from support.gpu import (
     rate,
     unchanged,
 )
-from support.gpu.record import Record
+from support.gpu.record import Record, gist
 from support.gpu.session import run
 from support.gpu.setup import FULL, NO_GPU, Setup, setup
 from support.provenance import provenance
@@ -91,7 +91,7 @@ def page(of: Setup, record: Record) -> str:
             text = f"Not complete: {error}"
         sections.append(f"## {title}\n\n{of.notice}\n\n{text}")
     if record.failures:
-        failed = [f"- {key}: {error.splitlines()[-1]}" for key, error in record.failures.items()]
+        failed = [f"- {key}: {gist(error)}" for key, error in record.failures.items()]
         sections.append("## Failed\n\n" + "\n".join(failed))
     return "\n\n".join(sections) + "\n"
 

@@ -1,6 +1,7 @@
 """Starts and stops one `vllm serve` on this machine."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ import httpx
 START_LIMIT_S = 600
 STOP_LIMIT_S = 30
 GPU_MEMORY_SHARE = 0.9
+LAST_LINES = 40
+CAUSE = re.compile(r"\w(Error|Exception): ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,15 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> N
         except httpx.TransportError:
             pass
         time.sleep(0.5)
-    end = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
+    end = end_of(log.read_text(errors="replace"))
     raise RuntimeError(f"the server did not start (exit code {process.returncode}):\n{end}")
+
+
+def end_of(log: str) -> str:
+    """The last lines of a log, and before them the errors that others only refer to."""
+    lines = log.splitlines()
+    errors = [line for line in lines[:-LAST_LINES] if CAUSE.search(line)]
+    return "\n".join([*errors[:LAST_LINES], *lines[-LAST_LINES:]])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -13,11 +13,12 @@ import gpu as script
 import pytest
 from support.gpu import cliffs, goodput, model_error, prediction, session
 from support.gpu.load import above, latencies, requests_of
-from support.gpu.record import Record, without_places
+from support.gpu.record import Record, gist, without_places
 from support.gpu.session import Job, Running, Session, apart, limited
 from support.gpu.setup import FULL, NO_GPU, SMOKE, Setup, our_flags
 from support.gpu.shape import MAX_MODEL_LEN, TINY, written
 from support.gpu.turns import turns
+from support.server import end_of
 
 from vllm_sarathi.report.lines import Step, Work
 
@@ -242,6 +243,13 @@ def test_of_a_clients_errors_the_last_line_is_kept_without_folders() -> None:
     assert kept["errors"] == ["", "", "OSError: y.py"]
 
 
+def test_a_failure_comes_to_the_first_error_of_the_servers_log() -> None:
+    log = ["torch.OutOfMemoryError: CUDA out of memory", *["at"] * 60, "RuntimeError: see above"]
+    failure = f"RuntimeError: the server did not start:\n{end_of(chr(10).join(log))}"
+    assert gist(failure) == "torch.OutOfMemoryError: CUDA out of memory"
+    assert gist("TimeoutError: not done") == "TimeoutError: not done"
+
+
 def test_a_load_that_fails_does_not_end_those_after_it(
     record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,12 +306,12 @@ def test_a_part_brings_those_that_it_needs() -> None:
 def test_without_a_gpu_every_table_says_so(record: Record) -> None:
     record.add("rate, stock", {"rate": 3.0, "output tokens/s": 100.0})
     record.add("cost, alone, 16", {"us": [100.0, 150.0, 160.0]})
-    record.fail("gaps, sarathi, seed 0", RuntimeError("the server ended\nlost"))
+    record.fail("gaps, sarathi, seed 0", RuntimeError("lost"))
     page = script.page(SETUP, record)
     assert page.count("\n## ") == 3
     assert page.count(f"\n\n{NO_GPU}\n\n") == 2
     assert "| 16      | 100       | 150 (1.50)" in page
-    assert page.endswith("## Failed\n\n- gaps, sarathi, seed 0: lost\n")
+    assert page.endswith("## Failed\n\n- gaps, sarathi, seed 0: RuntimeError: lost\n")
 
 
 def test_a_part_that_lacks_a_result_does_not_end_the_page(record: Record) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from support.server import CAUSE
+
 Figures = dict[str, Any]
-FAILURE_LINES = 12
 
 
 class Record:
@@ -65,8 +66,7 @@ class Record:
 
     def fail(self, key: str, error: BaseException) -> None:
         """Keep why there is no result. The next call tries again."""
-        lines = f"{type(error).__name__}: {error}".splitlines()
-        self.failures[key] = without_places("\n".join([lines[0], *lines[1:][-FAILURE_LINES:]]))
+        self.failures[key] = without_places(f"{type(error).__name__}: {error}")
         self._write()
 
     def retry(self, key: str) -> None:
@@ -85,6 +85,12 @@ class Record:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(raw) + "\n")
         os.replace(partial, self.path)
+
+
+def gist(failure: str) -> str:
+    """What a failure comes to: the first error that a server's log names, or the failure itself."""
+    first, *others = failure.splitlines()
+    return next((line.strip() for line in others if CAUSE.search(line)), first)
 
 
 def without_places(text: str) -> str:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from support.gpu.record import Figures, Record
+from support.gpu.record import Figures, Record, gist
 from support.gpu.setup import Setup
 from support.server import Server, serve
 
@@ -89,7 +89,7 @@ def run(work: Session | Job, setup: Setup, record: Record) -> None:
         for key in missing:
             if key not in record:
                 record.fail(key, error)
-        print(f"the server failed: {last_line(error)}", flush=True)
+        print(f"the server failed: {gist(f'{type(error).__name__}: {error}')}", flush=True)
 
 
 @contextmanager
@@ -116,15 +116,10 @@ def attempt(key: str, record: Record, load: Callable[[], Figures]) -> None:
             figures = load()
     except Exception as error:
         record.fail(key, error)
-        print(f"{key}: failed: {last_line(error)}", flush=True)
+        print(f"{key}: failed: {gist(f'{type(error).__name__}: {error}')}", flush=True)
         return
     record.add(key, {**figures, "seconds": round(time.monotonic() - began_s, 1)})
     print(f"{key}: done in {time.monotonic() - began_s:.0f} s", flush=True)
-
-
-def last_line(error: BaseException) -> str:
-    """What an error comes to; the record has more of it."""
-    return f"{type(error).__name__}: {error}".splitlines()[-1]
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
