@@ -20,7 +20,7 @@ START_LIMIT_S = 600
 STOP_LIMIT_S = 30
 GPU_MEMORY_SHARE = 0.9
 LAST_LINES = 40
-CAUSE = re.compile(r"\w(Error|Exception): ")
+CAUSE = re.compile(r"^(?!.* (?:WARNING|INFO) ).*\w(?:Error|Exception): ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,9 +244,11 @@ def test_of_a_clients_errors_the_last_line_is_kept_without_folders() -> None:
 
 
 def test_a_failure_comes_to_the_first_error_of_the_servers_log() -> None:
-    log = ["torch.OutOfMemoryError: CUDA out of memory", *["at"] * 60, "RuntimeError: see above"]
+    warning = "(APIServer pid=1) WARNING 11-28 [a.py:1] may end in `OSError: too many files`"
+    cause = "torch.OutOfMemoryError: CUDA out of memory"
+    log = [warning, cause, *["at"] * 60, "RuntimeError: see above"]
     failure = f"RuntimeError: the server did not start:\n{end_of(chr(10).join(log))}"
-    assert gist(failure) == "torch.OutOfMemoryError: CUDA out of memory"
+    assert gist(failure) == cause
     assert gist("TimeoutError: not done") == "TimeoutError: not done"
 
 
