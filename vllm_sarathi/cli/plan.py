@@ -12,18 +12,19 @@ from vllm_sarathi.cli.tasks import Progress as Shown
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.load.traffic import Replay
 from vllm_sarathi.simulator.machine.gpus import GPUS
-from vllm_sarathi.simulator.machine.models import HUB_NAMES
+from vllm_sarathi.simulator.machine.models import HUB_NAMES, MODELS
 from vllm_sarathi.simulator.machine.prices import Price, read_prices
 from vllm_sarathi.simulator.plan.around import look_around
 from vllm_sarathi.simulator.plan.candidate import Candidate, candidates
 from vllm_sarathi.simulator.plan.journal import Journal
 from vllm_sarathi.simulator.plan.plan import Plan, Progress, Running, make_plan
 from vllm_sarathi.simulator.plan.rows import Row, rows, serve_command
-from vllm_sarathi.simulator.plan.search import Search
+from vllm_sarathi.simulator.plan.search import MOST_FACTOR, Search
 from vllm_sarathi.simulator.plan.trial import Demand, Outcome
 from vllm_sarathi.simulator.results.comparison import default_num_jobs
 from vllm_sarathi.simulator.results.notes import failed
 from vllm_sarathi.simulator.results.tables import table
+from vllm_sarathi.simulator.steady import STEADY
 
 # Ours chooses its own budget below this; stock's is the best of these, with as many requests.
 OURS = ("sarathi:8192",)
@@ -121,13 +122,27 @@ def text(options: argparse.Namespace, made: Plan, refused: Mapping[str, str]) ->
     flags = {"--kv-cache-dtype": "fp8"} if options.kv_cache_dtype == "fp8" else {}
     for index in made.best:
         choice, option = made.choices[index], made.search.options[index]
-        model = HUB_NAMES.get(options.model, options.model.removesuffix("/config.json"))
-        command = serve_command(model, choice.candidate, choice.engine, flags)
-        where = f"each of {option.holds} replicas behind a {options.router} router"
-        parts.append(f"# {'one replica' if option.holds == 1 else where}\n{command}")
+        command = serve_command(_model_name(options.model), choice.candidate, choice.engine, flags)
+        what = f"each of {option.holds} replicas behind a {options.router} router"
+        if option.holds == 1:
+            what = "one replica"
+        if choice.candidate.num_gpus > GPUS[choice.candidate.gpu].num_in_server:
+            what += ", over several servers (see vLLM on multi-node serving)"
+        parts.append(f"# {what}\n{command}")
     if not made.best:
-        parts.append("Nothing serves the load within the objectives.")
+        parts.append(
+            f"Nothing was found that serves the load within the objectives, with up to "
+            f"{MOST_FACTOR} times the replicas that arithmetic needs."
+        )
     return "\n\n".join(parts)
+
+
+def _model_name(given_model: str) -> str:
+    """What ``vllm serve`` calls a model: its folder, or its name on Hugging Face."""
+    if given_model in MODELS:
+        return HUB_NAMES.get(given_model, "MODEL")
+    path = Path(given_model)
+    return str(path.parent if path.name == "config.json" else path)
 
 
 COLUMNS = (
@@ -156,11 +171,13 @@ BOUNDS = ("replicas", "gpus", "usd_per_hour", "usd_per_1000_requests")
 
 
 def _shown(row: Row, name: str) -> Any:
-    """A cell; of what may serve only for more, or not at all, what is known not to be enough."""
+    """A cell; a bound where the search did not have to know more."""
     value = row[name]
-    if row["status"] != "serves" and name in BOUNDS:
+    if name not in BOUNDS:
+        return value
+    if row["status"] != "serves":
         return f">= {value:.4g}"
-    return value
+    return f"<= {value:.4g}" if row["replicas_at_least"] < row["replicas"] else value
 
 
 def _about(row: Row) -> str:
@@ -174,4 +191,9 @@ def _about(row: Row) -> str:
         lines.append(f"With one replica fewer, {failed(each)}.")
     elif row["replicas"] == 1:
         lines.append("One replica is enough.")
+    if (share := row["warm_up_share"]) is not None and share > STEADY:
+        lines.append(
+            f"{share:.0%} of the requests came while the engines filled up: a load that goes on "
+            "may need more."
+        )
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Which deployments may serve a load, and what they can at most serve."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from vllm_sarathi.simulator import (
     Workload,
     simulate,
 )
+from vllm_sarathi.simulator.load.workload import PromptBlocks
 from vllm_sarathi.simulator.machine.deployments import on_gpus
 from vllm_sarathi.simulator.machine.gpus import GPUS
 from vllm_sarathi.simulator.machine.models import read_model
@@ -50,7 +52,8 @@ def test_a_replica_costs_what_its_gpus_cost() -> None:
 
 def test_what_cannot_hold_the_longest_request_is_no_candidate() -> None:
     load = Synthetic(Fixed(30_000, 10), 5).at(1.0, 0)
-    few, reasons = candidates(read_model("llama-3-8b"), [GPUS["l4"]], PRICES, load, 40_000)
+    model = replace(read_model("llama-3-8b"), max_model_len=40_000)
+    few, reasons = candidates(model, [GPUS["l4"]], PRICES, load)
     assert (1, 1) not in {(one.tensor_parallel, len(one.deployment.stages)) for one in few}
     assert "max_model_len=40000" in reasons["l4 tp1 pp1"]
 
@@ -64,7 +67,25 @@ def test_no_run_is_faster_than_arithmetic_allows(lengths: str, budget: int) -> N
     assert len(workload) / report.duration_s < most_rate(deployment, workload)
 
 
-def test_cached_prefixes_may_cost_nothing(machine: Callable[..., Deployment]) -> None:
-    apart = Synthetic(Fixed(2000, 10), 20).at(1.0, 0)
+def test_what_prompts_share_is_computed_once(machine: Callable[..., Deployment]) -> None:
     alike = Synthetic(LENGTHS["agentic"], 20).at(1.0, 0)
-    assert most_rate(machine(), alike) > most_rate(machine(), apart)
+    lengths = replace(alike.lengths, num_shared=None, prefix=None)
+    assert alike.lengths.num_distinct < lengths.num_distinct / 3
+    apart = replace(alike, lengths=lengths)
+    assert most_rate(machine(), alike) > 3 * most_rate(machine(), apart)
+
+
+def test_prefixes_that_nobody_shares_are_computed(machine: Callable[..., Deployment]) -> None:
+    apart = Synthetic(Fixed(800, 10), 20).at(1.0, 0)
+    ids = [tuple(range(50 * one, 50 * one + 50)) for one in range(20)]
+    with_ids = replace(apart, lengths=replace(apart.lengths, blocks=PromptBlocks(ids, 16)))
+    alike = replace(apart, lengths=replace(apart.lengths, blocks=PromptBlocks(ids[:1] * 20, 16)))
+    assert with_ids.lengths.num_distinct == apart.lengths.num_distinct == 16_000
+    assert alike.lengths.num_distinct == 800
+    assert most_rate(machine(), with_ids) == pytest.approx(most_rate(machine(), apart), rel=0.01)
+
+
+def test_a_model_is_not_asked_for_longer_requests_than_it_takes() -> None:
+    load = Synthetic(Fixed(100, 10), 5).at(1.0, 0)
+    with pytest.raises(ValueError, match="max_model_len=40000 must be at most 32768"):
+        candidates(read_model("llama-3-8b"), [GPUS["h100"]], PRICES, load, 40_000)

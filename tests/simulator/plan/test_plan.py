@@ -4,9 +4,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vllm_sarathi.simulator import EngineSettings
+from vllm_sarathi.simulator import (
+    EngineSettings,
+    Fixed,
+    Lengths,
+    QosClass,
+    Replay,
+    Synthetic,
+    Workload,
+)
+from vllm_sarathi.simulator.load.workload import PromptBlocks
 from vllm_sarathi.simulator.plan.around import look_around
 from vllm_sarathi.simulator.plan.candidate import Candidate
 from vllm_sarathi.simulator.plan.journal import Journal
@@ -79,13 +89,16 @@ def test_a_plan_goes_on_from_its_journal(
     path.write_text("\n".join([*ran[:-2], ran[-2][:40]]))  # interrupted while it wrote
     journal = Journal(path)
     assert len(journal) == len(ran) - 2
-    told: list[int] = []
-    again = make_plan(
-        ways, engines, demand, journal=journal,
-        progress=Progress(running=lambda index, run: told.append(index)),
-    )  # fmt: skip
+    again = make_plan(ways, engines, demand, journal=journal)
     assert again.best == first.best
     assert again.outcomes.keys() == first.outcomes.keys()
+    assert len(Journal(path)) == len(ran)
+    told: list[int] = []
+    make_plan(
+        ways, engines, demand, journal=Journal(path),
+        progress=Progress(running=lambda index, run: told.append(index)),
+    )  # fmt: skip
+    assert not told
 
 
 def test_a_journal_of_another_demand_is_of_no_use(plan: Plan) -> None:
@@ -101,12 +114,61 @@ def test_a_journal_of_another_demand_is_of_no_use(plan: Plan) -> None:
     assert plan.trial(0, 2).key == trial.key
 
 
-@pytest.mark.parametrize("text", ["no JSON\n{}\n", '{"outcome": {}}\n{}\n'])
-def test_a_file_that_is_no_journal_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_journal_tells_loads_apart_by_all_that_they_hold(plan: Plan) -> None:
+    trial, load = plan.trial(0, 2), Synthetic(Fixed(100, 5), 6).at(1.0, 0)
+
+    def key(workload: Workload) -> str:
+        return replace(trial, demand=replace(trial.demand, traffic=Replay(workload))).key
+
+    num, some = len(load), np.arange(len(load)) % 2
+    lengths = [
+        load.lengths,
+        *(replace(load.lengths, num_shared=np.full(num, n), prefix=some) for n in (0, 64)),
+        replace(load.lengths, blocks=PromptBlocks([(n,) for n in range(num)], 16)),
+        replace(load.lengths, blocks=PromptBlocks([(1,)] * num, 16)),
+        replace(load.lengths, blocks=PromptBlocks([(1,)] * num, 32)),
+    ]
+    loads = [replace(load, lengths=one) for one in lengths]
+    two_classes = (QosClass(), QosClass("batch", priority=1))
+    loads += [replace(load, classes=two_classes, class_of=some * n) for n in (0, 1)]
+    assert len({key(one) for one in loads}) == len(loads)
+
+
+def recorded(demand: Demand, lengths: Lengths, rate: float) -> Demand:
+    """The demand with a recorded load at an even rate."""
+    num = len(lengths.num_prompt)
+    workload = Workload("recorded", np.arange(num) / rate, lengths)
+    return replace(demand, traffic=Replay(workload), rate=Replay(workload).rate)
+
+
+def test_each_replica_gets_its_own_requests_of_a_recorded_load(
+    ways: list[Candidate], engines: list[EngineSettings], demand: Demand
+) -> None:
+    # By turns, one of two replicas gets all the long prompts: its P99 TTFT misses the goal.
+    num_prompt = np.where(np.arange(80) % 2, 4000, 50)
+    load = recorded(demand, Lengths(num_prompt, np.full(80, 2)), 8.0)
+    goal = replace(demand.goal, tbt_s=None, ttft_s=0.3)
+    plan = make_plan(ways[:1], engines[1:2], replace(load, goal=goal))
+    assert not holds(plan, 0, 2)
+
+
+def test_a_short_recorded_load_is_judged_as_it_is(
+    ways: list[Candidate], engines: list[EngineSettings], demand: Demand
+) -> None:
+    load = recorded(demand, Lengths(np.full(10, 100), np.full(10, 400)), 3.0)
+    plan = make_plan(ways[:1], engines[1:2], load)
+    (row,) = rows(plan)
+    assert (row["status"], row["replicas"], row["error"]) == ("serves", 1, None)
+    assert row["warm_up_share"] > 0.5
+
+
+@pytest.mark.parametrize("text", ["no JSON\n{}\n", '{"outcome": {}}\n{}\n', "hello"])
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(text: str, tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_text(text)
-    with pytest.raises(ValueError, match="line 1 is not of a plan"):
+    with pytest.raises(ValueError, match="is not of a plan"):
         Journal(path)
+    assert path.read_text() == text
 
 
 def test_a_run_that_fails_does_not_end_the_plan(
@@ -115,9 +177,18 @@ def test_a_run_that_fails_does_not_end_the_plan(
     broken = EngineSettings("sarathi", {"preset": "nonsense"})
     plan = make_plan(ways[:1], [broken, engines[1]], demand)
     by_name = {row["scheduler"]: row for row in rows(plan)}
-    assert by_name["sarathi"]["status"] == "does not serve"
+    assert by_name["sarathi"]["status"] == "none found"
     assert "nonsense" in by_name["sarathi"]["error"]
     assert plan.best
+
+
+def test_a_run_that_failed_is_tried_again(
+    ways: list[Candidate], engines: list[EngineSettings], demand: Demand, tmp_path: Path
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    broken = EngineSettings("sarathi", {"preset": "nonsense"})
+    make_plan(ways[:1], [broken], demand, journal=journal)
+    assert not len(journal)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +216,7 @@ def test_the_command_says_all_that_the_plan_decided(ways: list[Candidate]) -> No
     assert command == (
         "vllm serve 'a model' --pipeline-parallel-size 2 "
         "--max-model-len 8192 --max-num-batched-tokens 2048 --max-num-seqs 256 "
-        "--kv-cache-dtype fp8 --scheduler sarathi "
+        "--gpu-memory-utilization 0.9 --kv-cache-dtype fp8 --scheduler sarathi "
         "--sarathi-ttft-slo-ms 2000 --sarathi-tpot-slo-ms 50"
     )
 
@@ -157,6 +228,23 @@ def test_the_command_of_another_scheduler_names_it(
     command = serve_command("m", ways[0], engine, {})
     assert ("--scheduler-cls my.Scheduler" in command) is (engine.scheduler != "stock")
     assert "--sarathi" not in command
+
+
+def test_the_command_spells_settings_as_the_server_reads_them(ways: list[Candidate]) -> None:
+    engine = EngineSettings(
+        "my.Scheduler",
+        {"qos_classes": {"chat": {"ttft_slo_ms": 500}}, "shed": True},
+        async_scheduling=False,
+        enable_prefix_caching=False,
+        policy="priority",
+    )
+    command = serve_command("m", ways[0], engine, {})
+    assert "--scheduler sarathi --scheduler-cls my.Scheduler" in command
+    assert (
+        """--sarathi-qos-classes '{"chat": {"ttft_slo_ms": 500}}' --sarathi-shed true""" in command
+    )
+    assert command.endswith("--no-async-scheduling --no-enable-prefix-caching")
+    assert "--scheduling-policy priority" in command
 
 
 def test_the_front_holds_what_nothing_beats() -> None:

@@ -1,8 +1,8 @@
 """What one of several replicas gets of a load."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from vllm_sarathi.simulator.load.traffic import Synthetic, Traffic
+from vllm_sarathi.simulator.load.traffic import Traffic
 from vllm_sarathi.simulator.load.workload import Workload
 
 
@@ -10,7 +10,8 @@ from vllm_sarathi.simulator.load.workload import Workload
 class RoundRobinShare:
     """One in so many requests of a load: what a round-robin router sends to one replica.
 
-    Replicas behind such a router do not influence each other, so one stands for all.
+    Replicas behind such a router do not influence each other: where requests are drawn, one
+    stands for all.
 
     Args:
         whole: the load of all replicas.
@@ -28,10 +29,3 @@ class RoundRobinShare:
     def at(self, rate: float, seed: int) -> Workload:
         """The share when all replicas together get this rate, in requests per second."""
         return self.whole.at(rate, seed).every(self.num_replicas)
-
-
-def scaled(traffic: Traffic, num_replicas: int) -> Traffic:
-    """The load with as many requests for each of several replicas; a recorded one as it is."""
-    if isinstance(traffic, Synthetic):
-        return replace(traffic, num_requests=traffic.num_requests * num_replicas)
-    return traffic

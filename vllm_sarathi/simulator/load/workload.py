@@ -63,6 +63,23 @@ class Lengths:
     prefix: Ints | None = None
     blocks: PromptBlocks | None = None
 
+    @property
+    def num_distinct(self) -> int:
+        """Prompt tokens of all requests, those that several share counted once."""
+        num_prompt = self.num_prompt
+        if self.blocks is not None:
+            size = self.blocks.num_tokens
+            shared = np.minimum([len(ids) * size for ids in self.blocks.ids], num_prompt)
+            distinct = len({one for ids in self.blocks.ids for one in ids}) * size
+            return min(int((num_prompt - shared).sum()) + distinct, int(num_prompt.sum()))
+        if self.num_shared is None or self.prefix is None:
+            return int(num_prompt.sum())
+        shared = np.minimum(self.num_shared, num_prompt)
+        longest: dict[int, int] = {}
+        for group, num in zip(self.prefix.tolist(), shared.tolist(), strict=True):
+            longest[group] = max(num, longest.get(group, 0))
+        return int((num_prompt - shared).sum()) + sum(longest.values())
+
     def at(self, chosen: slice) -> "Lengths":
         """Those of some of the requests."""
         blocks = self.blocks

@@ -24,6 +24,11 @@ class _Look:
     trial: Trial
     is_for_headroom: bool = False
 
+    @property
+    def key(self) -> str:
+        """What makes the answer what it is, in short."""
+        return f"{self.trial.key} headroom" if self.is_for_headroom else self.trial.key
+
 
 def look_around(plan: Plan, num_jobs: int, journal: Journal, progress: Progress) -> None:
     """Add to a plan what lies around its best choices.
@@ -48,7 +53,7 @@ def look_around(plan: Plan, num_jobs: int, journal: Journal, progress: Progress)
 
     missing = []
     for look in looks:
-        known = None if look.is_for_headroom else journal.outcome(look.trial)
+        known = journal.outcome(look.key)
         if known is None:
             missing.append(look)
         else:
@@ -56,8 +61,7 @@ def look_around(plan: Plan, num_jobs: int, journal: Journal, progress: Progress)
     for place, found in run_watched(
         _find, missing, num_jobs, lambda place, run: progress.running(missing[place].index, run)
     ):
-        if not missing[place].is_for_headroom:
-            journal.add(missing[place].trial, found)
+        journal.add(missing[place].key, found)
         note(missing[place], found)
 
 

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
-import numpy as np
-
 from vllm_sarathi.simulator.load.workload import Workload
 from vllm_sarathi.simulator.machine.deployments import on_gpus
 from vllm_sarathi.simulator.machine.gpus import Gpu
@@ -62,7 +60,15 @@ def candidates(
 
     Returns:
         The candidates, and by its name why each other split is none.
+
+    Raises:
+        ValueError: the model takes no requests as long as ``max_model_len``.
     """
+    if max_model_len is not None and max_model_len > model.max_model_len:
+        raise ValueError(
+            f"max_model_len={max_model_len} must be at most {model.max_model_len}, the most that "
+            f"{model.name} takes"
+        )
     found, refused = [], {}
     for gpu, num_stages, tensor_parallel in product(gpus, NUM_STAGES, TENSOR_PARALLEL):
         if tensor_parallel > gpu.num_in_server:
@@ -86,15 +92,12 @@ def most_rate(deployment: Deployment, workload: Workload) -> float:
     """An upper bound of the requests per second that a deployment serves.
 
     Each token costs at least what it costs in the best batch, each pair of a query and a key
-    its attention. Where prompts share prefixes, all of them may be cached.
+    its attention. What prompts share is computed once at least.
     """
     lengths = workload.lengths
     num_prompt, num_output = lengths.num_prompt.astype(float), lengths.num_output - 1.0
-    if workload.shares_prefixes:
-        prefill, pairs = np.ones(len(workload)), 0.0
-    else:
-        prefill, pairs = num_prompt, float((num_prompt**2 / 2).mean())
-    tokens = float((prefill + num_output).mean())
+    pairs = 0.0 if workload.shares_prefixes else float((num_prompt**2 / 2).mean())
+    tokens = lengths.num_distinct / len(workload) + float(num_output.mean())
     context = float((num_output * (num_prompt + num_output / 2)).mean())
     seconds = max(
         tokens * _least_token_s(stage)

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from vllm_sarathi.simulator.plan.trial import Outcome, Trial
+from vllm_sarathi.simulator.plan.trial import Outcome
+
+_BEGINNING = '{"run": "'
 
 
 class Journal:
@@ -23,30 +25,35 @@ class Journal:
             return
         try:
             path.touch()
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"--resume {str(path)!r} cannot be used: {error}") from error
-        for number, line in enumerate(lines, 1):
+        whole, end, rest = text.rpartition("\n")
+        for number, line in enumerate(whole.splitlines(), 1):
             try:
                 entry = json.loads(line)
-                self._outcomes[entry["trial"]] = entry["outcome"]
+                self._outcomes[entry["run"]] = entry["outcome"]
             except (ValueError, TypeError, KeyError) as error:
-                if number == len(lines):
-                    break  # the last run was cut off while it was written
                 raise ValueError(
                     f"--resume {str(path)!r} line {number} is not of a plan: {error!r}"
                 ) from error
+        if rest and not rest.startswith(_BEGINNING[: len(rest)]):
+            raise ValueError(f"--resume {str(path)!r} is not of a plan: {rest[:40]!r}")
+        if rest:  # the last run was cut off while it was written
+            path.write_text(whole + end, encoding="utf-8")
 
     def __len__(self) -> int:
         return len(self._outcomes)
 
-    def outcome(self, trial: Trial) -> Outcome | None:
-        """What a trial came to, if it ran before."""
-        return self._outcomes.get(trial.key)
+    def outcome(self, key: str) -> Outcome | None:
+        """What a run came to, by what it is of; None if it did not run before."""
+        return self._outcomes.get(key)
 
-    def add(self, trial: Trial, outcome: Outcome) -> None:
-        """Keep what a trial came to."""
-        self._outcomes[trial.key] = outcome
+    def add(self, key: str, outcome: Outcome) -> None:
+        """Keep what a run came to; one that failed is not kept, for it may be mended."""
+        if "error" in outcome:
+            return
+        self._outcomes[key] = outcome
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"trial": trial.key, "outcome": outcome}) + "\n")
+                file.write(json.dumps({"run": key, "outcome": outcome}) + "\n")

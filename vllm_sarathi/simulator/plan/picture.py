@@ -30,9 +30,9 @@ def draw_plan(plan: Plan, path: Path) -> Path:
     for axes, (metric, label, asked, unit, scale) in zip(panels, LATENCIES, strict=True):
         for family, style in zip(_families(plan), line_styles(), strict=False):
             _draw_family(axes, plan, family, metric, style)
-        objective_s = getattr(goal.objectives or goal, asked)
-        if objective_s is not None:
-            axes.axhline(objective_s * unit, color="grey", linestyle=":", label="objective")
+        of_each = None if goal.objectives is None else getattr(goal.objectives, asked)
+        if limits_s := [one for one in (getattr(goal, asked), of_each) if one is not None]:
+            axes.axhline(min(limits_s) * unit, color="grey", linestyle=":", label="objective")
         axes.set(xlabel="USD per hour", ylabel=label, yscale=scale, xlim=(0, None))
         if scale == "log":
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

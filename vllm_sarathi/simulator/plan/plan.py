@@ -1,5 +1,6 @@
 """Find the cheapest deployment, run by run."""
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -136,13 +137,13 @@ def make_plan(
         while (question := plan.search.question()) is not None:
             index, num_replicas = question
             trial = plan.trial(index, num_replicas)
-            if (known := journal.outcome(trial)) is None:
+            if (known := journal.outcome(trial.key)) is None:
                 return index, trial
             note(index, known)
         return None
 
     for index, (trial, outcome) in run_pulled(attempt, pull, num_jobs, progress.running):
-        journal.add(trial, outcome)
+        journal.add(trial.key, outcome)
         note(index, outcome)
     return plan
 
@@ -152,9 +153,8 @@ def attempt(trial: Trial, tell: Callable[[Any], object]) -> tuple[Trial, Outcome
     try:
         return trial, run_trial(trial, lambda share: tell(Running(trial.num_replicas, share)))
     except (ValueError, SchedulerDeadlockError) as error:
-        return trial, {
-            "replicas": trial.num_replicas,
-            "holds": False,
-            "is_whole": False,
-            "error": str(error),
-        }
+        reason = str(error)
+    except Exception:  # whatever a scheduler of the user's own may raise
+        reason = traceback.format_exc()
+    failed = {"holds": False, "is_whole": False, "error": reason}
+    return trial, {"replicas": trial.num_replicas, **failed}

@@ -1,10 +1,12 @@
 """A plan as rows, and as the commands that start what it chose."""
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.machine.deployments import MEMORY_SHARE
 from vllm_sarathi.simulator.plan.candidate import Candidate
 from vllm_sarathi.simulator.plan.plan import Plan
 from vllm_sarathi.simulator.plan.trial import Outcome
@@ -19,9 +21,10 @@ FIGURES = (
 def rows(plan: Plan) -> list[Row]:
     """The best settings of each scheduler on each candidate, the cheapest first.
 
-    ``status`` is "serves", "costs more" where the load may be served, but not for less than by
-    the best choice, and else "does not serve". ``utilisation`` is the share of the rate that
-    arithmetic and memory bandwidth allow.
+    ``status`` is "serves"; "costs more" where the load may be served, but not for less than by
+    the best choice; or "none found". ``replicas_at_least`` is below ``replicas`` where fewer may
+    do: they would still cost more than the best choice. ``utilisation`` is the share of the rate
+    that arithmetic and memory bandwidth allow.
     """
     best: dict[tuple[str, str], int] = {}
     for index, choice in enumerate(plan.choices):
@@ -53,12 +56,14 @@ def _row(plan: Plan, index: int) -> Row:
         "tensor_parallel_size": candidate.tensor_parallel,
         "pipeline_parallel_size": len(candidate.deployment.stages),
         "replicas": num,
+        "replicas_at_least": option.fails + 1,
         "gpus": num * candidate.num_gpus,
         "usd_per_hour": usd,
         "usd_per_1000_requests": usd / 3.6 / plan.demand.rate,
         "utilisation": None if held is None else plan.demand.rate / num / candidate.most_rate,
         "headroom": plan.headroom.get(index),
         **{name: figures.get(name) for name in FIGURES},
+        "warm_up_share": outcome.get("warm_up_share"),
         "missed_with_one_fewer": _missed(plan, index, num - 1),
         "error": _error(plan, index),
     }
@@ -74,7 +79,7 @@ def _status(plan: Plan, index: int) -> str:
     if option.holds is not None:
         return "serves"
     best = plan.search.best(option.family)
-    return "does not serve" if best is None else "costs more"
+    return "none found" if best is None else "costs more"
 
 
 def _missed(plan: Plan, index: int, num_replicas: int) -> list[dict[str, Any]] | None:
@@ -113,19 +118,26 @@ def serve_command(
         "--max-model-len": candidate.deployment.max_model_len,
         "--max-num-batched-tokens": engine.max_num_batched_tokens,
         "--max-num-seqs": engine.num_seqs,
+        "--gpu-memory-utilization": MEMORY_SHARE,
         **({"--scheduling-policy": engine.policy} if engine.policy != "fcfs" else {}),
         **flags,
     }
-    if engine.scheduler == "sarathi":
+    if engine.scheduler == "sarathi" or engine.sarathi:
         flags["--scheduler"] = "sarathi"
-        own = engine.sarathi.items()
-        flags |= {f"--sarathi-{name.replace('_', '-')}": _plain(value) for name, value in own}
-    elif engine.scheduler != "stock":
+    if engine.scheduler not in ("stock", "sarathi"):
         flags["--scheduler-cls"] = engine.scheduler
-    words = [word for flag, value in flags.items() for word in (flag, f"{value}")]
+    own = engine.sarathi.items()
+    flags |= {f"--sarathi-{name.replace('_', '-')}": value for name, value in own}
+    words = [word for flag, value in flags.items() for word in (flag, _plain(value))]
+    if not engine.async_scheduling:
+        words.append("--no-async-scheduling")
+    if engine.enable_prefix_caching is False:
+        words.append("--no-enable-prefix-caching")
     return shlex.join(["vllm", "serve", model, *words])
 
 
 def _plain(value: Any) -> str:
-    """A setting as one would write it."""
-    return f"{value:.15g}" if isinstance(value, float) else f"{value}"
+    """A value as one would write it."""
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return value if isinstance(value, str) else json.dumps(value)

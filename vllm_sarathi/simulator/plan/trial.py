@@ -2,17 +2,22 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from importlib.metadata import version
+from inspect import getsourcefile
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vllm_sarathi import __version__
 from vllm_sarathi.simulator.engine.fleet import Router
+from vllm_sarathi.simulator.engine.scheduler_factory import scheduler_class
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
-from vllm_sarathi.simulator.load.share import RoundRobinShare, scaled
-from vllm_sarathi.simulator.load.traffic import Traffic
+from vllm_sarathi.simulator.load.share import RoundRobinShare
+from vllm_sarathi.simulator.load.traffic import Synthetic, Traffic
 from vllm_sarathi.simulator.machine.step_cost import Deployment
 from vllm_sarathi.simulator.results.report import Report
 from vllm_sarathi.simulator.run import simulate
@@ -29,7 +34,7 @@ class Demand:
     """What has to be served, and how it is simulated.
 
     Args:
-        traffic: the load; a synthetic one has at least so many requests for each replica.
+        traffic: the load; a drawn one has at least so many requests for each replica.
         rate: requests per second of all replicas together.
         goal: what has to hold.
         router: which replica gets a request.
@@ -68,8 +73,8 @@ class Trial:
         """What makes the outcome what it is, in short."""
         demand = self.demand
         workload = demand.traffic.at(demand.rate, demand.seeds[0])
-        lengths = workload.lengths
-        arrays = (workload.arrival_s, lengths.num_prompt, lengths.num_output, lengths.prefix)
+        lengths = [getattr(workload.lengths, one.name) for one in fields(workload.lengths)]
+        load = [workload.arrival_s, workload.class_of, *lengths]
         parts = {
             "versions": [__version__, version("vllm")],
             "deployment": self.deployment.to_json(),
@@ -79,7 +84,8 @@ class Trial:
             "goal": asdict(demand.goal),
             "demand": [demand.rate, demand.router, demand.seeds, demand.noise],
             "classes": [asdict(qos) for qos in workload.classes],
-            "load": [sha256(array.tobytes()).hexdigest() for array in arrays if array is not None],
+            "load": [_digest(part) for part in load],
+            "scheduler": _source(self.engine),
         }
         return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
@@ -101,7 +107,10 @@ def run_trial(trial: Trial, tell: Callable[[float], object]) -> Outcome:
             report = _run(trial, traffic, seed, tell)
             wall_s, num_runs = wall_s + report.wall_s, num_runs + 1
             holds = demand.goal.met(report)
-            if not holds or (longer := longer_load(traffic, demand.rate, report)) is None:
+            # A recorded load is taken as it is, however short.
+            if not holds or not isinstance(traffic, Synthetic):
+                break
+            if (longer := longer_load(traffic, demand.rate, report)) is None:
                 break
             traffic = longer
         if not holds:
@@ -112,7 +121,7 @@ def run_trial(trial: Trial, tell: Callable[[float], object]) -> Outcome:
         "is_whole": holds or trial.is_whole,
         "checks": [check._asdict() for check in demand.goal.checks(report)],
         "figures": report.summary(),
-        "requests": getattr(traffic, "num_requests", None),
+        "warm_up_share": report.warm_up_share,
         "runs": num_runs,
         "wall_s": wall_s,
     }
@@ -121,13 +130,39 @@ def run_trial(trial: Trial, tell: Callable[[float], object]) -> Outcome:
 def shared(traffic: Traffic, demand: Demand, num_replicas: int) -> tuple[Traffic, float, int]:
     """What stands for a load on so many replicas.
 
+    Where requests are drawn, one replica stands for all behind a round-robin router. A recorded
+    load is served whole by all replicas: each gets other requests.
+
     Returns:
         The load, its rate as a share of the demand's, and the replicas that are simulated.
     """
+    if not isinstance(traffic, Synthetic):
+        return traffic, 1.0, num_replicas
     if demand.router == "round-robin":
-        return RoundRobinShare(scaled(traffic, num_replicas), num_replicas), 1.0, 1
+        return RoundRobinShare(_scaled(traffic, num_replicas), num_replicas), 1.0, 1
     together = min(num_replicas, MOST_TOGETHER)
-    return scaled(traffic, together), together / num_replicas, together
+    return _scaled(traffic, together), together / num_replicas, together
+
+
+def _scaled(traffic: Synthetic, num_replicas: int) -> Synthetic:
+    """The load with as many requests for each replica."""
+    return replace(traffic, num_requests=traffic.num_requests * num_replicas)
+
+
+def _digest(part: Any) -> str | None:
+    """What a part of a load holds, in short."""
+    if part is None:
+        return None
+    held = part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
+    return sha256(held).hexdigest()
+
+
+def _source(engine: EngineSettings) -> str | None:
+    """The text of a scheduler of the user's own, in short: it may be mended meanwhile."""
+    if engine.scheduler in ("stock", "sarathi"):
+        return None
+    file = getsourcefile(scheduler_class(engine))
+    return None if file is None else sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _run(trial: Trial, traffic: Traffic, seed: int, tell: Callable[[float], object]) -> Report:

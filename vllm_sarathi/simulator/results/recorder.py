@@ -99,11 +99,15 @@ class StopRule:
             self.goodput is not None and not times.meets(self.objectives or own),
         )
 
-    def most_misses(self, num_requests: int) -> tuple[float, float, float]:
+    def most_misses(self, num_requests: int) -> tuple[int, int, int]:
         """How many requests may miss each of these."""
         # So many are above the 99th percentile wherever it falls between two of them.
         above = num_requests - floor(0.99 * (num_requests - 1)) - 1
-        return above, above, num_requests * (1 - (self.goodput or 0.0))
+        share = self.goodput or 0.0
+        late = floor(num_requests * (1 - share)) + 1  # at most one too many, whatever rounding
+        while late and (num_requests - late) / num_requests < share:
+            late -= 1
+        return above, above, late
 
 
 @dataclass(slots=True)
