@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.policy.test_order import Name
 from vllm_sarathi.policy import prefix_order
 from vllm_sarathi.policy.place import Place
+from vllm_sarathi.policy.prefix_leaf import Leaf
 from vllm_sarathi.policy.prefix_order import PATIENCE, PrefixOrder
 
 PREFIXES = st.lists(st.integers(0, 2), max_size=4).map(tuple)
@@ -261,3 +262,21 @@ def test_a_list_of_hashes_that_changes_while_its_request_waits_does_no_harm(chan
     change(one.block_hashes)
     waiting.remove("a")
     assert served(waiting) == ["b", "c"]
+
+
+def test_requests_that_are_taken_and_put_back_in_turn_are_hardly_compared() -> None:
+    waiting = order(*(place(str(i), 1, i) for i in range(1000)))
+    num_compared = 0
+    compare = Leaf.__lt__
+
+    def counted(one: Leaf, other: Leaf) -> bool:
+        nonlocal num_compared
+        num_compared += 1
+        return compare(one, other)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Leaf, "__lt__", counted)
+        for name in reversed(served(waiting)):
+            waiting.put_back(name)
+    assert len(waiting) == 1000
+    assert num_compared < 8 * 1000

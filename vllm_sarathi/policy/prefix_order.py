@@ -13,7 +13,6 @@ in the same batches. Measured with SPREAD's loads (policy/throughput_budget.py),
 larger one; nothing changed with shared prefixes.
 """
 
-from bisect import bisect_left, insort
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 
 from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Entry, Place, PlaceHeap
-from vllm_sarathi.policy.prefix_leaf import Leaf, Sides
+from vllm_sarathi.policy.prefix_leaf import Leaf, Leaves, Sides
 from vllm_sarathi.policy.state import Rank
 
 PATIENCE = 200
@@ -60,7 +59,7 @@ class PrefixWalk:
     most (k + 1) x ``PATIENCE`` others. Those that vLLM could not admit are passed over.
     """
 
-    _leaves: list[Leaf] = field(default_factory=list)
+    _leaves: Leaves = field(default_factory=Leaves)
     _leaf_of: dict[Place, Leaf] = field(default_factory=dict)
     _by_rank: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
     _by_age: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
@@ -69,11 +68,13 @@ class PrefixWalk:
     _began: Course = field(default_factory=Course)
     _course: Course | None = field(default_factory=Course)
     _served: dict[Any, tuple[Leaf, bool]] = field(default_factory=dict)
+    _first: Entry | None = None
 
     def push(self, key: Rank, place: Place) -> None:
         """Add a request of a rank."""
         leaf = self._leaf_of[place] = Leaf(key, place, tuple(place.block_hashes))
-        insort(self._leaves, leaf)
+        self._first = None
+        self._leaves.add(leaf)
         self._by_rank.push((key, place.arrival_s), place)
         by_age = self._blocked_by_age if place.request in self._blocked else self._by_age
         by_age.push((key[:-1], place.arrival_s), place)
@@ -81,12 +82,14 @@ class PrefixWalk:
     def discard(self, place: Place) -> None:
         """Let a request go."""
         self._blocked.discard(place.request)
-        del self._leaves[bisect_left(self._leaves, self._leaf_of.pop(place))]
+        self._first = None
+        self._leaves.remove(self._leaf_of.pop(place))
 
     def begin_step(self) -> None:
         """Those served in the step before can no longer be put back."""
         self._began = self._course = self._now()
         if any(is_oldest for _, is_oldest in self._served.values()):
+            self._first = None
             self._unblock()
         self._served.clear()
 
@@ -105,7 +108,9 @@ class PrefixWalk:
 
     def first(self) -> Entry | None:
         """The entry of the request that is next."""
-        return next(iter(self), None)
+        if self._first is None:
+            self._first = next(iter(self), None)
+        return self._first
 
     def shrink(self, num_live: int) -> None:
         """Rebuild what keeps entries of requests that left; ``num_live`` did not."""
