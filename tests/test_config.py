@@ -63,13 +63,20 @@ def test_no_settings_give_the_slo_preset() -> None:
         ({"preset": "stall-free", "tbt_slo_ms": 50}, ("tbt_slo_ms=50", "'slo'")),
         ({"shed": 1}, ("shed=1", "true or false")),
         ({"preset": "observe", "shed": True}, ("shed=True", "preset='observe'", "'slo'")),
-        ({"order": "fcfs", "shed": True}, ("shed=True", "order='fcfs'", "'hybrid', 'edf'")),
+        ({"order": "fcfs", "shed": True}, ("shed=True", "order='fcfs'", "'prefix'", "'mlfq'")),
         ({"preset": "stall-free", "shed": True}, ("shed=True", "order=None", "'stall-free'")),
         ({"preset": "offline", "tbt_slo_ms": 50}, ("tbt_slo_ms=50", "'offline'", "'slo'")),
         (
             {"order": "mlfq", "tbt_slo_ms": 50},
             ("tbt_slo_ms=50", "order='mlfq'", "mean time of whole requests", "'hybrid'"),
         ),
+        ({"preset": "offline", "tpot_slo_ms": 50}, ("tpot_slo_ms=50", "preset='offline'", "'slo'")),
+        (
+            {"preset": "offline", "qos_classes": {"gold": {"tbt_slo_ms": 50}}},
+            ("qos_classes.gold.tbt_slo_ms=50", "preset='offline'"),
+        ),
+        ({"preset": "stall-free", "order": "mlfq"}, ("order='mlfq'", "'slo' or 'offline'")),
+        ({"order": "mlfq", "tile_size": None}, ("tile_size=None", "order='mlfq'", "'auto'")),
         ({"order": "mlfq", "tpot_slo_ms": 50}, ("tpot_slo_ms=50", "order='mlfq'")),
         (
             {"order": "mlfq", "qos_classes": {"gold": {"tpot_slo_ms": 50}}},

@@ -206,3 +206,19 @@ def test_settings_with_classes_survive_json() -> None:
     settings = SarathiConfig.from_mapping({"qos_classes": GOLD, "tpot_slo_ms": 50})
     again = SarathiConfig.from_mapping(json.loads(settings.model_dump_json(exclude_unset=True)))
     assert again == settings
+
+
+@pytest.mark.parametrize("settings", [{"preset": "offline"}, {"order": "mlfq"}])
+@pytest.mark.parametrize(
+    "said", [{"qos": "interactive"}, {"tpot_slo_ms": 50.0}, {"tbt_slo_ms": 50.0}]
+)
+def test_no_request_is_promised_gaps_where_no_batch_is_sized_for_them(
+    settings: dict[str, Any], said: dict[str, Any]
+) -> None:
+    found = reader(**settings).read(said)
+    assert (found.tpot_s, found.tbt_s, found.max_stall_s) == (None, None, None)
+    assert not found.auto_tbt
+
+
+def test_the_first_token_keeps_its_objective_where_gaps_have_none() -> None:
+    assert reader(preset="offline").read({"qos": "interactive"}).ttft_s == 2.0

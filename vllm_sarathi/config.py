@@ -116,7 +116,8 @@ class SarathiConfig(BaseModel):
         None,
         description="Order in which prompts are served: first come, earliest deadline, shortest "
         "remaining prefill, deadline with long prompts put back further the more requests are "
-        'late, "prefix": those that share a prefix together, or "mlfq": levels by prefill time. '
+        'late, "prefix": those without a deadline that share a prefix together, or "mlfq": levels '
+        "by prefill time, with batches sized for throughput and no objectives for gaps. "
         'null: "hybrid" under "slo", "prefix" under "offline", else "fcfs".',
     )
     shed: bool = Field(
@@ -198,11 +199,12 @@ class SarathiConfig(BaseModel):
         self._check_max_stall()
         self._check_client_limits()
         self._check_job_completion()
+        self._check_gaps()
         if self.shed and self.waiting_order == "fcfs":
             raise ValueError(
                 f"shed=True has no meaning with order={self.order!r} and preset={self.preset!r}, "
-                "which know no deadlines of those that wait; it goes with order='hybrid', 'edf' "
-                "or 'srpf'"
+                "which know no deadlines of those that wait; it goes with order='hybrid', 'edf', "
+                "'srpf' or 'prefix', and with 'mlfq' under preset='slo'"
             )
         if "metrics_host" in self.model_fields_set and self.metrics_port is None:
             raise ValueError(
@@ -242,9 +244,28 @@ class SarathiConfig(BaseModel):
                 )
 
     def _check_job_completion(self) -> None:
-        """Refuse promises on gaps where batches are sized for the mean time of whole requests."""
         if self.order != "mlfq":
             return
+        if self.preset == "stall-free":
+            raise ValueError(
+                "order='mlfq' has no meaning with preset='stall-free', whose batches are of a "
+                "fixed size; it goes with 'slo' or 'offline'"
+            )
+        if self.tile_size is None and "tile_size" in self.model_fields_set:
+            raise ValueError(
+                "tile_size=None has no meaning with order='mlfq', whose batches follow step "
+                "times; it goes with 'auto' or a number"
+            )
+
+    def _check_gaps(self) -> None:
+        """Refuse promises on gaps where no batch is sized for them."""
+        if self.keeps_gaps:
+            return
+        why = "preset='offline', under which throughput alone counts"
+        allowed = "preset='slo'"
+        if self.preset != "offline":
+            why = "order='mlfq', which sizes batches for the mean time of whole requests"
+            allowed = "order='hybrid', 'edf', 'srpf' or 'prefix'"
         of_classes = {f"qos_classes.{name}.": qos for name, qos in self.qos_classes.items()}
         asked: dict[str, BaseModel] = {"": self, **of_classes}
         for prefix, settings in asked.items():
@@ -252,9 +273,8 @@ class SarathiConfig(BaseModel):
                 value = getattr(settings, name) if name in settings.model_fields_set else None
                 if value is not None:
                     raise ValueError(
-                        f"{prefix}{name}={value!r} contradicts order='mlfq', which sizes batches "
-                        "for the mean time of whole requests, however long a gap between two "
-                        "tokens gets; it goes with order='hybrid', 'edf', 'srpf' or 'prefix'"
+                        f"{prefix}{name}={value!r} contradicts {why}, however long a gap between "
+                        f"two tokens gets; it goes with {allowed}"
                     )
 
     def _check_max_stall(self) -> None:
@@ -282,14 +302,19 @@ class SarathiConfig(BaseModel):
         return self.order or _ORDERS.get(self.preset, "fcfs")
 
     @property
+    def keeps_gaps(self) -> bool:
+        """Whether anybody may have an objective for the time between tokens."""
+        return self.preset != "offline" and self.order != "mlfq"
+
+    @property
     def gap_slo_ms(self) -> float | Literal["auto"] | None:
         """``tbt_slo_ms``, but None where nothing is to follow its default."""
-        return None if self.preset == "offline" or self.order == "mlfq" else self.tbt_slo_ms
+        return self.tbt_slo_ms if self.keeps_gaps else None
 
     @property
     def follows_gaps(self) -> bool:
         """Whether the size of a batch follows objectives for the time between tokens."""
-        return self.preset == "slo" and self.order != "mlfq"
+        return self.preset == "slo" and self.keeps_gaps
 
     @property
     def batch_setting(self) -> str | None:

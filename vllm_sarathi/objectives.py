@@ -64,6 +64,9 @@ class RequestObjectives(Objectives):
 class ObjectivesReader:
     """Reads requests' objectives under one set of settings. Build it once.
 
+    Under settings that keep no gaps, those for gaps are checked and dropped: a promise that is
+    not kept would only keep others from being admitted.
+
     Attributes:
         default: objectives of a request that says nothing.
         classes: names of the classes that a request may name.
@@ -73,6 +76,7 @@ class ObjectivesReader:
 
     def __init__(self, settings: SarathiConfig) -> None:
         self.is_auto = settings.gap_slo_ms == "auto"
+        self._keeps_gaps = settings.keeps_gaps
         self._max_stall_ms = settings.max_stall_ms
         self._allowed = frozenset(settings.client_objectives)
         self._floor_ms = {str(name): ms for name, ms in settings.min_client_slo_ms.items()}
@@ -152,6 +156,8 @@ class ObjectivesReader:
 
     def _resolve(self, qos: str, given: dict[str, Any]) -> RequestObjectives:
         asked = self._of_class[qos] | given
+        if not self._keeps_gaps:
+            asked |= {"tpot_slo_ms": None, "tbt_slo_ms": None}
         ttft_ms, tpot_ms, tbt_ms, e2e_ms = (asked[name] for name in SLO_FIELDS)
         is_auto = tbt_ms == "auto"
         tbt_ms = None if is_auto else tbt_ms

@@ -48,7 +48,7 @@ def test_micro_batches_are_balanced_over_more_than_one_stage_unless_told_otherwi
     [
         ({}, 1, SloTokenBudget),
         ({"preset": "stall-free"}, 1, FixedTokenBudget),
-        ({"preset": "stall-free", "order": "mlfq"}, 1, FixedTokenBudget),
+        ({"preset": "offline", "order": "mlfq"}, 1, ThroughputTokenBudget),
         ({"preset": "offline"}, 1, ThroughputTokenBudget),
         ({"order": "mlfq"}, 1, ThroughputTokenBudget),
         ({"preset": "offline"}, 2, SloTokenBudget),  # even micro-batches

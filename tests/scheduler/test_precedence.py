@@ -34,6 +34,8 @@ def warned(
          "the smaller number of running requests wins"),
         ({"max_num_queued_reqs": 9}, {"shed": True}, ("max_num_queued_reqs=9", "shed=True"),
          "vLLM's limits win"),
+        ({"stream_interval": 5}, {"preset": "offline"},
+         ("stream_interval=5", "preset='offline'"), "clients get 5 at once"),
         ({"stream_interval": 5}, {}, ("stream_interval=5", "tbt_slo_ms='auto'"),
          "clients get 5 at once"),
     ],

@@ -36,6 +36,7 @@ CLASSES = {
     "client_objectives": ["qos", "ttft_slo_ms", "tpot_slo_ms", "e2e_slo_ms", "importance"],
 }
 PRESETS = ("slo", "slo", "slo", "stall-free", "stall-free", "decode-maximal", "observe", "offline")
+PACES = {"tbt_slo_ms", "tpot_slo_ms", "max_stall_ms", "qos_classes"}
 ORDERS = ("hybrid", "edf", "srpf", "fcfs", "prefix", "mlfq")
 
 
@@ -89,11 +90,13 @@ def settings_of_ours(draw: st.DrawFn) -> dict[str, Any]:
     chosen = {"preset": preset, **draw(st.sampled_from(SERVER_WIDE))}
     if draw(st.booleans()):
         chosen |= CLASSES
+    if preset == "offline":
+        chosen = {name: value for name, value in chosen.items() if name not in PACES}
     if preset in ("slo", "observe"):
         chosen |= draw(st.sampled_from(GAPS))
     if preset in ("slo", "stall-free"):
-        pace = {"tbt_slo_ms", "tpot_slo_ms", "qos_classes"} & chosen.keys()
-        order = draw(st.sampled_from(ORDERS[:-1] if pace else ORDERS))
+        has_mlfq = preset == "slo" and not PACES & chosen.keys()
+        order = draw(st.sampled_from(ORDERS if has_mlfq else ORDERS[:-1]))
         chosen |= {"order": order, "shed": order != "fcfs" and draw(st.booleans())}
         chosen["max_prefills_per_batch"] = draw(st.sampled_from([None, None, 1, 2]))
     if preset == "stall-free":
@@ -101,7 +104,9 @@ def settings_of_ours(draw: st.DrawFn) -> dict[str, Any]:
     if preset == "decode-maximal":
         chosen["chunk_size"] = draw(st.sampled_from([16, 24, MAX_PREFILL_TOKENS]))
     if preset not in ("observe", "offline"):
-        chosen["tile_size"] = draw(st.sampled_from(["auto", None, 16]))
+        chosen["tile_size"] = draw(
+            st.sampled_from(["auto", 16] if chosen.get("order") == "mlfq" else ["auto", 16, None])
+        )
         chosen["balance_micro_batches"] = draw(st.sampled_from([None, None, False]))
     return chosen
 

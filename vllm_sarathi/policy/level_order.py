@@ -16,9 +16,10 @@ class LevelOrder(WaitingOrder):
     longer than others of their size. One that has waited for ``prefill_weight`` times the bound
     of its level goes before all that come now, whatever their level.
 
-    Unlike the paper, decodes are not demoted. There a batch holds few requests, and one that
-    pauses makes room. Here all decodes share a step, and one that pauses makes it hardly shorter:
-    with such pauses the mean job-completion time is longer (benchmarks/results/job_completion.md).
+    Unlike in the paper, the service that a request got does not demote it, and no decode pauses.
+    There a batch holds few requests, and one that pauses makes room. Here all decodes share a
+    step, and one that pauses makes it hardly shorter: demoted decodes that pause make the mean
+    job-completion time longer (benchmarks/results/job_completion.md).
     """
 
     def _postponed_s(self, place: Place) -> float:

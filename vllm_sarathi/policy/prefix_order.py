@@ -13,13 +13,15 @@ in the same batches. Measured with SPREAD's loads (policy/throughput_budget.py),
 larger one; nothing changed with shared prefixes.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from math import inf
+from typing import Any, NamedTuple
 
 from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Entry, Place, PlaceHeap
+from vllm_sarathi.policy.prefix_leaf import Leaf, Leaves, Sides
 from vllm_sarathi.policy.state import Rank
 
 PATIENCE = 200
@@ -27,114 +29,155 @@ PATIENCE = 200
 have to compute a prefix alone, and costs the prefix that is hot nothing."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Leaf:
-    """A request in the tree of prefixes.
+class Course(NamedTuple):
+    """How far the walk has come.
 
     Attributes:
-        rank: requests of a lower rank come first.
-        place: the request's.
-        hashes: of the blocks that it had when it came, for vLLM's list of them changes.
+        last: who was served last, turns of patience apart.
+        num_since_oldest: requests served since the one that came first was.
     """
 
-    rank: Rank
-    place: Place
-    hashes: tuple[bytes, ...]
+    last: Leaf | None = None
+    num_since_oldest: int = 0
 
-    def num_shared(self, other: "Leaf") -> int:
-        """Blocks that both begin with. A block's hash stands for those before it, too."""
-        most = min(len(self.hashes), len(other.hashes))
-        return bisect_left(range(most), True, key=lambda at: self.hashes[at] != other.hashes[at])
+    @property
+    def is_turn_of_oldest(self) -> bool:
+        """Whether next is the request that came first."""
+        return self.num_since_oldest >= PATIENCE
 
-    def __lt__(self, other: "Leaf") -> bool:
-        if self.rank != other.rank:
-            return self.rank < other.rank
-        at = self.num_shared(other)
-        ours, theirs = self.hashes[at : at + 1], other.hashes[at : at + 1]
-        return (ours, self.place.number) < (theirs, other.place.number)
+    def after(self, leaf: Leaf, is_oldest: bool) -> "Course":
+        """Once one more is served."""
+        last = self.last if self.is_turn_of_oldest else leaf
+        return Course(last, 0 if is_oldest else self.num_since_oldest + 1)
 
 
 @dataclass(slots=True)
 class PrefixWalk:
     """Requests in the order of the walk. A change compares O(log n) of them.
 
-    A request is served after the k of its rank that came before it and at most (k + 1) x
-    ``PATIENCE`` others, as long as vLLM can admit the first.
+    A request is served after the k of its priority and importance that came before it and at
+    most (k + 1) x ``PATIENCE`` others. Those that vLLM could not admit are passed over.
     """
 
-    _leaves: list[Leaf] = field(default_factory=list)
+    _leaves: Leaves = field(default_factory=Leaves)
     _leaf_of: dict[Place, Leaf] = field(default_factory=dict)
+    _by_rank: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
     _by_age: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
-    _last: Leaf | None = None
-    _num_since_oldest: int = 0
+    _blocked_by_age: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
+    _blocked: set[Any] = field(default_factory=set)
+    _began: Course = field(default_factory=Course)
+    _course: Course | None = field(default_factory=Course)
+    _served: dict[Any, tuple[Leaf, bool]] = field(default_factory=dict)
+    _first: Entry | None = None
 
     def push(self, key: Rank, place: Place) -> None:
         """Add a request of a rank."""
         leaf = self._leaf_of[place] = Leaf(key, place, tuple(place.block_hashes))
-        insort(self._leaves, leaf)
-        self._by_age.push(key, place)
+        self._first = None
+        self._leaves.add(leaf)
+        self._by_rank.push((key, place.arrival_s), place)
+        by_age = self._blocked_by_age if place.request in self._blocked else self._by_age
+        by_age.push((key[:-1], place.arrival_s), place)
 
     def discard(self, place: Place) -> None:
         """Let a request go."""
-        del self._leaves[bisect_left(self._leaves, self._leaf_of.pop(place))]
+        self._blocked.discard(place.request)
+        self._first = None
+        self._leaves.remove(self._leaf_of.pop(place))
+
+    def begin_step(self) -> None:
+        """Those served in the step before can no longer be put back."""
+        self._began = self._course = self._now()
+        if any(is_oldest for _, is_oldest in self._served.values()):
+            self._first = None
+            self._unblock()
+        self._served.clear()
 
     def serve(self, place: Place) -> None:
         """Go on from a request, before it goes."""
-        oldest = self._by_age.first()
-        leaf, is_oldest = self._leaf_of[place], oldest is not None and oldest[-1] is place
-        if self._num_since_oldest < PATIENCE:
-            self._last = leaf
-        self._num_since_oldest = 0 if is_oldest else self._num_since_oldest + 1
+        oldest = self._by_age.first() or self._blocked_by_age.first()
+        is_oldest = oldest is not None and oldest[-1] is place
+        served = self._served[place.request] = self._leaf_of[place], is_oldest
+        self._course = self._now().after(*served)
+
+    def put_back(self, request: Any) -> None:
+        """Go on as if a request that is pushed again had not been served in this step."""
+        if self._served.pop(request, None):
+            self._course = None
+            self._blocked.add(request)
 
     def first(self) -> Entry | None:
         """The entry of the request that is next."""
-        return next(iter(self), None)
+        if self._first is None:
+            self._first = next(iter(self), None)
+        return self._first
 
     def shrink(self, num_live: int) -> None:
         """Rebuild what keeps entries of requests that left; ``num_live`` did not."""
+        self._by_rank.shrink(num_live)
         self._by_age.shrink(num_live)
+        self._blocked_by_age.shrink(num_live)
 
     def __iter__(self) -> Iterator[Entry]:
         """Entries in order. The first few cost little, however many there are."""
         taken = set[Place]()
-        last, num_since_oldest = self._last, self._num_since_oldest
-        for *_, oldest in self._by_age:
-            while oldest not in taken:
-                leaf = self._leaf_of[oldest]
-                if num_since_oldest < PATIENCE:
-                    last = leaf = self._nearest(last, leaf.rank, taken) or leaf
-                yield leaf.rank, leaf.place.number, 0, leaf.place
-                num_since_oldest = 0 if leaf.place is oldest else num_since_oldest + 1
-                taken.add(leaf.place)
+        course, sides = self._now(), Sides(self._leaves, taken)
+        for heap in (self._by_rank, self._by_age, self._blocked_by_age):
+            heap.first()  # drops those that left
+        ranked = (entry[-1] for entry in self._by_rank)
+        aged = (entry[-1] for entry in chain(self._by_age, self._blocked_by_age))
+        oldest, lowest = next(aged, None), next(ranked, None)
+        while oldest and lowest:
+            leaf = self._leaf_of[oldest]
+            if not course.is_turn_of_oldest:
+                leaf = self._leaf_of[lowest]
+                leaf = sides.nearest(course.last, leaf.rank) or leaf
+            yield leaf.rank, leaf.place.number, 0, leaf.place
+            course = course.after(leaf, leaf.place is oldest)
+            taken.add(leaf.place)
+            oldest, lowest = _untaken(oldest, aged, taken), _untaken(lowest, ranked, taken)
 
-    def _nearest(self, last: Leaf | None, rank: Rank, taken: Set[Place]) -> Leaf | None:
-        """Who of a rank shares most with the one served last; None if nobody shares anything."""
-        if last is None:
-            return None
-        sought = last if last.rank == rank else replace(last, rank=rank)
-        at = bisect_left(self._leaves, sought)
-        sides = (range(at - 1, -1, -1), range(at, len(self._leaves)))
-        near = [self._first_of(side, taken) for side in sides]
-        shared = {leaf: leaf.num_shared(last) for leaf in near if leaf and leaf.rank == rank}
-        best = max(shared, key=shared.__getitem__, default=None)
-        return best if best and shared[best] else None
+    def _now(self) -> Course:
+        if self._course is None:
+            self._course = self._began
+            for served in self._served.values():
+                self._course = self._course.after(*served)
+        return self._course
 
-    def _first_of(self, side: Iterable[int], taken: Set[Place]) -> Leaf | None:
-        leaves = (self._leaves[at] for at in side)
-        return next((leaf for leaf in leaves if leaf.place not in taken), None)
+    def _unblock(self) -> None:
+        self._blocked.clear()
+        for key, *_, place in self._blocked_by_age:
+            self._by_age.push(key, place)
+        self._blocked_by_age = PlaceHeap(is_aside=True)
+
+
+def _untaken(place: Place, places: Iterator[Place], taken: Collection[Place]) -> Place | None:
+    """The first that is not taken, of this one and those after it."""
+    return next((one for one in chain([place], places) if one not in taken), None)
 
 
 @dataclass(slots=True)
 class PrefixOrder(WaitingOrder):
-    """Those in time go first, by their deadlines. The others, without one or late, go by prefix.
+    """Those with a deadline go first, those without one by prefix.
 
-    Of the latter, those that run go before those that wait.
+    Who is late steps aside for those in time and goes before those without a deadline, as it
+    came. Those that run go before those of their kind that wait.
     """
 
     _walk: PrefixWalk = field(default_factory=PrefixWalk)
 
     def __post_init__(self) -> None:
         self._aside = self._walk
+
+    def expire(self, now_s: float) -> list[Any]:
+        """Let those step aside that can no longer be in time, as each step begins."""
+        self._walk.begin_step()
+        return WaitingOrder.expire(self, now_s)
+
+    def put_back(self, request: Any) -> None:
+        """Let one that was taken wait again at its place: it was not admitted after all."""
+        self._walk.put_back(request)
+        WaitingOrder.put_back(self, request)
 
     def remove(self, request: Any) -> None:
         """Let a request go."""
@@ -144,7 +187,8 @@ class PrefixOrder(WaitingOrder):
         WaitingOrder.remove(self, request)
 
     def _aside_s(self, place: Place) -> float:
-        return 0.0  # equal: the walk orders them
+        """Those without a deadline are equal: the walk orders them."""
+        return inf if place.due_s == inf else place.arrival_s
 
     def _take(self, place: Place) -> None:
         if place.is_aside:
