@@ -53,6 +53,7 @@ def test_the_first_line_says_what_the_others_were_recorded_with(path: Path) -> N
     assert (begin["num_stages"], begin["max_num_seqs"]) == (1, 7)
     assert begin["max_num_batched_tokens"] == 2048
     assert (begin["num_kv_tokens"], begin["max_model_len"]) == (32_000, 8192)
+    assert begin["kv_windows"] == [None]
     assert begin["v2_model_runner"] is False
     assert begin["settings"]["tpot_slo_ms"] == 50.0
     assert begin["classes"]["interactive"] == {"ttft_s": 2.0, "tpot_s": 0.05, "max_stall_s": 0.5}

@@ -185,8 +185,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
+    from vllm_sarathi.simulator.kv_room import check_kv_tokens
     from vllm_sarathi.simulator.machine.calibration import fit, read_steps
-    from vllm_sarathi.simulator.machine.step_cost import check_kv_tokens
 
     check_kv_tokens(options.kv_tokens, options.max_model_len)
     fitted = fit(read_steps(options.steps))

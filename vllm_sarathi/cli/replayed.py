@@ -11,6 +11,7 @@ from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.latency import Objectives
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.kv_room import IN_FLIGHT_TOKENS
 from vllm_sarathi.simulator.load.recording import Recording
 from vllm_sarathi.simulator.load.traffic import Replay
 from vllm_sarathi.simulator.load.workload import NO_OBJECTIVES, Workload
@@ -45,7 +46,13 @@ def scenario(options: argparse.Namespace, recording: Recording) -> Scenario:
         classes = tuple(replace(qos, objectives=asked) for qos in workload.classes)
         workload = replace(workload, classes=classes)
     machine, noise = _machine(options, recording)
-    workload.check_fits(machine.max_model_len, machine.num_kv_tokens, recording.begin.block_size)
+    workload.check_fits(
+        machine.max_model_len,
+        machine.num_kv_tokens,
+        machine.kv_windows,
+        block_size=recording.begin.block_size,
+        in_flight_tokens=recording.begin.in_flight_tokens or IN_FLIGHT_TOKENS,
+    )
     traffic = Replay(workload)
     return Scenario(machine, traffic, traffic.rate, len(workload), noise)
 

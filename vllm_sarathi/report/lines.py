@@ -61,8 +61,14 @@ class Begin(msgspec.Struct):
     max_model_len: Count | None = None
     block_size: Count = 16
     num_kv_tokens: Count | None = None
+    kv_windows: tuple[Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None, ...] = (None,)
     settings: dict[str, Any] = {}
     classes: dict[str, dict[str, Seconds]] = {}
+
+    @property
+    def in_flight_tokens(self) -> int:
+        """Most tokens scheduled and not yet back; 0 where it is not said."""
+        return (self.num_stages + self.async_scheduling) * (self.max_num_batched_tokens or 0)
 
 
 class Step(msgspec.Struct):

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vllm.v1.kv_cache_interface import SlidingWindowSpec
+
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.step_log import EngineState, ScheduledStep, StepLog
 from vllm_sarathi.metrics.token_gaps import Asked, TokenGaps
@@ -50,6 +52,7 @@ class StepLogger:
             "block_size": block_size,
             # As vLLM's log counts them: groups of layers share the blocks.
             "num_kv_tokens": kv_cache.num_blocks // len(kv_cache.kv_cache_groups) * block_size,
+            "kv_windows": [_window(group.kv_cache_spec) for group in kv_cache.kv_cache_groups],
             "settings": settings.model_dump(mode="json"),
             "classes": classes,
         }
@@ -133,6 +136,13 @@ class StepLogger:
     def fault(self, where: str, error: Exception) -> None:
         """Write a line about an exception in our part of a step."""
         self.log.write({"fault": where, "error": repr(error)})
+
+
+def _window(spec: Any) -> int | None:
+    """Tokens that a group of layers keeps in the KV cache; None where it keeps every one."""
+    # Layers of one kind whose shapes differ; others have a spec of their own.
+    one = next(iter(getattr(spec, "kv_cache_specs", {}).values()), spec)
+    return one.sliding_window if isinstance(one, SlidingWindowSpec) else None
 
 
 def _asked(request: Any) -> Asked:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from vllm_sarathi.policy.step_time import StepWork
-from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost, check_kv_tokens
+from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost
 
 FEWEST_STEPS = 50
 # Knots of the token table, so many times a power of two; only those that data reaches.
@@ -50,18 +50,20 @@ class Fit:
     bias: float
     largest_step: StepWork
 
-    def deployment(self, name: str, num_kv_tokens: int, max_model_len: int) -> Deployment:
-        """A deployment of one stage. CPU time is part of the recorded durations already.
-
-        Raises:
-            ValueError: vLLM would not start with so small a KV cache.
-        """
-        check_kv_tokens(num_kv_tokens, max_model_len)
+    def deployment(
+        self,
+        name: str,
+        num_kv_tokens: int,
+        max_model_len: int,
+        kv_windows: tuple[int | None, ...] = (None,),
+    ) -> Deployment:
+        """A deployment of one stage. CPU time is part of the recorded durations already."""
         return Deployment(
             name,
             (self.cost,),
             num_kv_tokens,
             max_model_len,
+            kv_windows=kv_windows,
             source=f"calibrated on {self.num_steps} steps",
             largest_step=self.largest_step,
         )
