@@ -80,6 +80,18 @@ def test_each_class_has_its_longest_gap_with_request_and_objective(
     assert third["ended_s"] - third["scheduled_s"] == pytest.approx(0.050)
 
 
+def test_a_request_that_ended_has_its_priority(path: Path, clock: Clock) -> None:
+    loop = logging(path, scheduling_policy="priority")
+    for name, priority in (("a", 0), ("b", 3)):
+        loop.add(name, 20, max_tokens=2, arrival_time=clock.now_s, priority=priority)
+    drain(loop, clock)
+    begin, *_ = map(json.loads, path.read_text().splitlines())
+    assert begin["begin"]["policy"] == "priority"
+    requests = [one for line in logged_steps(path) for one in line.get("requests", ())]
+    priorities = {one["request_id"]: one.get("priority", 0) for one in requests}
+    assert priorities == {"a": 0, "b": 3}
+
+
 def test_the_objective_that_auto_derives_stands_beside_gaps(path: Path, clock: Clock) -> None:
     loop = logging(path)
     loop.add("a", 20, max_tokens=100, arrival_time=clock.now_s)

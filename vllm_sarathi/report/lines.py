@@ -45,6 +45,7 @@ class EndedRequest(msgspec.Struct):
     longest_gap_s: Seconds = 0.0
     num_cached_tokens: Count = 0
     qos: str = "default"
+    priority: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] = 0
     was_aborted: bool = False
 
 
@@ -56,6 +57,7 @@ class Begin(msgspec.Struct):
     max_num_seqs: Count | None = None
     async_scheduling: bool = False
     long_prefill_token_threshold: Count = 0
+    policy: str = "fcfs"
     num_spec_tokens: Count = 0
     v2_model_runner: bool = True
     max_model_len: Count | None = None

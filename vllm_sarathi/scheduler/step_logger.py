@@ -46,6 +46,7 @@ class StepLogger:
             "max_num_seqs": scheduling.max_num_seqs,
             "async_scheduling": bool(scheduling.async_scheduling),
             "long_prefill_token_threshold": scheduling.long_prefill_token_threshold,
+            "policy": str(scheduling.policy),
             "num_spec_tokens": scheduler.num_spec_tokens,
             "v2_model_runner": bool(scheduler.use_v2_model_runner),
             "max_model_len": scheduler.max_model_len,
@@ -149,7 +150,13 @@ def _asked(request: Any) -> Asked:
     """A request whose last chunk of prefill was scheduled."""
     stats = request.prefill_stats
     num_cached = stats.num_cached_tokens if stats else 0
-    return Asked(request.request_id, request.arrival_time, request.num_prompt_tokens, num_cached)
+    return Asked(
+        request.request_id,
+        request.arrival_time,
+        request.num_prompt_tokens,
+        num_cached,
+        request.priority,
+    )
 
 
 def _objectives(asked: RequestObjectives) -> dict[str, float]:
