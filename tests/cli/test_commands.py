@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from tests.simulator.machine.configs import LLAMA_3_8B
 from tests.support.command_line import SMALL, output
+from tests.support.recorded import record
+from tests.support.step_log import BEGIN, placed, step, write_log
 from vllm_sarathi.cli import commands
 from vllm_sarathi.cli.runner import Figures
 from vllm_sarathi.cli.tasks import Task, Tell
@@ -344,6 +347,35 @@ def test_tune_that_finds_nothing_exits_with_1(capsys: pytest.CaptureFixture[str]
     code, out, _ = output(capsys, "tune", *SMALL, *QUICK, "--budgets=16", "--tbt-slo-ms=1")
     assert code == 1
     assert "best: none" in out
+
+
+def test_calibrate_takes_limits_from_the_log_unless_they_are_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    steps, machine = tmp_path / "steps.jsonl", tmp_path / "machine.json"
+    begun = replace(deployment("a100-llama-3-8b"), num_kv_tokens=64_000, kv_windows=(64, None))
+    record(steps, begun)
+    for given, room in ([], 64_000), (["--kv-tokens=32800"], 32_800):
+        assert output(capsys, "calibrate", str(steps), "-o", str(machine), *given)[0] == 0
+        found = deployment(str(machine))
+        assert found.num_kv_tokens == room
+        assert (found.max_model_len, found.kv_windows) == (begun.max_model_len, (64, None))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ([], "max_model_len=None; give --kv-tokens and --max-model-len"),
+        (["--kv-tokens=10", "--max-model-len=20"], "num_kv_tokens=10 must be at least 32"),
+    ],
+)
+def test_calibrate_refuses_limits_that_are_missing_or_impossible(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, given: list[str], named: str
+) -> None:
+    steps = write_log(tmp_path / "steps.jsonl", BEGIN, *placed([step()]))
+    code, _, err = output(capsys, "calibrate", str(steps), "-o", str(tmp_path / "x"), *given)
+    assert code == 2
+    assert named in err
 
 
 def test_a_simulation_beyond_what_calibrate_saw_is_warned_of(

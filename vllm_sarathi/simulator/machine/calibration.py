@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from vllm_sarathi.policy.step_time import StepWork
+from vllm_sarathi.report.lines import Begin, StepLogFile
 from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost
 
 FEWEST_STEPS = 50
@@ -85,6 +86,16 @@ class Fit:
             "us_per_1000_query_key_pairs": self.cost.chunk_context_s * 1e9,
             "us_per_1000_decode_context": self.cost.decode_context_s * 1e9,
         }
+
+
+def read_begin(path: str | Path) -> Begin:
+    """What the last run in a step log was recorded with; defaults where it does not say.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    begins = [step.begin for step in StepLogFile(Path(path)) if step.begin is not None]
+    return begins[-1] if begins else Begin()
 
 
 def read_steps(path: str | Path) -> list[Step]:
