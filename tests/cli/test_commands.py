@@ -14,7 +14,7 @@ from tests.simulator.machine.configs import LLAMA_3_8B
 from tests.support.command_line import SMALL, output
 from tests.support.recorded import record
 from tests.support.step_log import BEGIN, placed, step, write_log
-from vllm_sarathi.cli import commands
+from vllm_sarathi.cli import commands, runner
 from vllm_sarathi.cli.runner import Figures
 from vllm_sarathi.cli.tasks import Task, Tell
 from vllm_sarathi.simulator import LENGTHS, Deployment, EngineSettings, deployment
@@ -198,7 +198,7 @@ def test_an_interrupt_leaves_what_was_finished(
         yield 0, function(tasks[0], print)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "run_watched", one_then_interrupt)
+    monkeypatch.setattr(runner, "run_watched", one_then_interrupt)
     code, out, _ = output(capsys, "compare", "stock:512", "stock:64", *SMALL)
     assert code == 130
     assert "| stock:512" in out
