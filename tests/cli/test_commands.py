@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from tests.simulator.machine.configs import LLAMA_3_8B
 from tests.support.command_line import SMALL, output
-from vllm_sarathi.cli import commands
+from tests.support.recorded import record
+from tests.support.step_log import BEGIN, placed, step, write_log
+from vllm_sarathi.cli import commands, runner
 from vllm_sarathi.cli.runner import Figures
 from vllm_sarathi.cli.tasks import Task, Tell
 from vllm_sarathi.simulator import LENGTHS, Deployment, EngineSettings, deployment
@@ -195,7 +198,7 @@ def test_an_interrupt_leaves_what_was_finished(
         yield 0, function(tasks[0], print)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "run_watched", one_then_interrupt)
+    monkeypatch.setattr(runner, "run_watched", one_then_interrupt)
     code, out, _ = output(capsys, "compare", "stock:512", "stock:64", *SMALL)
     assert code == 130
     assert "| stock:512" in out
@@ -254,16 +257,15 @@ def test_budgets_that_are_level_are_all_the_best() -> None:
     assert commands.best_engines(found, 0.02) == ["b", "c"]
 
 
-@pytest.mark.parametrize(
-    ("option", "num_computed"), [([], 2064), (["--trace-hash-tokens=512"], 1552)]
-)
+@pytest.mark.parametrize(("hash_tokens", "num_computed"), [("16", 2064), ("512", 1552)])
 def test_the_size_of_a_traces_hash_blocks_is_an_option(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: list[str], num_computed: int
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, hash_tokens: str, num_computed: int
 ) -> None:
     path = tmp_path / "load.jsonl"
     line = '{"timestamp": %d, "input_length": 1040, "output_length": 1, "hash_ids": [7]}\n'
     path.write_text(line % 0 + line % 9)
-    _, out, _ = output(capsys, "simulate", "stock", "--trace", str(path), *option, "--json")
+    said = ["--trace-hash-tokens", hash_tokens, "--trace-time-unit-s", "1"]
+    _, out, _ = output(capsys, "simulate", "stock", "--trace", str(path), *said, "--json")
     figures = json.loads(out)["results"]
     assert figures["tokens_per_s"] * figures["duration_s"] == pytest.approx(num_computed, rel=0.02)
 
@@ -344,6 +346,35 @@ def test_tune_that_finds_nothing_exits_with_1(capsys: pytest.CaptureFixture[str]
     code, out, _ = output(capsys, "tune", *SMALL, *QUICK, "--budgets=16", "--tbt-slo-ms=1")
     assert code == 1
     assert "best: none" in out
+
+
+def test_calibrate_takes_limits_from_the_log_unless_they_are_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    steps, machine = tmp_path / "steps.jsonl", tmp_path / "machine.json"
+    begun = replace(deployment("a100-llama-3-8b"), num_kv_tokens=64_000, kv_windows=(64, None))
+    record(steps, begun)
+    for given, room in ([], 64_000), (["--kv-tokens=32800"], 32_800):
+        assert output(capsys, "calibrate", str(steps), "-o", str(machine), *given)[0] == 0
+        found = deployment(str(machine))
+        assert found.num_kv_tokens == room
+        assert (found.max_model_len, found.kv_windows) == (begun.max_model_len, (64, None))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ([], "max_model_len=None; give --kv-tokens and --max-model-len"),
+        (["--kv-tokens=10", "--max-model-len=20"], "num_kv_tokens=10 must be at least 32"),
+    ],
+)
+def test_calibrate_refuses_limits_that_are_missing_or_impossible(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, given: list[str], named: str
+) -> None:
+    steps = write_log(tmp_path / "steps.jsonl", BEGIN, *placed([step()]))
+    code, _, err = output(capsys, "calibrate", str(steps), "-o", str(tmp_path / "x"), *given)
+    assert code == 2
+    assert named in err
 
 
 def test_a_simulation_beyond_what_calibrate_saw_is_warned_of(

@@ -77,6 +77,16 @@ def test_an_engine_of_ours_is_simulated_with_its_own_settings(
     assert (engine["scheduler"], engine["sarathi"]) == ("sarathi", {"tbt_slo_ms": 30.0})
 
 
+def test_an_engine_that_serves_by_priority_is_simulated_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "s.jsonl"
+    record(log, deployment("a100-llama-3-8b"), policy="priority")
+    _, out, _ = output(capsys, "replay", str(log), "stock", "--jobs=1", "--json")
+    engines = json.loads(out)["provenance"]["engines"]
+    assert [engines[name]["policy"] for name in ("same, simulated", "stock")] == ["priority"] * 2
+
+
 def test_what_was_recorded_is_written_beside_what_was_simulated(
     path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

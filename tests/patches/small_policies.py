@@ -3,6 +3,7 @@
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.sched.step_plan import StepPlan  # type: ignore[import-not-found]  # patched
 
 MIN_PREFILL_TOKENS = 16
@@ -39,3 +40,12 @@ class StallFree(AsyncScheduler):
         num_decodes = sum(not is_prefill(request) for request in self.running)
         budget = max(self.token_budget, num_decodes + MIN_PREFILL_TOKENS)
         return StepPlan(token_budget=budget, running_order=is_prefill)
+
+
+class Skipping(Scheduler):
+    """The oldest request sits out every other step."""
+
+    def plan_step(self) -> Any:
+        """Plan the next step."""
+        skips = self.running and self.current_step % 2
+        return StepPlan(skipped=frozenset([self.running[0].request_id] if skips else []))

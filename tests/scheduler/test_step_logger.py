@@ -53,6 +53,7 @@ def test_the_first_line_says_what_the_others_were_recorded_with(path: Path) -> N
     assert (begin["num_stages"], begin["max_num_seqs"]) == (1, 7)
     assert begin["max_num_batched_tokens"] == 2048
     assert (begin["num_kv_tokens"], begin["max_model_len"]) == (32_000, 8192)
+    assert begin["kv_windows"] == [None]
     assert begin["v2_model_runner"] is False
     assert begin["settings"]["tpot_slo_ms"] == 50.0
     assert begin["classes"]["interactive"] == {"ttft_s": 2.0, "tpot_s": 0.05, "max_stall_s": 0.5}
@@ -77,6 +78,18 @@ def test_each_class_has_its_longest_gap_with_request_and_objective(
     assert second["gaps"]["batch"]["objective_s"] is None
     assert (third["gaps"]["default"]["num_late"], third["gaps"]["batch"]["num_late"]) == (2, 0)
     assert third["ended_s"] - third["scheduled_s"] == pytest.approx(0.050)
+
+
+def test_a_request_that_ended_has_its_priority(path: Path, clock: Clock) -> None:
+    loop = logging(path, scheduling_policy="priority")
+    for name, priority in (("a", 0), ("b", 3)):
+        loop.add(name, 20, max_tokens=2, arrival_time=clock.now_s, priority=priority)
+    drain(loop, clock)
+    begin, *_ = map(json.loads, path.read_text().splitlines())
+    assert begin["begin"]["policy"] == "priority"
+    requests = [one for line in logged_steps(path) for one in line.get("requests", ())]
+    priorities = {one["request_id"]: one.get("priority", 0) for one in requests}
+    assert priorities == {"a": 0, "b": 3}
 
 
 def test_the_objective_that_auto_derives_stands_beside_gaps(path: Path, clock: Clock) -> None:

@@ -144,8 +144,12 @@ def _add_calibrate(command: argparse.ArgumentParser) -> None:
         "--output", "-o", required=True, metavar="FILE", help="deployment to write"
     )
     command.add_argument("--name", default="calibrated", help="what reports call it")
-    command.add_argument("--kv-tokens", type=whole, required=True, help="tokens in the KV cache")
-    command.add_argument("--max-model-len", type=whole, required=True, help="tokens")
+    command.add_argument(
+        "--kv-tokens", type=whole, help="tokens in the KV cache (default: as the log says)"
+    )
+    command.add_argument(
+        "--max-model-len", type=whole, help="longest request in tokens (default: as the log says)"
+    )
     command.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the fit as JSON")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from vllm_sarathi.cli import options as given
 from vllm_sarathi.cli import provenance, replayed
+from vllm_sarathi.cli.calibrated import calibrated_limits
 from vllm_sarathi.cli.checks import check_outputs
 from vllm_sarathi.cli.files import write_files
 from vllm_sarathi.cli.goals import goal_of, measured
@@ -186,11 +187,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from vllm_sarathi.simulator.machine.calibration import fit, read_steps
-    from vllm_sarathi.simulator.machine.step_cost import check_kv_tokens
 
-    check_kv_tokens(options.kv_tokens, options.max_model_len)
+    limits = calibrated_limits(options)
     fitted = fit(read_steps(options.steps))
-    deployment = fitted.deployment(options.name, options.kv_tokens, options.max_model_len)
+    deployment = fitted.deployment(options.name, *limits)
     origin = {**provenance.of_command(options), "steps": provenance.of_file(options.steps)}
     written = {**deployment.to_json(), "provenance": origin}
     Path(options.output).write_text(json.dumps(written, indent=1) + "\n")

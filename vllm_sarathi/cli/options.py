@@ -11,6 +11,7 @@ from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.simulator.engine.scheduler_factory import scheduler_class
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.kv_room import check_kv_tokens
 from vllm_sarathi.simulator.load.lengths import LENGTHS, Fixed, Zipf
 from vllm_sarathi.simulator.load.trace import read_trace
 from vllm_sarathi.simulator.load.traffic import (
@@ -26,7 +27,7 @@ from vllm_sarathi.simulator.load.workload import QosClass
 from vllm_sarathi.simulator.machine.deployments import deployment, on_gpus
 from vllm_sarathi.simulator.machine.gpus import GPUS
 from vllm_sarathi.simulator.machine.models import Model, read_model
-from vllm_sarathi.simulator.machine.step_cost import Deployment, check_kv_tokens
+from vllm_sarathi.simulator.machine.step_cost import Deployment
 
 DEFAULT_WORKLOAD = "conversation"
 DEFAULT_DEPLOYMENT = "a100-llama-3-8b"
@@ -105,10 +106,10 @@ def scenario(options: argparse.Namespace) -> Scenario:
     load, machine = traffic(options), machine_of(options)
     if options.max_model_len is not None:
         machine = replace(machine, max_model_len=options.max_model_len)
-    check_kv_tokens(machine.num_kv_tokens, machine.max_model_len)
+    check_kv_tokens(machine.num_kv_tokens, machine.max_model_len, machine.kv_windows)
     rate = options.rate or (load.rate if isinstance(load, Replay) else 1.0)
     workload = load.at(rate, options.seed)
-    workload.check_fits(machine.max_model_len, machine.num_kv_tokens)
+    workload.check_fits(machine.max_model_len, machine.num_kv_tokens, machine.kv_windows)
     return Scenario(machine, load, rate, len(workload), options.noise, options.limit_s)
 
 

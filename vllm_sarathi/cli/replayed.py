@@ -11,6 +11,7 @@ from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.latency import Objectives
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.kv_room import IN_FLIGHT_TOKENS
 from vllm_sarathi.simulator.load.recording import Recording
 from vllm_sarathi.simulator.load.traffic import Replay
 from vllm_sarathi.simulator.load.workload import NO_OBJECTIVES, Workload
@@ -45,7 +46,13 @@ def scenario(options: argparse.Namespace, recording: Recording) -> Scenario:
         classes = tuple(replace(qos, objectives=asked) for qos in workload.classes)
         workload = replace(workload, classes=classes)
     machine, noise = _machine(options, recording)
-    workload.check_fits(machine.max_model_len, machine.num_kv_tokens, recording.begin.block_size)
+    workload.check_fits(
+        machine.max_model_len,
+        machine.num_kv_tokens,
+        machine.kv_windows,
+        block_size=recording.begin.block_size,
+        in_flight_tokens=recording.begin.in_flight_tokens or IN_FLIGHT_TOKENS,
+    )
     traffic = Replay(workload)
     return Scenario(machine, traffic, traffic.rate, len(workload), noise)
 
@@ -107,6 +114,7 @@ def _as_begun(recording: Recording) -> dict[str, Any]:
         "async_scheduling": begin.async_scheduling,
         "v2_model_runner": begin.v2_model_runner,
         "block_size": begin.block_size,
+        "policy": begin.policy,
         "engine_args": {"long_prefill_token_threshold": begin.long_prefill_token_threshold},
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -136,14 +144,17 @@ def notes(recording: Recording, scenario: Scenario, same: EngineSettings | None)
     why = {
         "running_before": "came before the log began",
         "unfinished": "had not ended with the log, or were aborted before their first token",
-        "shed": "were refused",
+        "shed": "were refused, and do not count in goodput",
     }
     lines = [f"{len(recording.requests):,} requests are replayed."]
     lines += [
         f"Left out: {num:,} that {why[kind]}." for kind, num in left_out(recording).items() if num
     ]
     if recording.num_aborted:
-        lines.append(f"{recording.num_aborted:,} were aborted: replayed to their last token.")
+        lines.append(
+            f"{recording.num_aborted:,} were aborted: they are replayed to their last token, and "
+            "goodput counts them as served."
+        )
     if recording.cached_share:
         lines.append(
             f"The prefix cache held {recording.cached_share:.0%} of the prompts' tokens: each "

@@ -64,12 +64,14 @@ class Asked:
         arrived_s: when it arrived, since the epoch.
         num_prompt: its prompt's tokens.
         num_cached: those of them that the prefix cache held.
+        priority: vLLM's priority.
     """
 
     request_id: str
     arrived_s: float
     num_prompt: int
     num_cached: int
+    priority: int = 0
 
 
 @dataclass(slots=True)
@@ -117,6 +119,8 @@ class FollowedAnswer:
             "e2e_s": round(self.last_s - self.arrival_s, 6),
             "longest_gap_s": round(self.longest_s, 6),
         }
+        if self.request.priority:
+            said["priority"] = self.request.priority
         return said | {"was_aborted": True} if was_aborted else said
 
 

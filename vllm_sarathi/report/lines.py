@@ -45,6 +45,7 @@ class EndedRequest(msgspec.Struct):
     longest_gap_s: Seconds = 0.0
     num_cached_tokens: Count = 0
     qos: str = "default"
+    priority: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] = 0
     was_aborted: bool = False
 
 
@@ -56,13 +57,20 @@ class Begin(msgspec.Struct):
     max_num_seqs: Count | None = None
     async_scheduling: bool = False
     long_prefill_token_threshold: Count = 0
+    policy: str = "fcfs"
     num_spec_tokens: Count = 0
     v2_model_runner: bool = True
     max_model_len: Count | None = None
     block_size: Count = 16
     num_kv_tokens: Count | None = None
+    kv_windows: tuple[Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None, ...] = (None,)
     settings: dict[str, Any] = {}
     classes: dict[str, dict[str, Seconds]] = {}
+
+    @property
+    def in_flight_tokens(self) -> int:
+        """Most tokens scheduled and not yet back; 0 where it is not said."""
+        return (self.num_stages + self.async_scheduling) * (self.max_num_batched_tokens or 0)
 
 
 class Step(msgspec.Struct):

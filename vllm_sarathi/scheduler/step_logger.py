@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vllm.v1.kv_cache_interface import SlidingWindowSpec
+
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.metrics.step_log import EngineState, ScheduledStep, StepLog
 from vllm_sarathi.metrics.token_gaps import Asked, TokenGaps
@@ -44,12 +46,14 @@ class StepLogger:
             "max_num_seqs": scheduling.max_num_seqs,
             "async_scheduling": bool(scheduling.async_scheduling),
             "long_prefill_token_threshold": scheduling.long_prefill_token_threshold,
+            "policy": str(scheduling.policy),
             "num_spec_tokens": scheduler.num_spec_tokens,
             "v2_model_runner": bool(scheduler.use_v2_model_runner),
             "max_model_len": scheduler.max_model_len,
             "block_size": block_size,
             # As vLLM's log counts them: groups of layers share the blocks.
             "num_kv_tokens": kv_cache.num_blocks // len(kv_cache.kv_cache_groups) * block_size,
+            "kv_windows": [_window(group.kv_cache_spec) for group in kv_cache.kv_cache_groups],
             "settings": settings.model_dump(mode="json"),
             "classes": classes,
         }
@@ -135,11 +139,24 @@ class StepLogger:
         self.log.write({"fault": where, "error": repr(error)})
 
 
+def _window(spec: Any) -> int | None:
+    """Tokens that a group of layers keeps in the KV cache; None where it keeps every one."""
+    # Layers of one kind whose shapes differ; others have a spec of their own.
+    one = next(iter(getattr(spec, "kv_cache_specs", {}).values()), spec)
+    return one.sliding_window if isinstance(one, SlidingWindowSpec) else None
+
+
 def _asked(request: Any) -> Asked:
     """A request whose last chunk of prefill was scheduled."""
     stats = request.prefill_stats
     num_cached = stats.num_cached_tokens if stats else 0
-    return Asked(request.request_id, request.arrival_time, request.num_prompt_tokens, num_cached)
+    return Asked(
+        request.request_id,
+        request.arrival_time,
+        request.num_prompt_tokens,
+        num_cached,
+        request.priority,
+    )
 
 
 def _objectives(asked: RequestObjectives) -> dict[str, float]:

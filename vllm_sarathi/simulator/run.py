@@ -71,7 +71,14 @@ def simulate(
     if router not in ROUTERS:
         raise ValueError(f"router={router!r} must be one of {', '.join(ROUTERS)}")
     started = perf_counter()
-    workload.check_fits(deployment.max_model_len, deployment.num_kv_tokens, engine.block_size)
+    num_in_flight = len(deployment.stages) + engine.async_scheduling
+    workload.check_fits(
+        deployment.max_model_len,
+        deployment.num_kv_tokens,
+        deployment.kv_windows,
+        block_size=engine.block_size,
+        in_flight_tokens=num_in_flight * engine.max_num_batched_tokens,
+    )
     recorder = Recorder(workload, stop_rule, StepHistory() if keep_steps else None, on_progress)
     with quiet_vllm(), without_garbage_collection():
         pipelines = [

@@ -45,7 +45,10 @@ def measure(running: Running, rate: float) -> Figures:
     fitted = fit([Recorded(work_of(step), step.duration_s) for step in steps if step.duration_s])
     begin = running.begin()
     deployment = fitted.deployment(
-        running.setup.name, begin.num_kv_tokens or 0, begin.max_model_len or 0
+        running.setup.name,
+        begin.num_kv_tokens or 0,
+        begin.max_model_len or 0,
+        begin.kv_windows,
     )
     return {
         "errors": {kind: errors(steps, kind) for kind in KINDS},

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from vllm.lora.request import LoRARequest
 
-from tests.patches.small_policies import DecodeMaximal, StallFree
+from tests.patches.small_policies import DecodeMaximal, Skipping, StallFree
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler
 
@@ -56,6 +57,14 @@ def test_more_requests_than_may_run_make_the_same_batches(policy: type) -> None:
             loop.add(str(i), 20 + 30 * i, max_tokens=4 + i)
     hook, ours = (loop.run() for loop in loops)
     assert hook == ours
+
+
+def test_a_request_that_sits_out_keeps_its_adapter() -> None:
+    loop = SchedulerLoop(Skipping, enable_lora=True, max_loras=1, max_lora_rank=8)
+    for i in (1, 2):
+        loop.add(str(i), 20, max_tokens=4, lora_request=LoRARequest(f"adapter{i}", i, "/nowhere"))
+    loop.run()
+    assert [len(tokens) for tokens in loop.outputs.values()] == [4, 4]
 
 
 @for_each_policy

@@ -78,6 +78,12 @@ def test_each_request_has_the_objectives_of_its_class(tmp_path: Path) -> None:
     assert asked == [Objectives(tbt_s=0.05), Objectives(ttft_s=2.0, tpot_s=0.05)]
 
 
+def test_each_request_has_its_priority(tmp_path: Path) -> None:
+    line = step(requests=[ended(0.0), ended(0.1, priority=-2), ended(0.2, qos="interactive")])
+    workload = read_recording(write_log(tmp_path / "s.jsonl", BEGIN, *placed([line]))).workload()
+    assert [workload.classes[index].priority for index in workload.class_of] == [0, -2, 0]
+
+
 def test_a_log_without_requests_is_refused(tmp_path: Path) -> None:
     path = write_log(tmp_path / "s.jsonl", json.dumps(BEGIN) + "\n", *placed([step()]))
     with pytest.raises(ValueError, match=r"s\.jsonl' holds no request .*--sarathi-step-log"):

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_a_csv_trace_is_sorted_and_starts_at_zero(tmp_path: Path) -> None:
 
 
 def test_a_trace_in_vllms_benchmark_format_is_read(tmp_path: Path) -> None:
-    line = '{"timestamp": 1500, "input_length": 40, "output_length": 4, "hash_ids": [1, 2]}\n'
+    line = '{"timestamp": 1500, "input_length": 40, "output_length": 4, "hash_ids": [1, 2, 3]}\n'
     workload = read_trace(write(tmp_path / "t.jsonl", line), time_unit_s=1e-3)
     assert workload.lengths.num_output.tolist() == [4]
     assert workload.shares_prefixes
@@ -146,7 +147,6 @@ def test_mooncakes_traces_are_known_by_their_hash_ids(tmp_path: Path) -> None:
         (((0, 40, 3), (3, 16, 1)), 16),  # vLLM's
         (((0, 10, 1), (3, 9, 1)), 16),  # short prompts: either
         (((0, 600, 2), (3.5, 6758, 14)), 512),  # Mooncake's times are whole
-        (((0, 600, 1), (3, 6758, 1)), 16),  # only what is shared has ids
     ],
 )
 def test_other_timed_traces_are_in_seconds(
@@ -156,6 +156,30 @@ def test_other_timed_traces_are_in_seconds(
     assert workload.arrival_s[1] >= 3
     assert workload.lengths.blocks is not None
     assert workload.lengths.blocks.num_tokens == num_tokens
+
+
+@pytest.mark.parametrize("said", [{}, {"hash_tokens": 16}, {"time_unit_s": 1.0}])
+def test_hash_ids_that_tell_no_form_need_their_size_and_the_unit_of_times(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    path = write(tmp_path / "t.jsonl", timed((0, 600, 1), (3, 6758, 1)))
+    with pytest.raises(ValueError, match="--trace-hash-tokens and --trace-time-unit-s"):
+        read_trace(path, **said)
+
+
+def test_the_hash_ids_of_a_csv_trace_are_read(tmp_path: Path) -> None:
+    text = 'timestamp,input_length,output_length,hash_ids\n0,600,5,"[1, 2]"\n1000,500,5,[1]\n'
+    workload = read_trace(write(tmp_path / "t.csv", text))
+    assert workload.lengths.blocks is not None
+    assert list(workload.lengths.blocks.ids) == [(1, 2), (1,)]
+    assert workload.arrival_s.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("ids", ["1 2", "[1.5]", "{", "7"])
+def test_hash_ids_of_a_csv_trace_that_are_no_list_are_refused(tmp_path: Path, ids: str) -> None:
+    text = f'timestamp,input_length,output_length,hash_ids\n0,600,5,"{ids}"\n'
+    with pytest.raises(ValueError, match=r"line 2: hash_ids=.* must be a JSON list"):
+        read_trace(write(tmp_path / "t.csv", text))
 
 
 def test_what_is_said_of_a_trace_counts_more_than_what_it_looks_like(tmp_path: Path) -> None:
@@ -189,6 +213,7 @@ def test_a_report_of_guidellm_is_read(tmp_path: Path) -> None:
         (report(num_benchmarks=2), "report of one guidellm benchmark"),
         (report(num=3), "holds 2 of 3 requests"),
         (report(prompt_tokens=None), "request 1: prompt_tokens=None must be a whole number"),
+        (report().replace("2,", "1e999,", 1), "report of one guidellm benchmark"),
         ("{}", "report of one guidellm benchmark"),
         ("[", "report of one guidellm benchmark"),
     ],

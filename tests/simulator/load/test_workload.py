@@ -33,3 +33,11 @@ def test_requests_beyond_the_kv_cache_name_the_request() -> None:
         ValueError, match=r"request 0: .*=305 must be at most 289: num_kv_tokens=319"
     ):
         workload.check_fits(1000, 319)
+
+
+def test_a_request_beyond_its_groups_windows_fits_where_their_blocks_are_free() -> None:
+    workload = Synthetic(Fixed(985, 16), 3).at(1, 0)
+    windows, room = (64, 64, 64, None), {"in_flight_tokens": 256}
+    workload.check_fits(2000, 512, windows, **room)
+    with pytest.raises(ValueError, match=r"request 0: .*=1001 must be at most 961: num_kv_tokens"):
+        workload.check_fits(2000, 496, windows, **room)

@@ -132,7 +132,19 @@ def test_the_first_layers_of_deepseek_are_dense(folder: Path) -> None:
             {"quantization_config": {"quant_method": "compressed-tensors", "format": "nvfp4"}},
             "format='nvfp4' with 0 config_groups",
         ),
-        ({"quantization_config": "fp8"}, "model '.*"),
+        ({"quantization_config": "fp8"}, "quantization_config='fp8' must be a JSON object"),
+        (
+            {"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": "lm_head"}},
+            "modules_to_not_convert='lm_head' must be a list",
+        ),
+        (
+            {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": [1]}},
+            r"config_groups=\[1\] must be a JSON object",
+        ),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": "two"}},
+            "factor='two' must be a number|transformers refuses it",
+        ),
         ({"num_hidden_layers": 0}, "num_hidden_layers=0 must be a whole number"),
         ({"hidden_size": "big"}, "hidden_size|big"),
     ],
@@ -142,6 +154,29 @@ def test_what_is_not_modelled_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         read(folder, {**LLAMA_3_8B, **changes})
+
+
+@pytest.mark.parametrize(
+    ("rope", "factor"), [("linear", 4), ("dynamic", 4), ("yarn", 1), ("llama3", 1)]
+)
+def test_requests_are_as_long_as_vllm_derives_from_the_rope(
+    rope: str, factor: int, folder: Path
+) -> None:
+    more = {"original_max_position_embeddings": 2048} if rope in ("yarn", "llama3") else {}
+    bands = {"low_freq_factor": 1.0, "high_freq_factor": 4.0} if rope == "llama3" else {}
+    scaling = {"rope_type": rope, "factor": 4.0, **more, **bands}
+    config = {**LLAMA_3_8B, "max_position_embeddings": 8192, "rope_scaling": scaling}
+    assert read(folder, config).max_model_len == 8192 * factor
+
+
+def test_more_active_experts_than_there_are_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="num_experts_per_tok=9 must be at most 8"):
+        read(folder, {**MIXTRAL, "num_experts_per_tok": 9})
+
+
+def test_a_name_too_long_for_a_file_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a{300}' cannot be read: File name too long"):
+        read_model("a" * 300)
 
 
 def test_a_model_is_named_after_its_folder_or_file(tmp_path: Path) -> None:

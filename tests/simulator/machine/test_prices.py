@@ -20,6 +20,12 @@ def test_a_file_replaces_the_prices_that_it_names(tmp_path: Path) -> None:
     assert prices["a100"] == read_prices(None)["a100"]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("gpu,usd_per_gpu_hour\nh100,2.5\n", encoding="utf-8-sig")
+    assert read_prices(str(file))["h100"].usd_per_gpu_hour == 2.5
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -29,6 +35,7 @@ def test_a_file_replaces_the_prices_that_it_names(tmp_path: Path) -> None:
         ("gpu,usd_per_gpu_hour\nh100,-1\n", "'-1' must be a number above 0"),
         ("gpu,usd_per_gpu_hour\nh100,nan\n", "'nan' must be"),
         ("gpu,usd_per_gpu_hour\nh100\n", "'' must be"),
+        (f"gpu,usd_per_gpu_hour\n{'x' * 200_000},2\n", "must be CSV: field larger"),
     ],
 )
 def test_a_wrong_line_is_named(text: str, named: str, tmp_path: Path) -> None:

@@ -25,6 +25,21 @@ def test_a_log_tells_its_machine(recording: Recording) -> None:
     assert noise < 0.05
 
 
+def test_a_log_of_groups_with_windows_tells_a_machine_that_holds_the_longest_request(
+    tmp_path: Path,
+) -> None:
+    windows = (64, 64, None)
+    small = replace(
+        deployment("a100-llama-3-8b"),
+        num_kv_tokens=24_000,
+        max_model_len=32_768,
+        kv_windows=windows,
+    )
+    record(tmp_path / "steps.jsonl", small)
+    found, _ = calibrated(read_recording(tmp_path / "steps.jsonl"))
+    assert (found.num_kv_tokens, found.kv_windows) == (24_000, windows)
+
+
 def test_steps_take_on_average_what_they_took_and_vary_as_much(recording: Recording) -> None:
     random = np.random.default_rng(0)
     costs = [(work, cost_s * random.lognormal(0, 0.4)) for work, cost_s in recording.costs]

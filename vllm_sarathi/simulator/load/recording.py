@@ -94,12 +94,13 @@ class Recording:
         return num_cached / sum(one.num_prompt_tokens for one in self.requests)
 
     def workload(self) -> Workload:
-        """Its requests as they came, each with the objectives of its class.
+        """Its requests as they came, each with the objectives of its class and its priority.
 
         Prompt tokens that the prefix cache held are left out: nothing says which prompts
         shared them.
         """
-        names = sorted({one.qos for one in self.requests})
+        kinds = sorted({(one.qos, one.priority) for one in self.requests})
+        class_of = {kind: index for index, kind in enumerate(kinds)}
         arrival_s = np.array([one.arrived_s for one in self.requests])
         num_prompt = [one.num_prompt_tokens - one.num_cached_tokens for one in self.requests]
         return Workload(
@@ -109,14 +110,14 @@ class Recording:
                 np.maximum(1, np.array(num_prompt, np.int64)),
                 np.array([one.num_output_tokens for one in self.requests], np.int64),
             ),
-            tuple(self._class(name) for name in names),
-            np.array([names.index(one.qos) for one in self.requests], np.int64),
+            tuple(self._class(*kind) for kind in kinds),
+            np.array([class_of[one.qos, one.priority] for one in self.requests], np.int64),
         )
 
-    def _class(self, name: str) -> QosClass:
+    def _class(self, name: str, priority: int) -> QosClass:
         asked = self.begin.classes.get(name, {})
         kinds = {kind: limit_s for kind, limit_s in asked.items() if kind != "max_stall_s"}
-        return QosClass(name, Objectives(**kinds), extra_args={"qos": name})
+        return QosClass(name, Objectives(**kinds), priority, extra_args={"qos": name})
 
 
 def read_recording(path: str | Path) -> Recording:

@@ -35,7 +35,7 @@ def read_trace(
         num_requests: read so many rows, the first of the file; None reads all.
         time_unit_s: seconds in a unit of the trace's times; None is what its form says.
         hash_tokens: prompt tokens that one of ``hash_ids`` stands for; None is what their
-            number says, else 16.
+            number says. Where it says nothing, both are needed.
 
     Raises:
         ValueError: names the file, the line, the value and what is allowed.
@@ -54,6 +54,13 @@ def read_trace(
             f"{form.name} are in seconds"
         )
     times, prompts, outputs, hashes, where = zip(*rows, strict=True)
+    if any(hashes) and None in (time_unit_s, hash_tokens) and block_tokens(rows) is None:
+        raise ValueError(
+            f"trace {str(path)!r} has hash_ids whose number fits prompts in blocks of neither "
+            f"{BLOCK_TOKENS} nor {MOONCAKE_TOKENS} tokens, so it tells neither their size nor the "
+            "unit of its times; give both, --trace-hash-tokens and --trace-time-unit-s "
+            "(hash_tokens and time_unit_s)"
+        )
     unit_s = time_unit_s or (1e-3 if _is_mooncake(form, rows) else 1.0)
     num_tokens = hash_tokens or block_tokens(rows) or BLOCK_TOKENS
     blocks = PromptBlocks(hashes, num_tokens) if any(hashes) else None

@@ -62,9 +62,29 @@ def _csv_rows(file: TextIO, where: str) -> Rows:
             allowed = " or ".join(", ".join(one.columns) for one in CSV_FORMS)
             raise ValueError(f"{where} line 1: header {reader.fieldnames} must have {allowed}")
         for fields in reader:
-            yield form, _row(form, fields, f"{where} line {reader.line_num}")
+            line = f"{where} line {reader.line_num}"
+            hash_ids = _csv_hash_ids(fields, line) if form is TIMED else ()
+            yield form, _row(form, fields, line)._replace(hash_ids=hash_ids)
     except csv.Error as error:
         raise ValueError(f"{where} line {reader.line_num + 1} must be CSV: {error}") from error
+
+
+def _csv_hash_ids(fields: dict[str, Any], line: str) -> tuple[int, ...]:
+    """The ids of a row, which a CSV file holds as a JSON list; none where it has no such column."""
+    text = fields.get(HASH_KEY) or "[]"
+    try:
+        return _hash_ids(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(
+            f"{line}: {HASH_KEY}={text[:80]!r} must be a JSON list of whole numbers"
+        ) from None
+
+
+def _hash_ids(values: Iterable[Any]) -> tuple[int, ...]:
+    hash_ids = tuple(values)
+    if not all(type(one) is int for one in hash_ids):
+        raise ValueError(f"{HASH_KEY} must be whole numbers")
+    return hash_ids
 
 
 def _json_rows(file: TextIO, where: str) -> Rows:
@@ -75,9 +95,7 @@ def _json_rows(file: TextIO, where: str) -> Rows:
         try:
             fields = json.loads(text)
             values = {name: fields[name] for name in TIMED.columns}
-            hash_ids = tuple(fields.get(HASH_KEY, ()))
-            if not all(type(one) is int for one in hash_ids):
-                raise ValueError(f"{HASH_KEY} must be whole numbers")
+            hash_ids = _hash_ids(fields.get(HASH_KEY, ()))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{line}: {text.strip()[:80]!r} must be a JSON object with "
@@ -93,7 +111,7 @@ def _report_rows(file: TextIO, where: str) -> Rows:
         requests = benchmark["requests"]["successful"]
         num = int(benchmark["metrics"]["request_totals"]["successful"])
         fields = [{name: one[name] for name in GUIDELLM.columns} for one in requests]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"{where} must be the report of one guidellm benchmark, whose requests have "
             f"{', '.join(GUIDELLM.columns)} ({error!r})"

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vllm_sarathi.latency import Objectives
+from vllm_sarathi.simulator.kv_room import BLOCK_SIZE, IN_FLIGHT_TOKENS, kv_blocks
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -136,7 +137,15 @@ class Workload:
         """Whether prompts share prefixes, so that a prefix cache can hit."""
         return self.lengths.num_shared is not None or self.lengths.blocks is not None
 
-    def check_fits(self, max_model_len: int, num_kv_tokens: int, block_size: int = 16) -> None:
+    def check_fits(
+        self,
+        max_model_len: int,
+        num_kv_tokens: int,
+        kv_windows: Sequence[int | None] = (None,),
+        *,
+        block_size: int = BLOCK_SIZE,
+        in_flight_tokens: int = IN_FLIGHT_TOKENS,
+    ) -> None:
         """Refuse requests that the model or its KV cache cannot take.
 
         Raises:
@@ -150,13 +159,17 @@ class Workload:
             f"at most max_model_len={max_model_len}",
         )
         # vLLM keeps one block to itself, and a request's last token needs no room.
-        room = (num_kv_tokens // block_size - 1) * block_size + 1
-        self._refuse(
-            total > room,
-            "prompt + output tokens",
-            total,
-            f"at most {room}: num_kv_tokens={num_kv_tokens} in blocks of {block_size}",
-        )
+        room = num_kv_tokens // block_size * len(kv_windows) - 1
+        taken = (kv_windows, block_size, in_flight_tokens)
+        too_long = kv_blocks(total - 1, *taken) > room
+        if too_long.any():
+            fits = kv_blocks(np.arange(max_model_len), *taken) <= room
+            self._refuse(
+                too_long,
+                "prompt + output tokens",
+                total,
+                f"at most {fits.sum()}: num_kv_tokens={num_kv_tokens} in blocks of {block_size}",
+            )
 
     def every(self, num: int, first: int = 0) -> "Workload":
         """One request of each so many, at the times that they have."""

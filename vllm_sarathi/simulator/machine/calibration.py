@@ -12,7 +12,8 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from vllm_sarathi.policy.step_time import StepWork
-from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost, check_kv_tokens
+from vllm_sarathi.report.lines import Begin, StepLogFile
+from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost
 
 FEWEST_STEPS = 50
 # Knots of the token table, so many times a power of two; only those that data reaches.
@@ -50,18 +51,20 @@ class Fit:
     bias: float
     largest_step: StepWork
 
-    def deployment(self, name: str, num_kv_tokens: int, max_model_len: int) -> Deployment:
-        """A deployment of one stage. CPU time is part of the recorded durations already.
-
-        Raises:
-            ValueError: vLLM would not start with so small a KV cache.
-        """
-        check_kv_tokens(num_kv_tokens, max_model_len)
+    def deployment(
+        self,
+        name: str,
+        num_kv_tokens: int,
+        max_model_len: int,
+        kv_windows: tuple[int | None, ...] = (None,),
+    ) -> Deployment:
+        """A deployment of one stage. CPU time is part of the recorded durations already."""
         return Deployment(
             name,
             (self.cost,),
             num_kv_tokens,
             max_model_len,
+            kv_windows=kv_windows,
             source=f"calibrated on {self.num_steps} steps",
             largest_step=self.largest_step,
         )
@@ -83,6 +86,16 @@ class Fit:
             "us_per_1000_query_key_pairs": self.cost.chunk_context_s * 1e9,
             "us_per_1000_decode_context": self.cost.decode_context_s * 1e9,
         }
+
+
+def read_begin(path: str | Path) -> Begin:
+    """What the last run in a step log was recorded with; defaults where it does not say.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    begins = [step.begin for step in StepLogFile(Path(path)) if step.begin is not None]
+    return begins[-1] if begins else Begin()
 
 
 def read_steps(path: str | Path) -> list[Step]:

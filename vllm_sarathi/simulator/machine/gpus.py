@@ -2,7 +2,8 @@
 
 Rates are what kernels reach, where that is known, and datasheet figures otherwise. FLOP
 rates of datasheets are dense, without sparsity. Datasheets are the vendors' own, of the
-SXM or OAM form where there are several.
+SXM or OAM form where there are several. Memory is theirs too, in units of 10^9 bytes: up to
+7% less than devices report, so that plans err on the safe side.
 """
 
 from dataclasses import dataclass, replace

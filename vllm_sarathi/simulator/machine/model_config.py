@@ -1,6 +1,5 @@
 """A model's shape out of its Hugging Face config.json."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from vllm_sarathi.simulator.machine.layers import (
     Mlp,
     Model,
 )
+from vllm_sarathi.simulator.machine.quantization import check_object, weight_bits
 
 # Families whose parameters were compared with what their authors publish.
 FAMILIES = (
@@ -25,9 +25,9 @@ FAMILIES = (
 ALIASES = {"kimi_k2": "deepseek_v3"}  # the same keys under another name
 NOT_GATED = ("starcoder2",)
 FULL, SLIDING = "full_attention", "sliding_attention"
+# Ropes whose factor is part of max_position_embeddings already, as that of gemma3's is.
+SCALED_ROPES = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
 DTYPES = ("bfloat16", "float16", "float32", None)  # vLLM runs float32 as bfloat16
-# What a quantized checkpoint leaves in bfloat16 without its size changing much.
-SMALL_MODULES = re.compile(r"lm_head|embed|norm|router|gate($|[^_])")
 
 Fields = Mapping[str, Any]
 
@@ -53,7 +53,7 @@ def from_config(name: str, fields: Fields) -> Model:
     dtype = fields.get("torch_dtype") or fields.get("dtype")
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} must be bfloat16, float16 or float32")
-    attention_bits, mlp_bits = _weight_bits(fields.get("quantization_config") or {})
+    attention_bits, mlp_bits = weight_bits(fields.get("quantization_config") or {})
     layers = tuple(
         Layer(_attention(fields, i), _mlp(family, fields, i), attention_bits, mlp_bits)
         for i in range(_whole(fields, "num_hidden_layers"))
@@ -63,7 +63,7 @@ def from_config(name: str, fields: Fields) -> Model:
         _whole(fields, "hidden_size"),
         _whole(fields, "vocab_size"),
         layers,
-        _whole(fields, "max_position_embeddings"),
+        _max_model_len(family, fields),
         is_tied=bool(fields.get("tie_word_embeddings")),
     )
 
@@ -90,6 +90,19 @@ def _whole(fields: Fields, *keys: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{key}={value!r} must be a whole number, 1 or more")
     return value
+
+
+def _max_model_len(family: str, fields: Fields) -> int:
+    """Longest request, as vLLM 0.30 and later derive it (``_get_and_verify_max_len``)."""
+    length = _whole(fields, "max_position_embeddings")
+    ropes = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    check_object(ropes, "rope_scaling")
+    kind, factor = ropes.get("rope_type", ropes.get("type")), ropes.get("factor")
+    if kind in (None, *SCALED_ROPES) or factor is None or family == "gemma3_text":
+        return length
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 1:
+        raise ValueError(f"rope_scaling.factor={factor!r} must be a number, 1 or more")
+    return int(length * factor)
 
 
 def _attention(fields: Fields, index: int) -> Attention | LatentAttention:
@@ -134,63 +147,14 @@ def _mlp(family: str, fields: Fields, index: int) -> Mlp | Experts:
         return Mlp(_whole(fields, "intermediate_size"), family not in NOT_GATED)
     intermediate = _whole(fields, "moe_intermediate_size", "intermediate_size")
     shared = (fields.get("n_shared_experts") or 0) * intermediate
+    num_experts, num_active = _whole(fields, *names), _whole(fields, "num_experts_per_tok")
+    if num_active > num_experts:
+        raise ValueError(
+            f"num_experts_per_tok={num_active} must be at most {num_experts}, the model's experts"
+        )
     return Experts(
-        _whole(fields, *names),
-        _whole(fields, "num_experts_per_tok"),
+        num_experts,
+        num_active,
         intermediate,
         shared or fields.get("shared_expert_intermediate_size") or 0,
     )
-
-
-def _weight_bits(quantization: Fields) -> tuple[float, float]:
-    """Bits of a weight in attention and in feed-forward networks, scales included."""
-    if not quantization:
-        return 16, 16
-    method = quantization.get("quant_method")
-    if method == "mxfp4":  # gpt-oss: experts alone, 32 values to a scale of 8 bits
-        return 16, 4.25
-    for module in quantization.get("modules_to_not_convert") or quantization.get("ignore") or ():
-        if not SMALL_MODULES.search(module):
-            raise ValueError(
-                f"quantization_config leaves out {module!r}; allowed are all linear layers but "
-                "the output's and the routers'"
-            )
-    if method == "fp8":
-        return 8, 8
-    if method in ("awq", "gptq"):
-        bits = _packed_bits(quantization.get("bits"), quantization.get("group_size"))
-        return bits, bits
-    if method == "compressed-tensors":
-        bits = _compressed_bits(quantization)
-        return bits, bits
-    raise ValueError(
-        f"quantization_config.quant_method={method!r} must be one of fp8, awq, gptq, mxfp4, "
-        "compressed-tensors"
-    )
-
-
-def _packed_bits(bits: Any, group_size: Any) -> float:
-    """Weights of 4 bits, with a scale of 16 bits and a zero point to each group."""
-    if bits != 4:
-        raise ValueError(f"quantization_config has weights of {bits!r} bits; they must have 4")
-    is_grouped = isinstance(group_size, int) and group_size > 0
-    return 4 + (16 + 4) / group_size if is_grouped else 4
-
-
-def _compressed_bits(quantization: Fields) -> float:
-    groups = list((quantization.get("config_groups") or {}).values())
-    form = quantization.get("format")
-    if len(groups) != 1 or form not in ("float-quantized", "int-quantized", "pack-quantized"):
-        raise ValueError(
-            f"quantization_config format={form!r} with {len(groups)} config_groups must be "
-            "float-quantized, int-quantized or pack-quantized with 1"
-        )
-    weights = groups[0].get("weights") or {}
-    if form == "pack-quantized":
-        return _packed_bits(weights.get("num_bits"), weights.get("group_size"))
-    if weights.get("num_bits") != 8:
-        raise ValueError(
-            f"quantization_config has {form} weights of {weights.get('num_bits')!r} bits; they "
-            "must have 8"
-        )
-    return 8

@@ -62,15 +62,21 @@ def read_model(name_or_path: str) -> Model:
     if name_or_path in MODELS:
         return MODELS[name_or_path]
     path = Path(name_or_path)
-    file = path / "config.json" if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(
-            f"model {name_or_path!r} is neither a config.json, nor a folder with one, nor one of "
-            f"{', '.join(MODELS)}"
-        )
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        file = path / "config.json" if path.is_dir() else path
+        if not file.is_file():
+            raise ValueError(
+                f"model {name_or_path!r} is neither a config.json, nor a folder with one, nor one "
+                f"of {', '.join(MODELS)}"
+            )
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:  # such as a name that is too long
+        raise ValueError(f"model {name_or_path!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"model {name_or_path!r} must be UTF-8: {error}") from error
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"model {name_or_path!r}: {file} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"model {name_or_path!r}: {file} must hold a JSON object")

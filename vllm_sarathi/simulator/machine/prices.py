@@ -37,10 +37,14 @@ def read_prices(path: str | None = None) -> dict[str, Price]:
     if path is None:
         return prices
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # Spreadsheets begin a file with a byte order mark.
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"prices {path!r} cannot be read: {error}") from error
-    return prices | _parse(path, lines)
+    try:
+        return prices | _parse(path, lines)
+    except csv.Error as error:
+        raise ValueError(f"prices {path!r} must be CSV: {error}") from error
 
 
 def _parse(path: str, lines: Iterable[str]) -> dict[str, Price]:

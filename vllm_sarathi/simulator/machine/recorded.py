@@ -44,7 +44,7 @@ def calibrated(recording: Recording) -> Calibrated:
     fitted = fit(steps)
     bias, noise = _spread(fitted.cost, steps)
     found = replace(fitted, cost=_scaled(fitted.cost, bias)).deployment(
-        name, begin.num_kv_tokens, begin.max_model_len
+        name, begin.num_kv_tokens, begin.max_model_len, begin.kv_windows
     )
     return Calibrated(replace(found, source=f"{found.source}, which vary by {noise:.0%}"), noise)
 

@@ -158,16 +158,3 @@ class Deployment:
         largest = None if largest is None else StepWork(**largest)
         read = {"stages": stages, "overhead": overhead, "kv_windows": windows}
         return cls(**{**fields, **read, "largest_step": largest})
-
-
-def check_kv_tokens(num_kv_tokens: int, max_model_len: int) -> None:
-    """Refuse a KV cache that cannot hold the longest request, as vLLM does.
-
-    Raises:
-        ValueError: names both.
-    """
-    if num_kv_tokens < max_model_len:
-        raise ValueError(
-            f"num_kv_tokens={num_kv_tokens} must be at least max_model_len={max_model_len}: vLLM "
-            "refuses to start otherwise (its log says 'GPU KV cache size: ... tokens')"
-        )

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 
+from vllm_sarathi.simulator.kv_room import check_kv_tokens
 from vllm_sarathi.simulator.load.workload import Workload
 from vllm_sarathi.simulator.machine.deployments import on_gpus
 from vllm_sarathi.simulator.machine.gpus import Gpu
 from vllm_sarathi.simulator.machine.models import Model
-from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost, check_kv_tokens
+from vllm_sarathi.simulator.machine.step_cost import Deployment, StepCost
 
 TENSOR_PARALLEL, NUM_STAGES = (1, 2, 4, 8), (1, 2, 4)
 # No batch is larger: vLLM's token budgets end about there.
@@ -77,8 +78,8 @@ def candidates(
             made = on_gpus(gpu, model, tensor_parallel, num_stages)
             if max_model_len is not None:
                 made = replace(made, max_model_len=max_model_len)
-            check_kv_tokens(made.num_kv_tokens, made.max_model_len)
-            workload.check_fits(made.max_model_len, made.num_kv_tokens)
+            check_kv_tokens(made.num_kv_tokens, made.max_model_len, made.kv_windows)
+            workload.check_fits(made.max_model_len, made.num_kv_tokens, made.kv_windows)
         except ValueError as error:
             refused[f"{gpu.name} tp{tensor_parallel} pp{num_stages}"] = str(error)
             continue
