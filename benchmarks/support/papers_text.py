@@ -44,7 +44,7 @@ TEXT = """# The papers' results, in virtual time
 
 Written by `python benchmarks/paper_tables.py`; figures as JSON in `paper_tables.json`.
 Means over seeds with 95 % confidence. Costs are those of
-`vllm_sarathi.simulator.machine.hardware`;
+`vllm_sarathi.simulator.machine.gpus`;
 every scheduler is a real vLLM class.
 
 ## Pipeline bubbles: GPT-3, TP8-PP8 (SARATHI, section 5.3)

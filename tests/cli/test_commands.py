@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulator.machine.configs import LLAMA_3_8B
 from tests.support.command_line import SMALL, output
 from vllm_sarathi.cli import commands
 from vllm_sarathi.cli.commands import Figures
@@ -218,6 +219,19 @@ def test_a_file_of_figures_holds_what_makes_them_again(
 
 def without_wall(figures: Figures) -> Figures:
     return {name: value for name, value in figures.items() if name != "wall_s"}
+
+
+def test_a_config_of_hugging_face_on_a_gpu_is_a_deployment_whose_estimate_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA_3_8B))
+    machine = ["--gpu=l40s", "--tensor-parallel-size=2", "--stages=2", "--kv-cache-dtype=fp8"]
+    asked = ["simulate", "stock:512", *SMALL, "--model", str(path), *machine, "--json"]
+    _, out, err = output(capsys, *asked)
+    found = Deployment.from_json(json.loads(out)["provenance"]["deployment"])
+    assert (found.name, len(found.stages)) == (f"l40s-{tmp_path.name}-fp8-kv-tp2-pp2", 2)
+    assert f"step times of {found.name} are estimated" in err
 
 
 def test_a_trace_is_known_by_what_it_holds(

@@ -10,7 +10,7 @@ import pytest
 from tests.support.command_line import output
 from vllm_sarathi import __version__
 from vllm_sarathi.cli.main import main
-from vllm_sarathi.simulator import DEPLOYMENTS, LENGTHS
+from vllm_sarathi.simulator import GPUS, LENGTHS, MODELS
 
 
 def test_help_imports_no_vllm() -> None:
@@ -106,11 +106,11 @@ def test_a_missing_extra_is_named(module: str, tmp_path: Path) -> None:
     assert f"needs {module}: pip install 'vllm-sarathi[simulator]'" in done.stderr
 
 
-def test_help_lists_every_deployment_and_workload(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_gpu_model_and_workload(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["simulate", "--help"])
     said = capsys.readouterr().out.replace("\n", "").replace(" ", "")
-    assert not [name for name in (*DEPLOYMENTS, *LENGTHS) if name not in said]
+    assert not [name for name in (*GPUS, *MODELS, *LENGTHS) if name not in said]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,16 @@ def test_help_lists_every_deployment_and_workload(capsys: pytest.CaptureFixture[
         (["simulate", "stock", "--workload", "novel"], "--workload 'novel'"),
         (["simulate", "stock", "--workload", "fixed:1"], "fixed:PROMPT,OUTPUT"),
         (["simulate", "stock", "--deployment", "b100"], "'b100'"),
-        (["simulate", "stock", "--stages", "5"], "num_stages=5"),
+        (
+            ["simulate", "stock", "--deployment=x", "--model=y"],
+            "--model has no effect beside",
+        ),
+        (["simulate", "stock", "--gpu=h100"], "--gpu has no effect without --model"),
+        (["simulate", "stock", "--kv-cache-dtype=fp8"], "--kv-cache-dtype has no effect without"),
+        (["simulate", "stock", "--model=gpt-3"], "--gpu None must be one of a100"),
+        (["simulate", "stock", "--model=gpt-9", "--gpu=h100"], "model 'gpt-9'"),
+        (["simulate", "stock", "--model=gpt-3", "--gpu=h100"], "gpt-3 does not fit"),
+        (["simulate", "stock", "--stages", "33"], "num_stages=33"),
         (["simulate", "stock", "--trace", "nowhere.csv"], "nowhere.csv"),
         (["simulate", "stock", "--workload", "fixed:40000,1"], "max_model_len=32768"),
         (["simulate", "stock", "--cv", "-1"], "cv=-1"),

@@ -49,12 +49,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-# What deployments there are: listed here too, since ``--help`` imports nothing.
-DEPLOYMENTS = (
-    "a100-llama-3-8b, h100-llama-3-8b, a100-mistral-7b, h100-mistral-7b, a100-llama-2-70b-tp4, "
-    "h100-llama-2-70b-tp4, a100-llama-2-70b-tp8, h100-llama-2-70b-tp8, a100-gpt-3-tp8-pp8, "
-    "h100-gpt-3-tp8-pp8"
-)
+# What GPUs and models there are: listed here too, since ``--help`` imports nothing.
+GPUS = "a100, a100-40gb, h100, h200, b200, l4, l40s, a10g, mi300x"
+MODELS = "llama-3-8b, llama-3-70b, llama-2-70b, mistral-7b, gpt-3, mixtral-8x7b, deepseek-v3"
 BUDGETS = (256, 384, 512, 768, 1024, 2048, 4096, 8192)
 SCHEDULER_HELP = (
     "NAME[:BUDGET][,KEY=VALUE...]: 'stock', 'sarathi' or the dotted path of a scheduler class; "
@@ -108,13 +105,25 @@ def _add_load(command: argparse.ArgumentParser, has_rate: bool) -> None:
 def _add_engine(command: argparse.ArgumentParser) -> None:
     engine = command.add_argument_group("engine")
     engine.add_argument(
-        "--deployment", default="a100-llama-3-8b", metavar="NAME",
-        help=f"GPU and model: {DEPLOYMENTS}; or a file of 'calibrate' (default %(default)s)",
+        "--deployment", metavar="NAME",
+        help="GPU-MODEL[-tpN][-ppN] with a name of --gpu and one of --model, e.g. "
+        "h100-llama-2-70b-tp4, or a file of 'calibrate' (default a100-llama-3-8b)",
     )  # fmt: skip
-    engine.add_argument("--stages", type=whole, help="pipeline stages")
+    engine.add_argument(
+        "--model", metavar="FILE|NAME",
+        help=f"instead, with --gpu: a config.json of Hugging Face, its folder, or {MODELS}",
+    )  # fmt: skip
+    engine.add_argument("--gpu", metavar="NAME", help=f"{GPUS}; all but a100 and h100 estimated")
+    engine.add_argument(
+        "--tensor-parallel-size", type=whole, metavar="N", help="GPUs of a stage (default 1)"
+    )
+    engine.add_argument("--stages", type=whole, metavar="N", help="pipeline stages (default 1)")
+    engine.add_argument(
+        "--kv-cache-dtype", choices=("auto", "fp8"), help="auto: 2 bytes a value (the default)"
+    )
     engine.add_argument(
         "--max-model-len", type=whole, metavar="N",
-        help="most tokens of a request (default: the deployment's, 32768 unless calibrated)",
+        help="most tokens of a request (default: the deployment's own; 32768 for models by name)",
     )  # fmt: skip
     engine.add_argument(
         "--max-num-seqs", type=whole, metavar="N",

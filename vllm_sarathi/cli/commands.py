@@ -63,7 +63,7 @@ def _simulate(options: argparse.Namespace) -> int:
     origin = provenance.of_runs(options, scenario, [engine], [options.seed])
     figures = report.summary()
     _say(options, tables.figures_table(figures), figures, origin)
-    _warn_of_extrapolation(scenario, {engine.name: [figures]})
+    _warn(scenario, {engine.name: [figures]})
     if options.plots:
         from vllm_sarathi.simulator.results.plots import draw_run
 
@@ -80,7 +80,7 @@ def _compare(options: argparse.Namespace) -> int:
     if len(found) > 1:
         text += "\n\n" + tables.ratio_table(found)
     _say(options, text, found, provenance.of_runs(options, scenario, engines, _seeds(options)))
-    _warn_of_extrapolation(scenario, found)
+    _warn(scenario, found)
     return code
 
 
@@ -91,7 +91,7 @@ def _capacity(options: argparse.Namespace) -> int:
     text = f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}"
     origin = provenance.of_runs(options, scenario, engines, _seeds(options), goal)
     _say(options, text, found, origin)
-    _warn_of_extrapolation(scenario, found)
+    _warn(scenario, found)
     return code
 
 
@@ -109,7 +109,7 @@ def _tune(options: argparse.Namespace) -> int:
     )
     origin = provenance.of_runs(options, scenario, engines, _seeds(options), goal)
     _say(options, text, {"best": best, "budgets": found}, origin)
-    _warn_of_extrapolation(scenario, found)
+    _warn(scenario, found)
     return code or (0 if best else FAILED)
 
 
@@ -208,6 +208,6 @@ def _say(options: argparse.Namespace, text: str, results: Any, origin: Figures) 
         Path(options.json).write_text(as_json + "\n")
 
 
-def _warn_of_extrapolation(scenario: Scenario, found: ByEngine) -> None:
-    for line in notes.extrapolation(scenario.deployment, found):
+def _warn(scenario: Scenario, found: ByEngine) -> None:
+    for line in notes.on_deployment(scenario.deployment, found):
         print(f"warning: {line}", file=sys.stderr)

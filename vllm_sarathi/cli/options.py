@@ -24,17 +24,25 @@ from vllm_sarathi.simulator.load.traffic import (
     Traffic,
 )
 from vllm_sarathi.simulator.load.workload import QosClass
-from vllm_sarathi.simulator.machine.deployments import deployment
-from vllm_sarathi.simulator.machine.step_cost import check_kv_tokens
+from vllm_sarathi.simulator.machine.deployments import deployment, on_gpus
+from vllm_sarathi.simulator.machine.gpus import GPUS
+from vllm_sarathi.simulator.machine.models import read_model
+from vllm_sarathi.simulator.machine.step_cost import Deployment, check_kv_tokens
 
 DEFAULT_WORKLOAD = "conversation"
+DEFAULT_DEPLOYMENT = "a100-llama-3-8b"
 SHAPES = {"steady": None, "ramp": Ramp(), "diurnal": Diurnal()}
 # What each of these options decides in place of others.
 WITHOUT_EFFECT = {
     "trace": ("workload", "cv", "shape", "at_once"),
     "at_once": ("rate", "cv", "shape"),
+    "deployment": ("model", "gpu", "tensor_parallel_size", "kv_cache_dtype"),
 }
-TRACE_ONLY = ("trace_time_unit_s", "trace_hash_tokens")
+# What each of these options needs beside it.
+ONLY_WITH = {
+    "trace": ("trace_time_unit_s", "trace_hash_tokens"),
+    "model": ("gpu", "tensor_parallel_size", "kv_cache_dtype"),
+}
 
 
 def seconds(milliseconds: float | None) -> float | None:
@@ -84,9 +92,10 @@ def refuse_without_effect(options: argparse.Namespace) -> None:
         for other in others:
             if name in given and other in given:
                 raise ValueError(f"{_flag(other)} has no effect beside {_flag(name)}")
-    for name in TRACE_ONLY:
-        if name in given and not options.trace:
-            raise ValueError(f"{_flag(name)} has no effect without --trace")
+    for needed, others in ONLY_WITH.items():
+        for name in others:
+            if name in given and needed not in given:
+                raise ValueError(f"{_flag(name)} has no effect without {_flag(needed)}")
 
 
 def check_outputs(options: argparse.Namespace) -> None:
@@ -142,9 +151,25 @@ def traffic(options: argparse.Namespace) -> Traffic:
     )
 
 
+def machine_of(options: argparse.Namespace) -> Deployment:
+    """The deployment that the options describe.
+
+    Raises:
+        ValueError: names the option that is wrong or missing.
+    """
+    if not options.model:
+        return deployment(options.deployment or DEFAULT_DEPLOYMENT, options.stages)
+    if options.gpu not in GPUS:
+        raise ValueError(f"--gpu {options.gpu!r} must be one of {', '.join(GPUS)} beside --model")
+    model = read_model(options.model)
+    if options.kv_cache_dtype == "fp8":
+        model = model.with_fp8_kv()
+    return on_gpus(GPUS[options.gpu], model, options.tensor_parallel_size or 1, options.stages or 1)
+
+
 def scenario(options: argparse.Namespace) -> Scenario:
     """What every engine faces."""
-    machine, load = deployment(options.deployment, options.stages), traffic(options)
+    load, machine = traffic(options), machine_of(options)
     if options.max_model_len is not None:
         machine = replace(machine, max_model_len=options.max_model_len)
     check_kv_tokens(machine.num_kv_tokens, machine.max_model_len)

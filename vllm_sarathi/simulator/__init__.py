@@ -30,14 +30,17 @@ from vllm_sarathi.simulator.load.lengths import (
 from vllm_sarathi.simulator.load.trace import read_trace
 from vllm_sarathi.simulator.load.traffic import Arrivals, Diurnal, Ramp, Replay, Synthetic
 from vllm_sarathi.simulator.load.workload import Lengths, QosClass, Workload
-from vllm_sarathi.simulator.machine.deployments import DEPLOYMENTS, deployment
+from vllm_sarathi.simulator.machine.deployments import deployment, on_gpus
+from vllm_sarathi.simulator.machine.gpus import GPUS
+from vllm_sarathi.simulator.machine.models import MODELS, read_model
 from vllm_sarathi.simulator.machine.step_cost import Deployment, Overhead, StepCost
 from vllm_sarathi.simulator.results.report import Report
 from vllm_sarathi.simulator.run import simulate
 
 __all__ = [
-    "DEPLOYMENTS",
+    "GPUS",
     "LENGTHS",
+    "MODELS",
     "Agentic",
     "Arrivals",
     "Capacity",
@@ -65,6 +68,8 @@ __all__ = [
     "Zipf",
     "deployment",
     "find_capacity",
+    "on_gpus",
+    "read_model",
     "read_trace",
     "simulate",
 ]

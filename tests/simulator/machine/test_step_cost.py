@@ -28,3 +28,11 @@ def test_impossible_tables_are_refused(points: tuple[tuple[int, float], ...]) ->
 def test_negative_costs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"decode_context_s=-1"):
         StepCost(((0, 1.0), (1, 1.0)), 0, -1)
+
+
+def test_layers_with_a_window_cost_no_more_than_the_window() -> None:
+    cost = StepCost(((0, 0.0), (10, 0.0)), 1.0, 1.0, windowed=((100, 0.5, 0.25),))
+    below = cost.step_s(StepWork(2, 150, 0), 1) + cost.step_s(StepWork(2, 0, 150), 2)
+    assert below == pytest.approx(150 * 1.5 + 150 * 1.25)
+    beyond = cost.step_s(StepWork(2, 1000, 0), 1) + cost.step_s(StepWork(2, 0, 1000), 2)
+    assert beyond == pytest.approx(1000 + 200 * 0.5 + 1000 + 200 * 0.25)

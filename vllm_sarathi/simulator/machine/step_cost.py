@@ -10,12 +10,18 @@ import numpy as np
 
 from vllm_sarathi.policy.step_time import StepWork
 
+ROWS = ("token_points", "windowed")  # fields of a ``StepCost`` that JSON turns into lists
+
 
 @dataclass(frozen=True)
 class StepCost:
     """Step time of one stage: tokens through a table with cliffs, plus attention.
 
     time = table(num_tokens) + chunk_context x a + decode_context x b + num_sampled x c
+
+    Layers with a sliding window have an a and b of their own, and at most a window of
+    context for each token. A batch says its context in all, not each request's. So long
+    contexts beside short ones count for more than they cost, never for less.
 
     The table is linear between its points; a tile cliff is two points one token
     apart. It starts flat (weights are read whatever the batch) and goes on beyond
@@ -26,6 +32,7 @@ class StepCost:
         chunk_context_s: seconds per query-key pair of a prefill chunk.
         decode_context_s: seconds per token of context that a decode reads.
         sampled_s: seconds per token sampled.
+        windowed: (window, chunk_context_s, decode_context_s) of layers with a window.
 
     Raises:
         ValueError: the tokens do not rise, or a cost is negative.
@@ -35,6 +42,7 @@ class StepCost:
     chunk_context_s: float
     decode_context_s: float
     sampled_s: float = 0.0
+    windowed: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         points = self.token_points
@@ -62,12 +70,16 @@ class StepCost:
 
     def step_s(self, work: StepWork, num_sampled: int) -> float:
         """Seconds that a batch takes in which so many requests get a token. O(1)."""
-        return (
+        step_s = (
             self.tokens_s(work.num_tokens)
             + work.chunk_context * self.chunk_context_s
             + work.decode_context * self.decode_context_s
             + num_sampled * self.sampled_s
         )
+        for window, chunk_context_s, decode_context_s in self.windowed:
+            step_s += min(work.chunk_context, work.num_tokens * window) * chunk_context_s
+            step_s += min(work.decode_context, num_sampled * window) * decode_context_s
+        return step_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,7 @@ class Deployment:
         """Read a deployment that ``to_json`` wrote; ``calibrate`` adds where it is from."""
         fields = {name: value for name, value in fields.items() if name != "provenance"}
         stages = tuple(
-            StepCost(**{**stage, "token_points": tuple(map(tuple, stage["token_points"]))})
+            StepCost(**{**stage, **{name: tuple(map(tuple, stage.get(name, ()))) for name in ROWS}})
             for stage in fields["stages"]
         )
         overhead = Overhead(**fields.get("overhead", {}))

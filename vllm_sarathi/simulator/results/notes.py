@@ -20,11 +20,17 @@ def on_range(largest: StepWork) -> str:
     )
 
 
-def extrapolation(deployment: Deployment, by_engine: ByEngine) -> list[str]:
-    """A line for each engine whose runs went beyond what the deployment was calibrated on."""
-    if deployment.largest_step is None:
-        return []
+def on_deployment(deployment: Deployment, by_engine: ByEngine) -> list[str]:
+    """What the deployment's own numbers are worth.
+
+    A line where step times are estimated, and one for each engine whose runs went beyond
+    what the deployment was calibrated on.
+    """
     lines = []
+    if deployment.source.startswith("estimated"):
+        lines.append(f"step times of {deployment.name} are {deployment.source}")
+    if deployment.largest_step is None:
+        return lines
     for name, runs in by_engine.items():
         figures = [(run or {}).get("at_capacity") or run or {} for run in runs]
         steps = sum(one.get("steps", 0) for one in figures)
