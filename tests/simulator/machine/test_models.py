@@ -132,6 +132,7 @@ def test_the_first_layers_of_deepseek_are_dense(folder: Path) -> None:
             {"quantization_config": {"quant_method": "compressed-tensors", "format": "nvfp4"}},
             "format='nvfp4' with 0 config_groups",
         ),
+        ({"quantization_config": "fp8"}, "model '.*"),
         ({"num_hidden_layers": 0}, "num_hidden_layers=0 must be a whole number"),
         ({"hidden_size": "big"}, "hidden_size|big"),
     ],

@@ -71,5 +71,5 @@ def read_model(name_or_path: str) -> Model:
     name = file.resolve().parent.name if file.name == "config.json" else file.stem
     try:
         return from_config(name, fields)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:  # also values of another type
         raise ValueError(f"model {name_or_path!r}: {error}") from error
