@@ -49,6 +49,19 @@ def test_a_full_cache_preempts(machine: Callable[..., Deployment]) -> None:
     assert report.completed
 
 
+def test_blocks_behind_a_window_are_free_for_others(machine: Callable[..., Deployment]) -> None:
+    workload = Synthetic(Fixed(100, 400), 10, at_once=True).at(1, 0)
+    room = {"num_kv_tokens": 2000, "max_model_len": 1000}
+    kept, freed, halves = (
+        simulate(EngineSettings(), machine(**room, kv_windows=windows), workload)
+        for windows in ((None,), (64,), (64, None))
+    )
+    assert freed.num_preemptions == 0
+    assert kept.num_preemptions > halves.num_preemptions
+    assert kept.completed
+    assert halves.completed
+
+
 def test_overload_ends_at_the_time_limit(machine: Callable[..., Deployment]) -> None:
     workload = Synthetic(Fixed(1000, 100), 500).at(100, 0)
     report = simulate(EngineSettings(), machine(), workload, limit_s=10)

@@ -99,8 +99,13 @@ def _run(
         limit_s = (float(workload.arrival_s[-1]) if len(workload) else 0.0) + DRAIN_S
     if engine.enable_prefix_caching is None:
         engine = replace(engine, enable_prefix_caching=workload.shares_prefixes)
-    num_stages, num_kv_tokens = len(deployment.stages), deployment.num_kv_tokens
-    with gpu_engine(engine, num_stages, num_kv_tokens, deployment.max_model_len) as built:
+    with gpu_engine(
+        engine,
+        len(deployment.stages),
+        deployment.num_kv_tokens,
+        deployment.max_model_len,
+        deployment.kv_windows,
+    ) as built:
         scheduler, config = built
         shortcuts.install(scheduler)
         source = RequestSource(workload, block_hasher(engine))

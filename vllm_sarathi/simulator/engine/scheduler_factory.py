@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from importlib import import_module
@@ -57,12 +57,18 @@ def scheduler_class(settings: EngineSettings) -> type:
 
 @contextmanager
 def gpu_engine(
-    settings: EngineSettings, num_stages: int, num_kv_tokens: int, max_model_len: int
+    settings: EngineSettings,
+    num_stages: int,
+    num_kv_tokens: int,
+    max_model_len: int,
+    kv_windows: Sequence[int | None] = (None,),
 ) -> Iterator[tuple[Any, Any]]:
     """Build the scheduler as an engine on GPUs would.
 
     vLLM reads which model runner it is from the environment, which is therefore set
     for as long as the scheduler lives: it decides how many batches are in flight.
+    ``kv_windows`` has the sliding window of each KV-cache group, each of which has room
+    for ``num_kv_tokens``.
 
     Yields:
         The scheduler, and vLLM's configuration for it.
@@ -83,7 +89,7 @@ def gpu_engine(
         _uncached_environment(),
         mock.patch.object(Faults, "are_raised", True),  # a simulation shall not hide any
     ):
-        scheduler = _build(chosen, config, num_kv_tokens // settings.block_size)
+        scheduler = _build(chosen, config, num_kv_tokens // settings.block_size, kv_windows)
         try:
             yield scheduler, config
         finally:
@@ -116,20 +122,29 @@ def _engine_config(limits: str) -> Any:
     ).create_engine_config()
 
 
-def _build(chosen: type, config: Any, num_blocks: int) -> Any:
+def _build(chosen: type, config: Any, group_blocks: int, kv_windows: Sequence[int | None]) -> Any:
     import torch
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.kv_cache_interface import (
+        FullAttentionSpec,
+        KVCacheConfig,
+        KVCacheGroupSpec,
+        SlidingWindowSpec,
+    )
     from vllm.v1.structured_output import StructuredOutputManager
 
     block_size = config.cache_config.block_size
-    config.cache_config.num_gpu_blocks = num_blocks
-    spec = FullAttentionSpec(
-        block_size=block_size, num_kv_heads=1, head_size=16, dtype=torch.float16
-    )
+    config.cache_config.num_gpu_blocks = num_blocks = group_blocks * len(kv_windows)
+    shape = {
+        "block_size": block_size, "num_kv_heads": 1, "head_size": 16, "dtype": torch.float16
+    }  # fmt: skip
+    specs = [
+        SlidingWindowSpec(**shape, sliding_window=window) if window else FullAttentionSpec(**shape)
+        for window in kv_windows
+    ]
     kv_cache = KVCacheConfig(
         num_blocks=num_blocks,
         kv_cache_tensors=[],
-        kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+        kv_cache_groups=[KVCacheGroupSpec([f"layer{i}"], spec) for i, spec in enumerate(specs)],
     )
     return chosen(
         vllm_config=config,

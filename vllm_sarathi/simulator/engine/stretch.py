@@ -77,11 +77,13 @@ class Stretch:
         self.num_in_flight = max_in_flight - 1
         self.learner: StepObserver | None = getattr(scheduler, "step_observer", None)
         one_stage = len(pipeline.deployment.stages) == 1
+        keeps_tokens = pipeline.deployment.kv_windows == (None,)  # no step frees blocks
         # Where early tokens earn slack, each answer changes the next step; a log follows each.
         ignores_tokens = self.learner is None or not (
             self.learner.promises.follows_tokens or self.learner.logs_steps
         )
-        self.possible = one_stage and max_in_flight <= 2 and ignores_tokens and _is_known(scheduler)
+        plain = one_stage and keeps_tokens and ignores_tokens
+        self.possible = plain and max_in_flight <= 2 and _is_known(scheduler)
 
     def run(self, in_flight: InFlight, output: Any, until_s: float) -> bool:
         """Run as many steps as are all alike.

@@ -1,9 +1,4 @@
-"""Deployments: step costs that follow from a GPU and a model.
-
-Layers with a sliding window read no more than it, but have room in the KV cache for the
-whole context, as in vLLM with ``--disable-hybrid-kv-cache-manager``. vLLM's default takes
-less room, so it has at least the capacity that a simulation finds.
-"""
+"""Deployments: step costs that follow from a GPU and a model."""
 
 import json
 import re
@@ -11,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from vllm_sarathi.simulator.machine.gpus import GPUS, Gpu
+from vllm_sarathi.simulator.machine.kv_groups import kv_windows, layers_of_a_group
 from vllm_sarathi.simulator.machine.layers import BYTES, Layer, Model
 from vllm_sarathi.simulator.machine.models import MODELS
 from vllm_sarathi.simulator.machine.roofline import ERROR
 from vllm_sarathi.simulator.machine.stages import stage_cost, stage_layers
-from vllm_sarathi.simulator.machine.step_cost import Deployment, Overhead
+from vllm_sarathi.simulator.machine.step_cost import Deployment, Overhead, StepCost
 
 # The engine's CPU time, as measured for vLLM 0.32 on a 2-core machine of no great speed
 # (12 and 6 us a request for schedule and update) and halved for a server's core. Input
@@ -37,18 +33,13 @@ def on_gpus(gpu: Gpu, model: Model, tensor_parallel: int = 1, num_stages: int = 
         ValueError: it cannot be split so, or the weights do not fit.
     """
     _check_split(gpu, model, tensor_parallel, num_stages)
-    # The vocabulary's projection is read once a step, on the last stage.
-    head_s = model.vocab * model.hidden * BYTES / tensor_parallel / gpu.bandwidth
     parts = stage_layers(model, num_stages)
     costs = {part: stage_cost(gpu, model, part, tensor_parallel) for part in set(parts)}
-    stages = [costs[part] for part in parts]
-    last = stages[-1]
-    stages[-1] = replace(
-        last,
-        token_points=tuple((tokens, time_s + head_s) for tokens, time_s in last.token_points),
-        sampled_s=2e-6,
+    *stages, last = (costs[part] for part in parts)
+    windows = kv_windows(model)
+    num_kv_tokens = min(
+        _num_kv_tokens(gpu, model, part, tensor_parallel, windows) for part in set(parts)
     )
-    num_kv_tokens = min(_num_kv_tokens(gpu, model, part, tensor_parallel) for part in set(parts))
     split = f"-tp{tensor_parallel}" * (tensor_parallel > 1) + f"-pp{num_stages}" * (num_stages > 1)
     if num_kv_tokens < 1:
         raise ValueError(
@@ -57,16 +48,24 @@ def on_gpus(gpu: Gpu, model: Model, tensor_parallel: int = 1, num_stages: int = 
         )
     return Deployment(
         name=f"{gpu.name}-{model.name}{split}",
-        stages=tuple(stages),
+        stages=(*stages, _with_output(last, gpu, model, tensor_parallel)),
         num_kv_tokens=num_kv_tokens,
         max_model_len=model.max_model_len,
         send_s=LINK_LATENCY_S if num_stages > 1 else 0.0,
         send_token_s=model.hidden * BYTES / LINK_BANDWIDTH if num_stages > 1 else 0.0,
         overhead=SERVER_OVERHEAD,
+        kv_windows=windows,
         source="measured: Vidur's profiles of a layer, and datasheets"
         if gpu.is_measured and model.is_dense_bf16
         else f"estimated: a roofline of datasheets ({ERROR})",
     )
+
+
+def _with_output(last: StepCost, gpu: Gpu, model: Model, tensor_parallel: int) -> StepCost:
+    """The last stage, where the vocabulary's projection is read once a step."""
+    head_s = model.vocab * model.hidden * BYTES / tensor_parallel / gpu.bandwidth
+    points = tuple((tokens, time_s + head_s) for tokens, time_s in last.token_points)
+    return replace(last, token_points=points, sampled_s=2e-6)
 
 
 def _check_split(gpu: Gpu, model: Model, tensor_parallel: int, num_stages: int) -> None:
@@ -87,15 +86,22 @@ def _check_split(gpu: Gpu, model: Model, tensor_parallel: int, num_stages: int) 
             raise ValueError(f"{error} of {model.name}") from None
 
 
-def _num_kv_tokens(gpu: Gpu, model: Model, layers: tuple[Layer, ...], tensor_parallel: int) -> int:
+def _num_kv_tokens(
+    gpu: Gpu,
+    model: Model,
+    layers: tuple[Layer, ...],
+    tensor_parallel: int,
+    windows: tuple[int | None, ...],
+) -> int:
     """Tokens in the KV cache of a stage. Each is charged for the vocabulary, in and out."""
     tables = 1 if model.is_tied else 2
     weights = tables * model.vocab * model.hidden * BYTES / tensor_parallel
     weights += sum(layer.weight_bytes(model.hidden, tensor_parallel) for layer in layers)
     activations = min(ACTIVATION_BYTES, gpu.memory_bytes * ACTIVATION_SHARE)
     free = gpu.memory_bytes * MEMORY_SHARE - weights - activations
-    token_values = sum(layer.attention.kv_values(tensor_parallel) for layer in layers)
-    return int(free / (token_values * model.kv_bytes))
+    values = max(layer.attention.kv_values(tensor_parallel) for layer in layers)
+    block_layers = len(windows) * layers_of_a_group(windows, layers)
+    return int(free / (block_layers * values * model.kv_bytes))
 
 
 def named(name: str, num_stages: int | None = None) -> Deployment | None:

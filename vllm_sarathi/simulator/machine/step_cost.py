@@ -109,11 +109,13 @@ class Deployment:
     Args:
         name: what reports call it.
         stages: cost of each pipeline stage, first to last.
-        num_kv_tokens: tokens that the KV cache holds.
+        num_kv_tokens: tokens that the KV cache holds, were none of them behind a window.
         max_model_len: longest prompt plus output, in tokens.
         send_s: seconds to start sending activations to the next stage.
         send_token_s: as above, for each token of the batch.
         overhead: CPU time around a step.
+        kv_windows: sliding window of each group of layers in the KV cache; None where it
+            keeps every token.
         source: where the numbers are from.
         largest_step: the most of everything in any step that the cost was fitted to; what
             goes beyond is extrapolated. None where the cost follows from hardware.
@@ -126,6 +128,7 @@ class Deployment:
     send_s: float = 0.0
     send_token_s: float = 0.0
     overhead: Overhead = Overhead()
+    kv_windows: tuple[int | None, ...] = (None,)
     source: str = ""
     largest_step: StepWork | None = None
 
@@ -150,9 +153,11 @@ class Deployment:
             for stage in fields["stages"]
         )
         overhead = Overhead(**fields.get("overhead", {}))
+        windows = tuple(fields.get("kv_windows", (None,)))
         largest = fields.get("largest_step")
         largest = None if largest is None else StepWork(**largest)
-        return cls(**{**fields, "stages": stages, "overhead": overhead, "largest_step": largest})
+        read = {"stages": stages, "overhead": overhead, "kv_windows": windows}
+        return cls(**{**fields, **read, "largest_step": largest})
 
 
 def check_kv_tokens(num_kv_tokens: int, max_model_len: int) -> None:
