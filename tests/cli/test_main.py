@@ -95,7 +95,7 @@ def test_an_interrupt_while_vllm_is_imported_leaves_no_traceback(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("module", ["numpy", "scipy", "tqdm", "matplotlib"])
+@pytest.mark.parametrize("module", ["numpy", "scipy", "tqdm", "matplotlib", "transformers"])
 def test_a_missing_extra_is_named(module: str, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.modules['{module}'] = None; from vllm_sarathi.cli.main import main\n"

@@ -12,7 +12,7 @@ from vllm_sarathi.cli.arguments import parser
 from vllm_sarathi.cli.interrupts import ending_the_process
 
 EXTRAS = (
-    dict.fromkeys(("numpy", "scipy", "matplotlib", "tqdm"), "simulator")
+    dict.fromkeys(("numpy", "scipy", "matplotlib", "tqdm", "transformers"), "simulator")
     | dict.fromkeys(("jinja2", "msgspec"), "report")
     | {"rich": "top"}
 )

@@ -1,8 +1,8 @@
 """Estimated time of a layer: what its weights take to read, or its arithmetic to do.
 
-The constants were chosen on Vidur's profiles of five dense models on the A100 and the
-H100, split over 1 and 4 GPUs. benchmarks/roofline.py compares all their profiles with it,
-and those of the A40, which had no part in the choice.
+The constants were chosen on Vidur's profiles of dense models on the A100 and the H100,
+split over 1 and 4 GPUs. benchmarks/roofline.py compares all their profiles with it, and
+those of the A40, which had no part in the choice.
 """
 
 from math import ceil
