@@ -33,8 +33,8 @@ class Gpu:
         memory_bytes: of one device (datasheet).
         bandwidth: bytes per second that reads of weights and KV cache reach.
         gemm_flops: FLOP/s that bfloat16 GEMMs reach.
-        gemm_flops_8bit: as above, with weights and activations of 8 bits; None where the
-            hardware has no such arithmetic, and multiplies in bfloat16.
+        gemm_flops_8bit: as above, with weights and activations of 8 bits; None where there
+            is no FP8: such weights are taken to be multiplied in bfloat16.
         attention_flops: FLOP/s that prefill attention reaches.
         ring_bandwidth: bytes per second of all-reduce traffic on a ring.
         ring_latency_s: of one all-reduce.

@@ -128,7 +128,7 @@ def _mlp(family: str, fields: Fields, index: int) -> Mlp | Experts:
         index < (fields.get("first_k_dense_replace") or 0)
         or index in (fields.get("mlp_only_layers") or ())
         or (index + 1) % (fields.get("decoder_sparse_step") or 1)
-        or ((fields.get("moe_layer_freq") or 1) != 1 and index % fields["moe_layer_freq"])
+        or index % (fields.get("moe_layer_freq") or 1)
     )
     if is_dense:
         return Mlp(_whole(fields, "intermediate_size"), family not in NOT_GATED)
@@ -147,10 +147,9 @@ def _weight_bits(quantization: Fields) -> tuple[float, float]:
     if not quantization:
         return 16, 16
     method = quantization.get("quant_method")
-    skipped = quantization.get("modules_to_not_convert") or quantization.get("ignore") or ()
     if method == "mxfp4":  # gpt-oss: experts alone, 32 values to a scale of 8 bits
         return 16, 4.25
-    for module in skipped:
+    for module in quantization.get("modules_to_not_convert") or quantization.get("ignore") or ():
         if not SMALL_MODULES.search(module):
             raise ValueError(
                 f"quantization_config leaves out {module!r}; allowed are all linear layers but "
@@ -171,11 +170,11 @@ def _weight_bits(quantization: Fields) -> tuple[float, float]:
 
 
 def _packed_bits(bits: Any, group_size: Any) -> float:
-    """Whole-number weights, with a scale of 16 bits and a zero point to each group."""
-    if bits not in (4, 8):
-        raise ValueError(f"quantization_config bits={bits!r} must be 4 or 8")
+    """Weights of 4 bits, with a scale of 16 bits and a zero point to each group."""
+    if bits != 4:
+        raise ValueError(f"quantization_config has weights of {bits!r} bits; they must have 4")
     is_grouped = isinstance(group_size, int) and group_size > 0
-    return float(bits + (16 + bits) / group_size) if is_grouped else float(bits)
+    return 4 + (16 + 4) / group_size if is_grouped else 4
 
 
 def _compressed_bits(quantization: Fields) -> float:
@@ -187,4 +186,11 @@ def _compressed_bits(quantization: Fields) -> float:
             "float-quantized, int-quantized or pack-quantized with 1"
         )
     weights = groups[0].get("weights") or {}
-    return _packed_bits(weights.get("num_bits"), weights.get("group_size"))
+    if form == "pack-quantized":
+        return _packed_bits(weights.get("num_bits"), weights.get("group_size"))
+    if weights.get("num_bits") != 8:
+        raise ValueError(
+            f"quantization_config has {form} weights of {weights.get('num_bits')!r} bits; they "
+            "must have 8"
+        )
+    return 8
