@@ -21,6 +21,7 @@ from vllm_sarathi.qos_classes import (
 
 PositiveTokens = Annotated[int, Field(ge=1)]
 SloField = Literal["ttft_slo_ms", "tpot_slo_ms", "tbt_slo_ms", "e2e_slo_ms"]
+Order = Literal["fcfs", "edf", "srpf", "hybrid", "prefix", "mlfq"]
 ClientField = Literal["qos", SloField, "importance"]
 
 SETTINGS_KEY = "sarathi"
@@ -33,16 +34,19 @@ _BATCH_SETTINGS = {"decode-maximal": "chunk_size", "stall-free": "token_budget"}
 _BATCH_TOKENS = {"chunk_size": 256, "token_budget": 512}
 """The defaults of these."""
 
+_ORDERS: dict[str, Order] = {"slo": "hybrid", "offline": "prefix"}
+"""The order of a preset; those without one leave it to vLLM."""
+
 _GOES_WITH = {
     "chunk_size": ("decode-maximal",),
     "token_budget": ("stall-free",),
     "tbt_slo_ms": ("slo", "observe"),
     "max_stall_ms": ("slo", "observe"),
-    "order": ("slo", "stall-free"),
+    "order": ("slo", "stall-free", "offline"),
     "shed": ("slo", "stall-free"),
     "tile_size": ("slo", "stall-free", "decode-maximal"),
     "max_prefills_per_batch": ("slo", "stall-free", "decode-maximal"),
-    "balance_micro_batches": ("slo", "stall-free", "decode-maximal"),
+    "balance_micro_batches": ("slo", "stall-free", "decode-maximal", "offline"),
 }
 
 
@@ -55,10 +59,10 @@ class SarathiConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    preset: Literal["decode-maximal", "stall-free", "slo", "observe"] = Field(
+    preset: Literal["decode-maximal", "stall-free", "slo", "offline", "observe"] = Field(
         "slo",
-        description='"slo", "stall-free" (Sarathi-Serve), "decode-maximal" (SARATHI), or '
-        '"observe": vLLM decides, we measure and predict.',
+        description='"slo", "stall-free" (Sarathi-Serve), "decode-maximal" (SARATHI), "offline" '
+        '(BatchLLM): throughput alone, or "observe": vLLM decides, we measure and predict.',
     )
     chunk_size: PositiveTokens | None = Field(
         None, description='Prefill tokens of a batch under "decode-maximal".'
@@ -108,11 +112,12 @@ class SarathiConfig(BaseModel):
     min_client_slo_ms: dict[SloField, ClientMs] = Field(
         {}, description="Tightest ttft_slo_ms, tpot_slo_ms, ... that a request may set."
     )
-    order: Literal["fcfs", "edf", "srpf", "hybrid"] | None = Field(
+    order: Order | None = Field(
         None,
         description="Order in which prompts are served: first come, earliest deadline, shortest "
-        "remaining prefill, or deadline with long prompts put back further the more requests are "
-        'late. null: "hybrid" under "slo", else "fcfs".',
+        "remaining prefill, deadline with long prompts put back further the more requests are "
+        'late, "prefix": those that share a prefix together, or "mlfq": levels by prefill time. '
+        'null: "hybrid" under "slo", "prefix" under "offline", else "fcfs".',
     )
     shed: bool = Field(
         False,
@@ -192,6 +197,7 @@ class SarathiConfig(BaseModel):
         self._check_objectives()
         self._check_max_stall()
         self._check_client_limits()
+        self._check_job_completion()
         if self.shed and self.waiting_order == "fcfs":
             raise ValueError(
                 f"shed=True has no meaning with order={self.order!r} and preset={self.preset!r}, "
@@ -235,6 +241,22 @@ class SarathiConfig(BaseModel):
                     "is allowed"
                 )
 
+    def _check_job_completion(self) -> None:
+        """Refuse promises on gaps where batches are sized for the mean time of whole requests."""
+        if self.order != "mlfq":
+            return
+        of_classes = {f"qos_classes.{name}.": qos for name, qos in self.qos_classes.items()}
+        asked: dict[str, BaseModel] = {"": self, **of_classes}
+        for prefix, settings in asked.items():
+            for name in ("tbt_slo_ms", "tpot_slo_ms", "max_stall_ms"):
+                value = getattr(settings, name) if name in settings.model_fields_set else None
+                if value is not None:
+                    raise ValueError(
+                        f"{prefix}{name}={value!r} contradicts order='mlfq', which sizes batches "
+                        "for the mean time of whole requests, however long a gap between two "
+                        "tokens gets; it goes with order='hybrid', 'edf', 'srpf' or 'prefix'"
+                    )
+
     def _check_max_stall(self) -> None:
         if self.max_stall_ms is None:
             return
@@ -255,9 +277,19 @@ class SarathiConfig(BaseModel):
                 )
 
     @property
-    def waiting_order(self) -> Literal["fcfs", "edf", "srpf", "hybrid"]:
+    def waiting_order(self) -> Order:
         """The order of waiting requests that ``order`` and the preset come to."""
-        return self.order or ("hybrid" if self.preset == "slo" else "fcfs")
+        return self.order or _ORDERS.get(self.preset, "fcfs")
+
+    @property
+    def gap_slo_ms(self) -> float | Literal["auto"] | None:
+        """``tbt_slo_ms``, but None where nothing is to follow its default."""
+        return None if self.preset == "offline" or self.order == "mlfq" else self.tbt_slo_ms
+
+    @property
+    def follows_gaps(self) -> bool:
+        """Whether the size of a batch follows objectives for the time between tokens."""
+        return self.preset == "slo" and self.order != "mlfq"
 
     @property
     def batch_setting(self) -> str | None:

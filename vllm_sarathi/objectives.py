@@ -72,11 +72,12 @@ class ObjectivesReader:
     """
 
     def __init__(self, settings: SarathiConfig) -> None:
-        self.is_auto = settings.tbt_slo_ms == "auto"
+        self.is_auto = settings.gap_slo_ms == "auto"
         self._max_stall_ms = settings.max_stall_ms
         self._allowed = frozenset(settings.client_objectives)
         self._floor_ms = {str(name): ms for name, ms in settings.min_client_slo_ms.items()}
-        server_wide = {name: getattr(settings, name) for name in SLO_FIELDS} | {"importance": 0}
+        server_wide = {name: getattr(settings, name) for name in SLO_FIELDS}
+        server_wide |= {"tbt_slo_ms": settings.gap_slo_ms, "importance": 0}
         self._of_class = {
             name: server_wide | qos.model_dump(exclude_unset=True)
             for name, qos in (READY_CLASSES | settings.qos_classes).items()

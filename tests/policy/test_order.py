@@ -441,7 +441,7 @@ def test_no_heap_keeps_requests_that_left_beyond_twice_those_that_wait(
         if i % 3 or i > 1000:
             leave(waiting, i)
         most = 2 * len(waiting) + 65
-        heaps = waiting._in_time, waiting._aside, waiting._expiring
+        heaps: Any = waiting._in_time, waiting._aside, waiting._expiring
         assert max(len(heap._entries) for heap in heaps) <= most
 
 

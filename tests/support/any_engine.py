@@ -35,8 +35,8 @@ CLASSES = {
     },
     "client_objectives": ["qos", "ttft_slo_ms", "tpot_slo_ms", "e2e_slo_ms", "importance"],
 }
-PRESETS = ("slo", "slo", "slo", "stall-free", "stall-free", "decode-maximal", "observe")
-ORDERS = ("hybrid", "edf", "srpf", "fcfs")
+PRESETS = ("slo", "slo", "slo", "stall-free", "stall-free", "decode-maximal", "observe", "offline")
+ORDERS = ("hybrid", "edf", "srpf", "fcfs", "prefix", "mlfq")
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,15 @@ def settings_of_ours(draw: st.DrawFn) -> dict[str, Any]:
     if preset in ("slo", "observe"):
         chosen |= draw(st.sampled_from(GAPS))
     if preset in ("slo", "stall-free"):
-        order = draw(st.sampled_from(ORDERS))
+        pace = {"tbt_slo_ms", "tpot_slo_ms", "qos_classes"} & chosen.keys()
+        order = draw(st.sampled_from(ORDERS[:-1] if pace else ORDERS))
         chosen |= {"order": order, "shed": order != "fcfs" and draw(st.booleans())}
         chosen["max_prefills_per_batch"] = draw(st.sampled_from([None, None, 1, 2]))
     if preset == "stall-free":
         chosen["token_budget"] = draw(st.sampled_from([16, 40, MAX_PREFILL_TOKENS]))
     if preset == "decode-maximal":
         chosen["chunk_size"] = draw(st.sampled_from([16, 24, MAX_PREFILL_TOKENS]))
-    if preset != "observe":
+    if preset not in ("observe", "offline"):
         chosen["tile_size"] = draw(st.sampled_from(["auto", None, 16]))
         chosen["balance_micro_batches"] = draw(st.sampled_from([None, None, False]))
     return chosen

@@ -64,10 +64,11 @@ def parse_scheduler(text: str, defaults: Mapping[str, Any]) -> EngineSettings:
 def with_objective(engine: EngineSettings, tbt_s: float | None) -> EngineSettings:
     """Tell our scheduler the objective that it is measured by, unless it has one.
 
-    A preset or a budget given by hand is left alone: those take no objective.
+    A preset, a budget given by hand and order=mlfq are left alone: those take no objective.
     """
     own = {"tbt_slo_ms", "tpot_slo_ms", "preset", "token_budget", "chunk_size"}
-    if tbt_s is None or engine.scheduler != "sarathi" or own & set(engine.sarathi):
+    takes_none = own & set(engine.sarathi) or engine.sarathi.get("order") == "mlfq"
+    if tbt_s is None or engine.scheduler != "sarathi" or takes_none:
         return engine
     settings = {**engine.sarathi, "tbt_slo_ms": tbt_s * 1e3}
     return replace(engine, sarathi=settings, label=engine.label or engine.name)

@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from vllm_sarathi.policy.place import Entry, Place, PlaceHeap
+from vllm_sarathi.policy.place import Entry, Place, PlaceHeap, Places
 from vllm_sarathi.policy.state import Rank
 
 AGEING = 40
@@ -25,7 +25,7 @@ AGEING = 40
 their admissions. Measured: 2% of goodput (A100, ShareGPT-like, 7 requests/s: 0.812 without,
 0.795 with); one in 20 costs 4%."""
 
-PREFILL_WEIGHTS = {"edf": 0.0, "hybrid": 8.0, "srpf": 100.0}
+PREFILL_WEIGHTS = {"edf": 0.0, "hybrid": 8.0, "prefix": 8.0, "srpf": 100.0, "mlfq": 100.0}
 """How many times its own prefill time a request is postponed (Niyama, section 3.2): not at all is
 the order of deadlines, many times that of the shortest remaining prefill, though nobody waits
 for ever. Anything from 5 to 100 gives the same goodput in overload (as above: 0.79; deadlines
@@ -82,7 +82,7 @@ class WaitingOrder:
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
     _expiring: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
-    _aside: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
+    _aside: Places = field(default_factory=lambda: PlaceHeap(is_aside=True))
     _numbers: Iterator[int] = field(default_factory=count)
     _num_since_aside: int = 0
     _num_aside: int = 0
@@ -92,7 +92,7 @@ class WaitingOrder:
         """Where a request stands: lower is served first."""
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
-        postponed_s = self.prefill_weight * self.token_s * place.num_tokens
+        postponed_s = self._postponed_s(place)
         if place.is_aside:
             if place.num_tokens > self._owed.get(place.request, place.num_tokens):
                 return self.owed_rank(place)
@@ -100,6 +100,10 @@ class WaitingOrder:
             return place.priority, 1, -max(place.importance, 0), place.arrival_s + postponed_s
         overload = min(self.share_aside.get(place.importance, 0.0) / FULL_OVERLOAD, 1.0)
         return place.priority, 0, -place.importance, place.due_s + overload * postponed_s
+
+    def _postponed_s(self, place: Place) -> float:
+        """How long a request is put back for the sake of shorter ones."""
+        return self.prefill_weight * self.token_s * place.num_tokens
 
     def owed_rank(self, place: Place) -> Rank:
         """Where one that stepped aside stands while it is owed a batch."""
@@ -158,6 +162,10 @@ class WaitingOrder:
         place = self.first()
         if place is None:
             raise IndexError("no request waits")
+        self._take(place)
+        return place
+
+    def _take(self, place: Place) -> None:
         self.remove(place.request)
         num_before = self._num_since_aside
         is_owed = place.is_aside and self.owes_aside
@@ -167,7 +175,6 @@ class WaitingOrder:
         if not place.is_aside and place.importance in self.share_aside:
             self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
         self._taken[place.request] = _Taken(place, self._num_since_aside - num_before, is_owed)
-        return place
 
     @property
     def backlog_s(self) -> float:

@@ -1,10 +1,10 @@
 """A request's place among those that wait, and places in the order of a key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 _FEW = 64
 """Entries of places that left, at which a heap is not worth rebuilding."""
@@ -21,6 +21,7 @@ class Place:
         num_tokens: prefill tokens that it has left.
         importance: higher is served first.
         priority: vLLM's, lower is served first, before all else.
+        block_hashes: of its prompt's blocks, each of which stands for all before it too.
         has_begun: whether tokens of it are out already, so that a gap grows.
         is_aside: whether it steps aside: it cannot be in time, or has no time to keep.
         is_gone: whether it waits no more.
@@ -33,6 +34,7 @@ class Place:
     num_tokens: int
     importance: int = 0
     priority: int = 0
+    block_hashes: Sequence[bytes] = ()
     has_begun: bool = False
     is_aside: bool = False
     is_gone: bool = False
@@ -41,6 +43,22 @@ class Place:
 
 Entry = tuple[Any, int, int, Place]
 """A key, the number of the place, the number of the entry, and the place."""
+
+
+class Places(Protocol):
+    """Places in some order. ``first`` and the first few of all cost little, however many."""
+
+    def push(self, key: Any, place: Place) -> None:
+        """Add a place; lower keys come first."""
+
+    def first(self) -> Entry | None:
+        """The entry that comes first."""
+
+    def shrink(self, num_live: int) -> None:
+        """Forget places that left; ``num_live`` did not."""
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Entries in order."""
 
 
 @dataclass(slots=True)

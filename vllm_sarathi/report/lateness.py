@@ -46,8 +46,8 @@ def _mend(
         if preset == "observe":
             text = "vLLM decides under this preset. Let batches follow the objective."
             return text, ("--sarathi-preset slo", _tbt_flag(gaps.objective_s))
-        if preset in ("stall-free", "decode-maximal"):
-            text = "The size of batches is fixed under this preset. Let it follow the objective."
+        if preset in ("stall-free", "decode-maximal", "offline"):
+            text = "Batches follow no objective under this preset. Let them."
             return text, ("--sarathi-preset slo", _tbt_flag(gaps.objective_s))
         if cause is Cause.NOT_LEARNED:
             return "Step times are learned within the first dozens of steps: warm up first.", ()
@@ -141,7 +141,7 @@ def overload(summary: Summary) -> Iterator[Finding]:
 def _relieve(settings: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """What to do about late first tokens."""
     preset, order = settings.get("preset", "slo"), settings.get("order")
-    if order == "fcfs" or (order is None and preset != "slo"):
+    if order == "fcfs" or (order is None and preset not in ("slo", "offline")):
         text = "Prompts are served by arrival. Let deadlines decide."
         is_free = preset in ("slo", "stall-free")
         return text, ("--sarathi-order hybrid" if is_free else "--sarathi-preset slo",)

@@ -12,10 +12,11 @@ from vllm.v1.engine import FinishReason
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
+from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.admission import mean_context
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.deadlines import AnswerListener, Answers, Promise
-from vllm_sarathi.policy.order import PREFILL_WEIGHTS, WaitingOrder
+from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import NOTHING_DUE, Company, Due, Outlook, Rank
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
@@ -63,8 +64,7 @@ class Promises:
     @classmethod
     def of(cls, scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel) -> "Promises":
         """The promises under these settings."""
-        order = settings.waiting_order
-        waiting = None if order == "fcfs" else WaitingOrder(PREFILL_WEIGHTS[order])
+        waiting = presets.order(settings)
         reader = ObjectivesReader(settings)
         promise = Promise.of(reader.default)
         return cls(scheduler, reader, waiting, promise, step_time, sheds=settings.shed)
@@ -106,6 +106,7 @@ class Promises:
             num_tokens=num_tokens,
             importance=self.promise(request).importance,
             priority=request.priority if has_priorities else 0,
+            block_hashes=request.block_hashes,
             has_begun=bool(request.num_output_tokens),
         )
 

@@ -34,7 +34,8 @@ def _bound(scheduler: Any, settings: SarathiConfig) -> str:
     if settings.preset == "observe":
         return f"vLLM alone, {most}"
     size = f"{settings.batch_setting}={settings.batch_tokens}"
-    return f"{size if settings.batch_setting else 'objectives'}, at most {most}"
+    learned = "objectives" if settings.follows_gaps else "step times"
+    return f"{size if settings.batch_setting else learned}, at most {most}"
 
 
 def _resolved(
@@ -42,6 +43,8 @@ def _resolved(
 ) -> tuple[object, str]:
     """The value that a setting comes to, and whether it was set, or where else it comes from."""
     why = "set" if name in settings.model_fields_set else "default"
+    if name == "tbt_slo_ms" and settings.order == "mlfq":
+        return None, f"from order={settings.order!r}"
     if name == "tbt_slo_ms" and value == "auto":
         meaning = "5 decode-only steps" if asked.auto_tbt else "off beside other objectives"
         return value, f"{why}: {meaning}"

@@ -1,0 +1,153 @@
+"""Requests that share a prefix, one after the other.
+
+Next is the request that shares most with the one served before. That is a depth-first walk
+over the tree of prefixes (BatchLLM, arXiv 2412.03594, section 4.1): it leaves a prefix, be it
+short or long, when nobody waits that has it, so that the prefix's KV blocks are in use or were
+of late. Where nobody shares anything, the walk goes on with the request that has most to decode
+for its prefill: its decodes ride on the prefill of those after it (section 4.2).
+
+Unlike the paper, no tree is built and no prefixes are chosen beforehand, for requests come and
+go: in the order of their block hashes, those that share a prefix are neighbours.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.place import Entry, Place, PlaceHeap
+from vllm_sarathi.policy.state import Rank
+
+PATIENCE = 200
+"""One admission in so many goes to the request that came first, wherever the walk is. It may
+have to compute a prefix alone, and costs the prefix that is hot nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaf:
+    """A request in the tree of prefixes.
+
+    Attributes:
+        rank: requests of a lower rank come first.
+        place: the request's.
+        num_blocks: full blocks that it had when it came: vLLM's list of hashes grows.
+    """
+
+    rank: Rank
+    place: Place
+    num_blocks: int
+
+    def num_shared(self, other: "Leaf") -> int:
+        """Blocks that both begin with. A block's hash stands for those before it, too."""
+        ours, theirs = self.place.block_hashes, other.place.block_hashes
+        most = min(self.num_blocks, other.num_blocks)
+        return bisect_left(range(most), True, key=lambda at: ours[at] != theirs[at])
+
+    def __lt__(self, other: "Leaf") -> bool:
+        if self.rank != other.rank:
+            return self.rank < other.rank
+        at = self.num_shared(other)
+        if at < min(self.num_blocks, other.num_blocks):
+            return self.place.block_hashes[at] < other.place.block_hashes[at]
+        ours, theirs = self.place.number, other.place.number
+        return (self.num_blocks, ours) < (other.num_blocks, theirs)
+
+
+@dataclass(slots=True)
+class PrefixWalk:
+    """Requests in the order of the walk. A change compares O(log n) of them.
+
+    With k requests of its rank before it, a request is served after at most (k + 1) x
+    ``PATIENCE`` others.
+    """
+
+    _leaves: list[Leaf] = field(default_factory=list)
+    _leaf_of: dict[Place, Leaf] = field(default_factory=dict)
+    _by_age: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
+    _last: Leaf | None = None
+    _num_since_oldest: int = 0
+
+    def push(self, key: Rank, place: Place) -> None:
+        """Add a request of a rank."""
+        leaf = self._leaf_of[place] = Leaf(key, place, len(place.block_hashes))
+        insort(self._leaves, leaf)
+        self._by_age.push(key, place)
+
+    def discard(self, place: Place) -> None:
+        """Let a request go."""
+        del self._leaves[bisect_left(self._leaves, self._leaf_of.pop(place))]
+
+    def serve(self, place: Place) -> None:
+        """Go on from a request, before it goes."""
+        oldest = self._by_age.first()
+        leaf, is_oldest = self._leaf_of[place], oldest is not None and oldest[-1] is place
+        if self._num_since_oldest < PATIENCE:
+            self._last = leaf
+        self._num_since_oldest = 0 if is_oldest else self._num_since_oldest + 1
+
+    def first(self) -> Entry | None:
+        """The entry of the request that is next."""
+        return next(iter(self), None)
+
+    def shrink(self, num_live: int) -> None:
+        """Rebuild what keeps entries of requests that left; ``num_live`` did not."""
+        self._by_age.shrink(num_live)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Entries in order. The first few cost little, however many there are."""
+        taken = set[Place]()
+        last, num_since_oldest = self._last, self._num_since_oldest
+        for *_, oldest in self._by_age:
+            while oldest not in taken:
+                leaf = self._leaf_of[oldest]
+                if num_since_oldest < PATIENCE:
+                    last = leaf = self._nearest(last, leaf.rank, taken) or leaf
+                yield leaf.rank, leaf.place.number, 0, leaf.place
+                num_since_oldest = 0 if leaf.place is oldest else num_since_oldest + 1
+                taken.add(leaf.place)
+
+    def _nearest(self, last: Leaf | None, rank: Rank, taken: Set[Place]) -> Leaf | None:
+        """Who of a rank shares most with the one served last; None if nobody shares anything."""
+        if last is None:
+            return None
+        at = bisect_left(self._leaves, replace(last, rank=rank))
+        sides = (range(at - 1, -1, -1), range(at, len(self._leaves)))
+        near = [self._first_of(side, taken) for side in sides]
+        shared = {leaf: leaf.num_shared(last) for leaf in near if leaf and leaf.rank == rank}
+        best = max(shared, key=shared.__getitem__, default=None)
+        return best if best and shared[best] else None
+
+    def _first_of(self, side: Iterable[int], taken: Set[Place]) -> Leaf | None:
+        leaves = (self._leaves[at] for at in side)
+        return next((leaf for leaf in leaves if leaf.place not in taken), None)
+
+
+@dataclass(slots=True)
+class PrefixOrder(WaitingOrder):
+    """Those in time go first, by their deadlines. The others, without one or late, go by prefix.
+
+    Of the latter, those that run go before those that wait.
+    """
+
+    _walk: PrefixWalk = field(default_factory=PrefixWalk)
+
+    def __post_init__(self) -> None:
+        self._aside = self._walk
+
+    def rank(self, place: Place) -> Rank:
+        """Where a request stands: those that are served by prefix are equal."""
+        found = WaitingOrder.rank(self, place)
+        return (*found[:3], 0.0) if found[1] == 1 else found
+
+    def remove(self, request: Any) -> None:
+        """Let a request go."""
+        place = self._places.get(request)
+        if place is not None and place.is_aside:
+            self._walk.discard(place)
+        WaitingOrder.remove(self, request)
+
+    def _take(self, place: Place) -> None:
+        if place.is_aside:
+            self._walk.serve(place)
+        WaitingOrder._take(self, place)
