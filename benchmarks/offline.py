@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 NUM_PREFIXES, PREFIX_TOKENS = 100, 1024
 OWN, OUTPUT = Quantiles(((0, 64), (1, 256))), Quantiles(((0, 16), (1, 256)))
 KV_TOKENS = {"KV for 10 prefixes": 30_720, "KV for 80 prefixes": 102_400}
-"""A third is for prefixes where there is little, two thirds for what runs."""
+"""20,480 tokens of them are for what runs besides."""
 LOADS = ("shared prefixes", "nothing shared")
 STATIC_BUDGETS = (128, 256, 512, 1024, 2048, 4096, 8192)
 SORTED, OURS = " sorted by hand", "offline"

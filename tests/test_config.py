@@ -65,6 +65,16 @@ def test_no_settings_give_the_slo_preset() -> None:
         ({"preset": "observe", "shed": True}, ("shed=True", "preset='observe'", "'slo'")),
         ({"order": "fcfs", "shed": True}, ("shed=True", "order='fcfs'", "'hybrid', 'edf'")),
         ({"preset": "stall-free", "shed": True}, ("shed=True", "order=None", "'stall-free'")),
+        ({"preset": "offline", "tbt_slo_ms": 50}, ("tbt_slo_ms=50", "'offline'", "'slo'")),
+        (
+            {"order": "mlfq", "tbt_slo_ms": 50},
+            ("tbt_slo_ms=50", "order='mlfq'", "mean time of whole requests", "'hybrid'"),
+        ),
+        ({"order": "mlfq", "tpot_slo_ms": 50}, ("tpot_slo_ms=50", "order='mlfq'")),
+        (
+            {"order": "mlfq", "qos_classes": {"gold": {"tpot_slo_ms": 50}}},
+            ("qos_classes.gold.tpot_slo_ms=50", "order='mlfq'"),
+        ),
         ({"token_budget": "256"}, ("token_budget='256'", "integer")),
         ({"token_budget": True}, ("token_budget=True", "integer")),
         ({"token_budget": 256.5}, ("token_budget=256.5", "integer")),
@@ -165,6 +175,21 @@ def test_decode_maximal_batches_are_whole_tiles_unless_told_otherwise(
 
 
 @pytest.mark.parametrize(
+    ("settings", "order"),
+    [
+        ({}, "hybrid"),
+        ({"preset": "offline"}, "prefix"),
+        ({"preset": "stall-free"}, "fcfs"),
+        ({"preset": "offline", "order": "fcfs"}, "fcfs"),
+    ],
+)
+def test_a_preset_has_an_order_unless_told_otherwise(
+    settings: dict[str, object], order: str
+) -> None:
+    assert SarathiConfig.from_mapping(settings).waiting_order == order
+
+
+@pytest.mark.parametrize(
     "settings", [{}, {"order": "srpf"}, {"preset": "stall-free", "order": "edf"}]
 )
 def test_any_order_that_knows_deadlines_can_shed(settings: dict[str, object]) -> None:
@@ -179,6 +204,8 @@ def test_any_order_that_knows_deadlines_can_shed(settings: dict[str, object]) ->
         {"preset": "observe", "shed": False},
         {"preset": "stall-free", "tbt_slo_ms": None},
         {"token_budget": None},
+        {"order": "mlfq", "tbt_slo_ms": None, "ttft_slo_ms": 900},
+        {"preset": "offline", "tbt_slo_ms": None, "order": "mlfq"},
         {"ttft_slo_ms": 5000, "qos_classes": {"quick": {"e2e_slo_ms": 3000}}},
     ],
 )

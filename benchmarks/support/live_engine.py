@@ -14,18 +14,44 @@ START_LIMIT_S = 600
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests of one shape: all at once, or at a mean rate by a Poisson process."""
+    """Requests of one shape: all at once, or at a mean rate by a Poisson process.
+
+    Args:
+        num_requests: how many.
+        prompt_tokens: tokens of a prompt that it shares with none.
+        output_tokens: tokens of an answer.
+        rate: requests per second; None for all at once.
+        num_prefixes: so many prefixes take turns in front of the prompts, in shuffled order.
+        prefix_tokens: tokens of a prefix.
+    """
 
     num_requests: int
     prompt_tokens: int
     output_tokens: int
     rate: float | None = None
+    num_prefixes: int = 1
+    prefix_tokens: int = 0
 
     @property
     def name(self) -> str:
         """What tables call it."""
         arrivals = f", {self.rate:g}/s" if self.rate else ""
-        return f"{self.num_requests} x {self.prompt_tokens} in, {self.output_tokens} out{arrivals}"
+        shared = f"{self.num_prefixes} prefixes of {self.prefix_tokens}, " * bool(
+            self.prefix_tokens
+        )
+        sizes = f"{self.prompt_tokens} in, {self.output_tokens} out"
+        return f"{shared * bool(self.prefix_tokens)}{self.num_requests} x {sizes}{arrivals}"
+
+    def prompts(self, random_: random.Random) -> list[list[int]]:
+        """Tokens of each prompt."""
+        tokens = range(VOCABULARY)
+        own = [random_.choices(tokens, k=self.prompt_tokens) for _ in range(self.num_requests)]
+        if not self.prefix_tokens:
+            return own
+        prefixes = [random_.choices(tokens, k=self.prefix_tokens) for _ in range(self.num_prefixes)]
+        found = [prefixes[i % self.num_prefixes] + prompt for i, prompt in enumerate(own)]
+        random_.shuffle(found)
+        return found
 
     def arrivals_s(self, random_: random.Random) -> list[float]:
         """When each request comes, from the beginning."""
@@ -54,9 +80,7 @@ def run(engine: Any, load: Load, seed: int) -> tuple[float, list[list[int]]]:
 
     random_ = random.Random(seed)
     params = SamplingParams(max_tokens=load.output_tokens, ignore_eos=True, temperature=0.0)
-    prompts = [
-        random_.choices(range(VOCABULARY), k=load.prompt_tokens) for _ in range(load.num_requests)
-    ]
+    prompts = load.prompts(random_)
     due = list(zip(load.arrivals_s(random_), range(load.num_requests), strict=True))
     tokens: list[list[int]] = [[] for _ in prompts]
     began_s = time.monotonic()

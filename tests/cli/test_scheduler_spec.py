@@ -14,6 +14,7 @@ from vllm_sarathi.simulator import EngineSettings
         "stock:512,async_scheduling=false,policy=priority,enable_prefix_caching=true",
         "sarathi:8192,max_num_seqs=8,tbt_slo_ms=50.5,tile_size=null,balance_micro_batches=true",
         "sarathi:2048,preset=stall-free",
+        "sarathi:2048,preset=offline,order=mlfq",
     ],
 )
 def test_the_name_of_an_engine_is_a_word_that_makes_it(word: str) -> None:
@@ -38,6 +39,7 @@ def test_an_engine_is_one_word() -> None:
         ("sarathi,tbt_slo_ms=9", {"tbt_slo_ms": 9}),
         ("sarathi,tpot_slo_ms=9", {"tpot_slo_ms": 9}),
         ("sarathi,token_budget=9", {"token_budget": 9}),
+        ("sarathi,order=mlfq", {"order": "mlfq"}),
         ("stock", {}),
     ],
 )

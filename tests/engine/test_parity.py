@@ -66,6 +66,14 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
         "vllm",
         {"scheduler_cls": "sarathi", "additional_config": {"sarathi": DECODE_MAXIMAL}},
     ),
+    "offline, prompts in another order inside": (
+        "vllm",
+        {
+            "scheduler_cls": "sarathi",
+            "additional_config": {"sarathi": {"preset": "offline"}},
+            "block_size": 32,
+        },
+    ),
     "dotted path": (
         "vllm",
         {
