@@ -92,14 +92,17 @@ class WaitingOrder:
         """Where a request stands: lower is served first."""
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
-        postponed_s = self._postponed_s(place)
         if place.is_aside:
             if place.num_tokens > self._owed.get(place.request, place.num_tokens):
                 return self.owed_rank(place)
-            # By time, so that ageing bounds every wait.
-            return place.priority, 1, -max(place.importance, 0), place.arrival_s + postponed_s
+            return place.priority, 1, -max(place.importance, 0), self._aside_s(place)
         overload = min(self.share_aside.get(place.importance, 0.0) / FULL_OVERLOAD, 1.0)
-        return place.priority, 0, -place.importance, place.due_s + overload * postponed_s
+        postponed_s = overload * self._postponed_s(place)
+        return place.priority, 0, -place.importance, place.due_s + postponed_s
+
+    def _aside_s(self, place: Place) -> float:
+        """The order of those aside: by time, so that ageing bounds every wait."""
+        return place.arrival_s + self._postponed_s(place)
 
     def _postponed_s(self, place: Place) -> float:
         """How long a request is put back for the sake of shorter ones."""

@@ -111,7 +111,8 @@ class PrefixWalk:
         """Who of a rank shares most with the one served last; None if nobody shares anything."""
         if last is None:
             return None
-        at = bisect_left(self._leaves, replace(last, rank=rank))
+        sought = last if last.rank == rank else replace(last, rank=rank)
+        at = bisect_left(self._leaves, sought)
         sides = (range(at - 1, -1, -1), range(at, len(self._leaves)))
         near = [self._first_of(side, taken) for side in sides]
         shared = {leaf: leaf.num_shared(last) for leaf in near if leaf and leaf.rank == rank}
@@ -135,17 +136,15 @@ class PrefixOrder(WaitingOrder):
     def __post_init__(self) -> None:
         self._aside = self._walk
 
-    def rank(self, place: Place) -> Rank:
-        """Where a request stands: those that are served by prefix are equal."""
-        found = WaitingOrder.rank(self, place)
-        return (*found[:3], 0.0) if found[1] == 1 else found
-
     def remove(self, request: Any) -> None:
         """Let a request go."""
         place = self._places.get(request)
         if place is not None and place.is_aside:
             self._walk.discard(place)
         WaitingOrder.remove(self, request)
+
+    def _aside_s(self, place: Place) -> float:
+        return 0.0  # equal: the walk orders them
 
     def _take(self, place: Place) -> None:
         if place.is_aside:
