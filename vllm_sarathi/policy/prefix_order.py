@@ -31,27 +31,24 @@ class Leaf:
     Attributes:
         rank: requests of a lower rank come first.
         place: the request's.
-        num_blocks: full blocks that it had when it came: vLLM's list of hashes grows.
+        hashes: of the blocks that it had when it came, for vLLM's list of them changes.
     """
 
     rank: Rank
     place: Place
-    num_blocks: int
+    hashes: tuple[bytes, ...]
 
     def num_shared(self, other: "Leaf") -> int:
         """Blocks that both begin with. A block's hash stands for those before it, too."""
-        ours, theirs = self.place.block_hashes, other.place.block_hashes
-        most = min(self.num_blocks, other.num_blocks)
-        return bisect_left(range(most), True, key=lambda at: ours[at] != theirs[at])
+        most = min(len(self.hashes), len(other.hashes))
+        return bisect_left(range(most), True, key=lambda at: self.hashes[at] != other.hashes[at])
 
     def __lt__(self, other: "Leaf") -> bool:
         if self.rank != other.rank:
             return self.rank < other.rank
         at = self.num_shared(other)
-        if at < min(self.num_blocks, other.num_blocks):
-            return self.place.block_hashes[at] < other.place.block_hashes[at]
-        ours, theirs = self.place.number, other.place.number
-        return (self.num_blocks, ours) < (other.num_blocks, theirs)
+        ours, theirs = self.hashes[at : at + 1], other.hashes[at : at + 1]
+        return (ours, self.place.number) < (theirs, other.place.number)
 
 
 @dataclass(slots=True)
@@ -70,7 +67,7 @@ class PrefixWalk:
 
     def push(self, key: Rank, place: Place) -> None:
         """Add a request of a rank."""
-        leaf = self._leaf_of[place] = Leaf(key, place, len(place.block_hashes))
+        leaf = self._leaf_of[place] = Leaf(key, place, tuple(place.block_hashes))
         insort(self._leaves, leaf)
         self._by_age.push(key, place)
 
