@@ -24,7 +24,7 @@ OFFLINE = {"sarathi": {"preset": "offline"}}
 SIDES = {"stock": {}, "offline": {"scheduler_cls": "sarathi", "additional_config": OFFLINE}}
 LOADS = (
     Load(72, 32, 16, num_prefixes=12, prefix_tokens=512),
-    Load(36, 544, 16),
+    Load(18, 544, 16),
 )
 BLOCK_SIZE, MAX_NUM_SEQS = 32, 8
 KV_TOKENS = 3 * 512 + MAX_NUM_SEQS * 96
@@ -47,6 +47,7 @@ def engine_arguments(name: str, model: str) -> dict[str, Any]:
         "dtype": "float32",
         "max_model_len": 1024,
         "max_num_seqs": MAX_NUM_SEQS,
+        "enforce_eager": True,
         "block_size": BLOCK_SIZE,
         "num_gpu_blocks_override": KV_TOKENS // BLOCK_SIZE,
     }
