@@ -9,7 +9,7 @@ from vllm_sarathi.policy.place import Place
 
 @dataclass(slots=True)
 class LevelOrder(WaitingOrder):
-    """A skip-join multi-level queue (FastServe, arXiv 2305.05920, section 4.1).
+    """A skip-join multi-level queue (FastServe, arXiv 2305.05920).
 
     A request joins at the level of its predicted prefill time and rises while that gets shorter.
     Levels are a factor of two apart; within one, first come, first served, so that few wait much

@@ -1,13 +1,16 @@
 """Requests that share a prefix, one after the other.
 
 Next is the request that shares most with the one served before. That is a depth-first walk
-over the tree of prefixes (BatchLLM, arXiv 2412.03594, section 4.1): it leaves a prefix, be it
-short or long, when nobody waits that has it, so that the prefix's KV blocks are in use or were
-of late. Where nobody shares anything, the walk goes on with the request that has most to decode
-for its prefill: its decodes ride on the prefill of those after it (section 4.2).
+over the tree of prefixes (BatchLLM, arXiv 2412.03594): it leaves a prefix, be it short or long,
+when nobody waits that has it, so that the prefix's KV blocks are in use or were of late. Where
+nobody shares anything, the walk goes on with the request that came first.
 
 Unlike the paper, no tree is built and no prefixes are chosen beforehand, for requests come and
-go: in the order of their block hashes, those that share a prefix are neighbours.
+go: in the order of their block hashes, those that share a prefix are neighbours. And those with
+most to decode for their prefill do not go first: decodes and prefill then part, rather than ride
+in the same batches. Measured with SPREAD's loads (policy/throughput_budget.py), batches of at most
+512 tokens: 729 output tokens/s rather than 746 in the smaller cache, 863 rather than 852 in the
+larger one; nothing changed with shared prefixes.
 """
 
 from bisect import bisect_left, insort
@@ -55,8 +58,8 @@ class Leaf:
 class PrefixWalk:
     """Requests in the order of the walk. A change compares O(log n) of them.
 
-    With k requests of its rank before it, a request is served after at most (k + 1) x
-    ``PATIENCE`` others.
+    A request is served after the k of its rank that came before it and at most (k + 1) x
+    ``PATIENCE`` others, as long as vLLM can admit the first.
     """
 
     _leaves: list[Leaf] = field(default_factory=list)

@@ -19,9 +19,9 @@ class ThroughputTokenBudget:
 
     Decodes alone read all weights and leave most of the arithmetic idle: prefill that rides on
     them is cheap up to a point. So prefill is spread over the next few batches, while decodes go
-    on, and cut where a tile ends (BatchLLM, arXiv 2412.03594, section 4.3).
+    on, and cut where a tile ends.
 
-    Unlike the paper, batches are not simply as large as KV memory lets them be: what is admitted
+    Unlike BatchLLM's (arXiv 2412.03594), batches are not simply as large as KV memory lets them be: what is admitted
     follows KV memory, and what one step does of it follows the learned step time.
 
     Attributes:
