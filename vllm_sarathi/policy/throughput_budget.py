@@ -21,8 +21,8 @@ class ThroughputTokenBudget:
     them is cheap up to a point. So prefill is spread over the next few batches, while decodes go
     on, and cut where a tile ends.
 
-    Unlike BatchLLM's (arXiv 2412.03594), batches are not simply as large as KV memory lets them be: what is admitted
-    follows KV memory, and what one step does of it follows the learned step time.
+    Unlike BatchLLM's (arXiv 2412.03594), batches are not simply as large as KV memory lets them
+    be: what is admitted follows KV memory, what a step does of it the learned step time.
 
     Attributes:
         model: predicts step times; the scheduler teaches it.
