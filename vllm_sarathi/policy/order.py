@@ -29,8 +29,8 @@ PREFILL_WEIGHTS = {"edf": 0.0, "hybrid": 8.0, "prefix": 8.0, "srpf": 100.0, "mlf
 """How many times its own prefill time a request is postponed (Niyama, section 3.2): not at all is
 the order of deadlines, many times that of the shortest remaining prefill, though nobody waits
 for ever. Anything from 5 to 100 gives the same goodput in overload (as above: 0.79; deadlines
-alone 0.75); the hybrid keeps long prompts soonest. "prefix" has its weight for those that have deadlines, and
-"mlfq" that of the shortest, in levels."""
+alone 0.75); the hybrid keeps long prompts soonest. "prefix" has its weight, for those with a
+deadline, and "mlfq" that of the shortest, in levels."""
 
 FULL_OVERLOAD = 0.1
 """Share of requests of the same importance stepping aside from which lengths count in full. Below
