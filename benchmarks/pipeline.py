@@ -1,8 +1,10 @@
 """Pipelines in virtual time: our micro-batches beside every static budget of stock vLLM.
 
 GPT-3 on A100, tensor parallel over eight GPUs, on 2, 4 and 8 pipeline stages; all requests
-at once, so that throughput is what the pipeline can do. Results are written as they come;
-``--resume`` takes up a run that was interrupted.
+at once, so that throughput is what the pipeline can do. Two loads are those of vLLM's own reports
+on four stages: prompts of 128K with one output token (issue 41682), and requests that hardly do
+anything but decode (pull request 57433). Results are written as they come; ``--resume`` takes up a
+run that was interrupted.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from support.runs import Runs, add_arguments
 
 from vllm_sarathi.simulator import (
     EngineSettings,
+    Fixed,
     Report,
     Synthetic,
     Workload,
@@ -38,6 +41,28 @@ MAX_MODEL_LEN = 16384
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """A load of vLLM's reports.
+
+    Args:
+        lengths: of its requests.
+        num_requests: how many.
+        max_model_len: that they need; unchunked, it is the budget too.
+    """
+
+    lengths: Zipf | Fixed
+    num_requests: int
+    max_model_len: int = MAX_MODEL_LEN
+
+
+REPORTED_STAGES = 4
+REPORTED = {
+    "decode-heavy": Reported(Zipf(0.1), 200),
+    "128K in and 1 out": Reported(Fixed(131_072, 1), 24, 131_200),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """An engine with a workload on so many stages."""
 
@@ -52,12 +77,17 @@ class Cell:
         """What tells its result from others."""
         return f"PP {self.num_stages}, {self.load}, {self.engine}, {self.num_requests} requests"
 
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of a request at most."""
+        return REPORTED[self.load].max_model_len if self.load in REPORTED else MAX_MODEL_LEN
+
     def settings(self) -> EngineSettings:
         """How the engine is set up; ours is told no objective."""
         if self.engine == OURS:
             ours = {"tbt_slo_ms": None}
             return EngineSettings("sarathi", ours, max_num_batched_tokens=8192, label="sarathi")
-        budget = MAX_MODEL_LEN if self.engine == UNCHUNKED else int(self.engine)
+        budget = self.max_model_len if self.engine == UNCHUNKED else int(self.engine)
         whole = {"enable_chunked_prefill": False} if self.engine == UNCHUNKED else {}
         label = f"stock, {self.engine}"
         return EngineSettings(max_num_batched_tokens=budget, engine_args=whole, label=label)
@@ -67,13 +97,16 @@ class Cell:
         if self.trace is not None:
             recorded = read_trace(self.trace, self.num_requests)
             return recorded.at_times(np.zeros(len(recorded)))
-        ratio = float(self.load.removeprefix("P:D "))
-        return Synthetic(Zipf(ratio), self.num_requests, at_once=True).at(1, 0)
+        if self.load in REPORTED:
+            lengths = REPORTED[self.load].lengths
+        else:
+            lengths = Zipf(float(self.load.removeprefix("P:D ")))
+        return Synthetic(lengths, self.num_requests, at_once=True).at(1, 0)
 
     def simulate(self, keep_steps: bool = False) -> Report:
         """Run it."""
         machine = deployment("a100-gpt-3-tp8-pp8", self.num_stages)
-        machine = replace(machine, max_model_len=MAX_MODEL_LEN)
+        machine = replace(machine, max_model_len=self.max_model_len)
         return simulate(self.settings(), machine, self.workload(), keep_steps=keep_steps)
 
     def figures(self) -> dict[str, Any]:
@@ -124,6 +157,11 @@ def main() -> None:
     cells = [
         Cell(engine, stages, load, arguments.requests, trace)
         for stages, (load, trace), engine in product(arguments.stages, loads, ENGINES)
+        if engine in arguments.engines
+    ]
+    cells += [
+        Cell(engine, REPORTED_STAGES, name, load.num_requests)
+        for (name, load), engine in product(REPORTED.items(), ENGINES)
         if engine in arguments.engines
     ]
     runs = Runs(arguments.output, [cell.key for cell in cells], arguments.resume)
