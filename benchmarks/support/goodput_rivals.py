@@ -29,7 +29,8 @@ PREFILL_S = 0.2
 """How long before its deadline the prototype gives a request up."""
 
 FIXED_BUDGET = 512
-RELEGATION, ADMISSION, BUDGET = PARTS = ("relegation", "admission", "budget")
+RELEGATION, ADMISSION, BUDGET, PAUSES = "relegation", "admission", "budget", "pauses"
+PARTS = (RELEGATION, ADMISSION, BUDGET, PAUSES)
 
 
 class DeadlineQueue(RequestQueue):
@@ -149,12 +150,14 @@ class PartialScheduler(AsyncSarathiScheduler):
     def make_policy(
         self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
     ) -> Policy:
-        """Ours, with a fixed budget or without a bound on admissions."""
+        """Ours, with a fixed budget, or without pauses or a bound on admissions."""
         policy = super().make_policy(settings, min_chunk, step_time)
         if BUDGET in self._missing:
             assert isinstance(policy.builder, StallFree)
             fixed = replace(policy.builder, token_budget=FixedTokenBudget(FIXED_BUDGET))
             policy = replace(policy, builder=fixed, pauses_decodes=False)
+        if PAUSES in self._missing:
+            policy = replace(policy, pauses_decodes=False)
         if ADMISSION in self._missing:
             policy = AllJoin(**{f.name: getattr(policy, f.name) for f in fields(policy)})
         return policy

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from support.goodput_cases import A100, Mixed, Overload, ShortAndLong
-from support.goodput_rivals import PARTS, DeadlineQueue, without
+from support.goodput_rivals import PARTS, PAUSES, DeadlineQueue, without
 from support.goodput_runs import ours
 
 from vllm_sarathi.simulator import (
@@ -20,10 +20,12 @@ from vllm_sarathi.simulator import (
     simulate,
 )
 
+CHATS = Fixed(100, 400)
 
-def served(engine: EngineSettings) -> Report:
+
+def served(engine: EngineSettings, lengths: Fixed = CHATS) -> Report:
     """What an engine makes of more requests than can be in time."""
-    workload = Synthetic(Fixed(100, 400), 160).at(20.0, 0)
+    workload = Synthetic(lengths, 160).at(20.0, 0)
     return simulate(engine, deployment("a100-llama-3-8b"), workload)
 
 
@@ -42,11 +44,15 @@ def test_ours_without_nothing_is_ours() -> None:
     assert np.array_equal(whole.per_request.e2e_s, same.per_request.e2e_s)
 
 
+TIGHT = ({"ttft_slo_ms": 1000.0, "tpot_slo_ms": 15.0}, CHATS)
+PAUSED = ({"tbt_slo_ms": 200.0}, Fixed(4000, 100))
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_that_is_switched_off_is_missing(part: str) -> None:
-    tight = {"ttft_slo_ms": 1000.0, "tpot_slo_ms": 15.0}
-    whole = served(ours("ours", **tight))
-    partial = served(without((part,), tight, max_num_batched_tokens=8192))
+    settings, lengths = PAUSED if part == PAUSES else TIGHT
+    whole = served(ours("ours", **settings), lengths)
+    partial = served(without((part,), settings, max_num_batched_tokens=8192), lengths)
     assert not np.array_equal(whole.per_request.e2e_s, partial.per_request.e2e_s)
 
 

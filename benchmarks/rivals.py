@@ -1,0 +1,164 @@
+"""Ours beside published policies and stock vLLM's settings, in virtual time.
+
+Goodput is the share of offered requests that meet TTFT 2 s and TPOT 50 ms, at multiples of the
+rate at which ours holds 90%. All engines of a load get the same requests. ``--parts`` chooses;
+``--resume`` keeps what was run.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from support.goodput_rivals import ADMISSION, PAUSES, RELEGATION, without
+from support.goodput_runs import Bench, Search, markdown, mean
+from support.rivals_cases import (
+    BEST_STATIC,
+    LOADS,
+    OBJECTIVES,
+    OBSERVED,
+    OURS_LIMITS,
+    STATICS,
+    STOCK,
+    TOLD,
+    Load,
+    by_priority,
+    of_ours,
+    rivals,
+)
+from support.runs import Figures, Runs, add_arguments
+
+from vllm_sarathi.simulator import CapacityGoal, EngineSettings
+from vllm_sarathi.simulator.results.comparison import default_num_jobs
+
+RESULTS = Path(__file__).parent / "results"
+MULTIPLES = (0.5, 1.0, 1.5, 2.0)
+HELD = 0.9
+NUM_FINALISTS = 2
+
+
+def capacity(bench: Bench, load: Load) -> float:
+    """The rate at which ours holds ``HELD``. One seed."""
+    goal = CapacityGoal(goodput=HELD, objectives=OBJECTIVES)
+    run = load.run("search", of_ours(), load.rate, f"{HELD:.0%} met")
+    (found,) = bench.figures([Search(run, goal, precision=0.05)])
+    return float(found["capacity_rps"])
+
+
+def finalists(bench: Bench, load: Load, rate: float) -> list[EngineSettings]:
+    """The static settings with the highest goodput at a rate, and 1.5 times of it. One seed."""
+    best: dict[str, EngineSettings] = {}
+    for faster in (rate, 1.5 * rate):
+        runs = [load.run("sweep", engine, faster, f"{faster:.2f}/s") for engine in STATICS]
+        goodput = [figures["goodput"] for figures in bench.figures(runs)]
+        order = sorted(range(len(STATICS)), key=goodput.__getitem__, reverse=True)
+        best |= {STATICS[i].name: STATICS[i] for i in order[:NUM_FINALISTS]}
+    return list(best.values())
+
+
+def compare(bench: Bench) -> str:
+    """Goodput, and the 99th percentile of gaps between tokens in ms, by rate."""
+    return "\n\n".join(f"#### {load.name}\n\n{compared(bench, load)}" for load in LOADS)
+
+
+def compared(bench: Bench, load: Load) -> str:
+    """The table of a load: an engine a row, a rate a column."""
+    held = capacity(bench, load)
+    rates = {f"{multiple:g}x ({multiple * held:.2f}/s)": multiple * held for multiple in MULTIPLES}
+    statics = finalists(bench, load, held)
+    engines = [STOCK, by_priority(statics[0]), *rivals(statics[0]), of_ours()]
+
+    def found(engine: EngineSettings, loaded: str) -> list[Figures]:
+        return bench.over_seeds(load.run("compare", engine, rates[loaded], loaded))
+
+    best = []
+    for loaded in rates:
+        of = [found(engine, loaded) for engine in statics]
+        winner = max(range(len(of)), key=lambda i: mean(of[i], "goodput"))
+        best.append(f"{cell(of[winner])} [{statics[winner].name}]")
+    rows = [[BEST_STATIC, *best]]
+    rows += [
+        [engine.name, *(cell(found(engine, loaded)) for loaded in rates)] for engine in engines
+    ]
+    return markdown(["engine", *rates], rows)
+
+
+def cell(found: Sequence[Figures]) -> str:
+    """Mean goodput and its range over seeds; mean P99 gap."""
+    goodput = [figures["goodput"] for figures in found]
+    return (
+        f"{mean(found, 'goodput'):.3f} ({min(goodput):.3f} to {max(goodput):.3f}), "
+        f"{mean(found, 'tbt_p99_ms'):.0f} ms"
+    )
+
+
+def observed(bench: Bench) -> str:
+    """Stock vLLM, and the same under our preset "observe": whether every batch was equal."""
+    rows = []
+    for load in LOADS:
+        rate = capacity(bench, load)
+        runs = [load.run("observed", engine, rate, f"{rate:.2f}/s") for engine in (STOCK, OBSERVED)]
+        theirs, mine = (bench.over_seeds(run) for run in runs)
+        same = ("times_sha256", "tokens", "steps")
+        equal = [
+            all(a[name] == b[name] for name in same) for a, b in zip(theirs, mine, strict=True)
+        ]
+        rows.append(
+            [load.name, str(sum(f["steps"] for f in theirs)), f"{sum(equal)} of {len(equal)}"]
+        )
+    return markdown(["load", "steps", "runs with equal batches"], rows)
+
+
+ABLATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "all": ((), {}),
+    "no tiles, and so no pauses": ((), {"tile_size": None}),
+    "no decode pauses": ((PAUSES,), {}),
+    "order fcfs": ((), {"order": "fcfs"}),
+    "order edf": ((), {"order": "edf"}),
+    "order srpf": ((), {"order": "srpf"}),
+    "no relegation": ((RELEGATION,), {}),
+    "no admission by pace": ((ADMISSION,), {}),
+    "max_stall 100 ms (default 500)": ((), {"max_stall_ms": 100.0}),
+    "max_stall 2 s": ((), {"max_stall_ms": 2000.0}),
+}
+
+
+def ablation(bench: Bench) -> str:
+    """Ours with one feature switched off or changed, at 1.5 times what it holds."""
+    loads = (LOADS[0], LOADS[3])
+    rows = [[label] for label in ABLATIONS]
+    for load in loads:
+        rate = 1.5 * capacity(bench, load)
+        for row, (label, (missing, settings)) in zip(rows, ABLATIONS.items(), strict=True):
+            engine = without(missing, {**TOLD, **settings}, label=label, **OURS_LIMITS)
+            row.append(cell(bench.over_seeds(load.run("ablation", engine, rate, f"{rate:.2f}/s"))))
+    return markdown(["ours with", *(load.name for load in loads)], rows)
+
+
+PARTS: dict[str, Callable[[Bench], str]] = {
+    "compare": compare,
+    "observed": observed,
+    "ablation": ablation,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=2, metavar="N")
+    parser.add_argument("--jobs", type=int, default=default_num_jobs(), metavar="N")
+    add_arguments(parser, RESULTS / "rivals.json")
+    arguments = parser.parse_args()
+    held = Runs(arguments.output, (), resume=True).figures
+    asked = [] if arguments.resume else list(held)
+    bench = Bench(Runs(arguments.output, asked, arguments.resume), arguments.jobs, arguments.seeds)
+    tables = []
+    for part in arguments.parts:
+        table = PARTS[part](bench)
+        name = (PARTS[part].__doc__ or part).removesuffix(".")
+        tables.append(f"### {name} (seeds: {arguments.seeds})\n\n{table}")
+    bench.runs.write_table("\n\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The loads and engines of ``rivals.py``."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
+from itertools import product
+from typing import Any
+
+import numpy as np
+from packaging.version import Version
+from support.goodput_runs import OURS_BUDGET, Run, ours
+from support.rivals.compute_share import ComputeShare
+from support.rivals.delegation import Anchor, rival
+from support.rivals.fair_batching import FairBatching
+from support.rivals.ppas import PPas
+from support.rivals.qoserve import QoServe
+from support.rivals.sliding_serve import SlidingServe
+from support.runs import Figures
+
+from vllm_sarathi.simulator import (
+    LENGTHS,
+    EngineSettings,
+    Fixed,
+    Objectives,
+    QosClass,
+    Report,
+    Synthetic,
+    Workload,
+)
+from vllm_sarathi.simulator.load.traffic import LengthSource, Traffic
+
+TTFT_S, TPOT_S = 2.0, 0.050
+OBJECTIVES = Objectives(ttft_s=TTFT_S, tpot_s=TPOT_S)
+TOLD = {"ttft_slo_ms": TTFT_S * 1e3, "tpot_slo_ms": TPOT_S * 1e3}
+FIRST_COME = {**TOLD, "order": "fcfs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests on a deployment.
+
+    Args:
+        name: what tables call it.
+        machine: name of the deployment.
+        lengths: of the requests.
+        rate: about what ours holds, in requests per second.
+        seconds: how long requests arrive.
+    """
+
+    name: str
+    machine: str
+    lengths: LengthSource
+    rate: float
+    seconds: float
+
+    def run(self, part: str, engine: EngineSettings, rate: float, load: str) -> Run:
+        """An engine at a rate."""
+        traffic: Traffic = Synthetic(self.lengths, max(round(rate * self.seconds), 20))
+        if engine.policy == "priority":
+            traffic = ShortFirst(traffic)
+        case = f"{part}: {self.name}"
+        return Run(case, load, engine, self.machine, traffic, rate, OBJECTIVES, more=fingerprint)
+
+
+A100, H100 = "a100-llama-3-8b", "h100-llama-3-8b"
+LOADS = (
+    Load("A100 ShareGPT-like", A100, LENGTHS["sharegpt"], 4.5, 60.0),
+    Load("A100 conversation", A100, LENGTHS["conversation"], 9.0, 40.0),
+    Load("A100 decode-only (16 in, 512 out)", A100, Fixed(16, 512), 20.0, 15.0),
+    Load(
+        "H100 one prompt of 100K in a hundred chats", H100, LENGTHS["long-among-short"], 8.0, 50.0
+    ),
+    Load("H100 agentic (95% hits; 50K misses)", H100, LENGTHS["agentic"], 0.7, 120.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShortFirst:
+    """Traffic with vLLM's priorities by prompt length: what an operator can do without us."""
+
+    traffic: Traffic
+    most: tuple[int, ...] = (512, 2048, 8192)
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return self.traffic.name
+
+    def at(self, rate: float, seed: int) -> Workload:
+        """The workload at a mean rate."""
+        workload = self.traffic.at(rate, seed)
+        classes = tuple(QosClass(f"class {i}", priority=i) for i in range(len(self.most) + 1))
+        class_of = np.searchsorted(self.most, workload.lengths.num_prompt)
+        return replace(workload, classes=classes, class_of=class_of.astype(np.int64))
+
+
+def fingerprint(report: Report) -> Figures:
+    """What two runs have in common only if their batches were equal."""
+    rows = report.per_request
+    times = b"".join(values.tobytes() for values in (rows.ttft_s, rows.e2e_s, rows.max_gap_s))
+    return {"times_sha256": sha256(times).hexdigest(), "tokens": report.num_tokens}
+
+
+BUDGETS, SEATS = (256, 512, 1024, 2048), (64, 256)
+THRESHOLDS = ((0, False), (256, False), (256, True))
+"""``long_prefill_token_threshold``, and whether vLLM may raise it where there is room."""
+INTERVALS = (1, 4) if Version(version("vllm")) >= Version("0.33") else (1,)
+"""``prefill_schedule_interval``: before vLLM 0.33 it has no effect without data parallelism."""
+
+
+def static(
+    budget: int, seats: int, threshold: int, adaptive: bool, interval: int = 1
+) -> EngineSettings:
+    """Stock vLLM with static limits."""
+    limits: dict[str, Any] = {"long_prefill_token_threshold": threshold}
+    label = f"{budget}/{seats}/{threshold}"
+    if adaptive:
+        limits["long_prefill_token_threshold_adaptive"] = True
+        label += " adaptive"
+    if interval > 1:
+        limits["prefill_schedule_interval"] = interval
+        label += f" every {interval}"
+    return EngineSettings(
+        max_num_batched_tokens=budget, max_num_seqs=seats, engine_args=limits, label=label
+    )
+
+
+STATICS = [
+    static(budget, seats, *threshold, interval)
+    for budget, seats, threshold, interval in product(BUDGETS, SEATS, THRESHOLDS, INTERVALS)
+]
+STOCK = replace(static(2048, 256, 0, False), label="stock default (2048)")
+OBSERVED = EngineSettings(
+    "sarathi",
+    {"preset": "observe"},
+    max_num_batched_tokens=2048,
+    max_num_seqs=256,
+    label="stock default, observed",
+)
+BEST_STATIC, OURS = "stock, best static", "ours"
+
+
+def by_priority(best: EngineSettings) -> EngineSettings:
+    """The best static settings, short prompts first."""
+    return replace(best, policy="priority", label=f"stock {best.name}, short prompts first")
+
+
+def rivals(best: EngineSettings) -> list[EngineSettings]:
+    """The rivals; P-PAS is told the best static budget."""
+    told = partial(rival, settings=TOLD)
+    first_come = partial(rival, settings=FIRST_COME)
+    of_tpot = Anchor.FIRST_TOKEN.value
+    cap = min(best.max_num_batched_tokens, 2048)
+    return [
+        first_come(PPas, "P-PAS", max_num_batched_tokens=2048, cap=cap),
+        first_come(FairBatching, "FairBatching"),
+        first_come(FairBatching, "FairBatching, TPOT from first token", anchor=of_tpot),
+        told(QoServe, "QoServe"),
+        told(QoServe, "QoServe, TPOT from first token", anchor=of_tpot),
+        told(SlidingServe, "SlidingServe"),
+        first_come(ComputeShare, "prefill share 0.4", max_num_batched_tokens=2048),
+    ]
+
+
+def of_ours(**settings: Any) -> EngineSettings:
+    """Ours, told the objectives."""
+    return ours(OURS, **TOLD, **settings)
+
+
+OURS_LIMITS = {"max_num_batched_tokens": OURS_BUDGET, "max_num_seqs": 256}
