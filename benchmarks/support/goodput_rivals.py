@@ -29,8 +29,11 @@ PREFILL_S = 0.2
 """How long before its deadline the prototype gives a request up."""
 
 FIXED_BUDGET = 512
-RELEGATION, ADMISSION, BUDGET, PAUSES = "relegation", "admission", "budget", "pauses"
-PARTS = (RELEGATION, ADMISSION, BUDGET, PAUSES)
+RELEGATION, ADMISSION, BUDGET = "relegation", "admission", "budget"
+PAUSES, AGEING = "pauses", "ageing"
+PARTS = (RELEGATION, ADMISSION, BUDGET, PAUSES, AGEING)
+NO_AGEING = 1 << 62
+"""``WaitingOrder.ageing`` of an order that owes nothing to those that stepped aside."""
 
 
 class DeadlineQueue(RequestQueue):
@@ -142,6 +145,8 @@ class PartialScheduler(AsyncSarathiScheduler):
         if RELEGATION in self._missing and promises.order is not None:
             promises.order = NobodyAside(promises.order.prefill_weight)
             self.waiting = OrderedQueue(promises.order, promises.place)
+        if AGEING in self._missing and promises.order is not None:
+            promises.order.ageing = NO_AGEING
 
     @property
     def _missing(self) -> list[str]:

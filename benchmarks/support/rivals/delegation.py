@@ -22,9 +22,6 @@ from vllm_sarathi.policy.step import StepPlan
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 from vllm_sarathi.simulator import EngineSettings
 
-NO_AGEING = 1 << 62
-"""``WaitingOrder.ageing`` of an order that owes nothing to those that stepped aside."""
-
 
 class Rival(AsyncSarathiScheduler):
     """A rival's policy on our delegation; ``rival`` tells it the rest."""

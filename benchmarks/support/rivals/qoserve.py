@@ -9,7 +9,8 @@ those that our model learns, in place of the authors' fit of a profile.
 from dataclasses import dataclass
 from typing import Any
 
-from support.rivals.delegation import NO_AGEING, Anchor, Rival, SlackPolicy, TokenDeadlines
+from support.goodput_rivals import NO_AGEING
+from support.rivals.delegation import Anchor, Rival, SlackPolicy, TokenDeadlines
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.policy.batch_builder import StallFree

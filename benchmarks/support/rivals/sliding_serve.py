@@ -18,7 +18,8 @@ from math import inf
 from typing import Any
 from weakref import WeakSet
 
-from support.rivals.delegation import NO_AGEING, Anchor, Rival, SlackPolicy, TokenDeadlines
+from support.goodput_rivals import NO_AGEING
+from support.rivals.delegation import Anchor, Rival, SlackPolicy, TokenDeadlines
 
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.policy.batch_builder import StallFree
