@@ -46,6 +46,7 @@ class Load:
         lengths: of the requests.
         rate: about what ours holds, in requests per second.
         seconds: how long requests arrive.
+        held: share of its requests that is in time at capacity.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Load:
     lengths: LengthSource
     rate: float
     seconds: float
+    held: float = 0.9
 
     def run(self, part: str, engine: EngineSettings, rate: float, load: str) -> Run:
         """An engine at a rate."""
@@ -71,7 +73,7 @@ LOADS = (
     Load(
         "H100 one prompt of 100K in a hundred chats", H100, LENGTHS["long-among-short"], 8.0, 50.0
     ),
-    Load("H100 agentic (95% hits; 50K misses)", H100, LENGTHS["agentic"], 0.7, 120.0),
+    Load("H100 agentic (95% hits; 50K misses)", H100, LENGTHS["agentic"], 0.7, 120.0, 0.7),
 )
 
 
