@@ -57,9 +57,9 @@ def finalists(bench: Bench, load: Load, rate: float) -> list[EngineSettings]:
     return list(best.values())
 
 
-def compare(bench: Bench) -> str:
+def compare(bench: Bench, loads: Sequence[Load]) -> str:
     """Goodput (its range over seeds), and the 99th percentile of gaps between tokens, by rate."""
-    return "\n\n".join(f"#### {load.name}\n\n{compared(bench, load)}" for load in LOADS)
+    return "\n\n".join(f"#### {load.name}\n\n{compared(bench, load)}" for load in loads)
 
 
 def compared(bench: Bench, load: Load) -> str:
@@ -91,10 +91,10 @@ def cell(found: Sequence[Figures]) -> str:
     return f"{mean(found, 'goodput'):.3f}{over}, {mean(found, 'tbt_p99_ms'):.0f} ms"
 
 
-def observed(bench: Bench) -> str:
+def observed(bench: Bench, loads: Sequence[Load]) -> str:
     """Stock vLLM, and the same under our preset "observe": whether every batch was equal."""
     rows = []
-    for load in LOADS:
+    for load in loads:
         rate = capacity(bench, load)
         runs = [load.run("observed", engine, rate, f"{rate:.2f}/s") for engine in (STOCK, OBSERVED)]
         theirs, mine = (bench.over_seeds(run) for run in runs)
@@ -124,18 +124,19 @@ ABLATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 
 
-def ablation(bench: Bench) -> str:
+def ablation(bench: Bench, loads: Sequence[Load]) -> str:
     """Ours with one feature switched off or changed, at 1.5 times what it holds."""
     rows = [[label] for label in ABLATIONS]
-    for load in ABLATED:
+    ablated = [load for load in loads if load in ABLATED]
+    for load in ablated:
         rate = 1.5 * capacity(bench, load)
         for row, (label, (missing, settings)) in zip(rows, ABLATIONS.items(), strict=True):
             engine = without(missing, {**TOLD, **settings}, label=label, **OURS_LIMITS)
             row.append(cell(bench.over_seeds(load.run("ablation", engine, rate, f"{rate:.2f}/s"))))
-    return markdown(["ours with", *(load.name for load in ABLATED)], rows)
+    return markdown(["ours with", *(load.name for load in ablated)], rows)
 
 
-PARTS: dict[str, Callable[[Bench], str]] = {
+PARTS: dict[str, Callable[[Bench, Sequence[Load]], str]] = {
     "compare": compare,
     "observed": observed,
     "ablation": ablation,
@@ -145,6 +146,7 @@ PARTS: dict[str, Callable[[Bench], str]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--loads", nargs="+", default=[""], metavar="WORD", help="of their names")
     parser.add_argument("--seeds", type=int, default=2, metavar="N")
     parser.add_argument("--jobs", type=int, default=default_num_jobs(), metavar="N")
     add_arguments(parser, RESULTS / "rivals.json")
@@ -152,9 +154,10 @@ def main() -> None:
     held = Runs(arguments.output, (), resume=True).figures
     asked = [] if arguments.resume else list(held)
     bench = Bench(Runs(arguments.output, asked, arguments.resume), arguments.jobs, arguments.seeds)
+    loads = [load for load in LOADS if any(word in load.name for word in arguments.loads)]
     tables = []
     for part in arguments.parts:
-        table = PARTS[part](bench)
+        table = PARTS[part](bench, loads)
         name = (PARTS[part].__doc__ or part).removesuffix(".")
         tables.append(f"### {name}\n\n{table}")
     bench.runs.write_table("\n\n".join(tables))
