@@ -128,7 +128,8 @@ def table(cases: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
         idle = {name: figures["stage_idle_share"] for name, (figures,) in found.items()}
         best = max(rate[budget] for budget in STATIC_BUDGETS)
         cells = [case]
-        cells += [f"{rate[name]:.0f} ({idle[name]:.0%})" for name in ENGINES]
+        digits = 0 if best >= 10 else 3
+        cells += [f"{rate[name]:.{digits}f} ({idle[name]:.0%})" for name in ENGINES]
         cells += [f"{rate[OURS] / best:.3f}", f"{rate[OURS] / rate['2048']:.2f}"]
         cells.append(f"1/{idle[UNCHUNKED] / idle[OURS]:.1f}, 1/{idle['2048'] / idle[OURS]:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
