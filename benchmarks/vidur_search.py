@@ -38,7 +38,7 @@ USD_PER_GPU_HOUR = {"a100": 2.21, "h100": 4.25}
 # All-reduces of 8 MiB over four GPUs, in its profiles: 0.58 and 0.31 ms.
 ACROSS_PAIRS = {"a100": 23e9, "h100": 49e9}
 # With one GPU a stage, a chunk of 512 tokens takes longer than 200 ms through four stages.
-SPLITS = ((2, 2), (2, 4), (4, 1), (4, 2))
+SPLITS = ((2, 2), (2, 4), (4, 1))
 ENGINES = {
     "stock:512": EngineSettings("stock", max_num_batched_tokens=512, max_num_seqs=256),
     "sarathi": EngineSettings(
@@ -106,9 +106,8 @@ class Search:
             replace(deployment, max_model_len=MAX_MODEL_LEN),
             traffic,
             GOAL,
-            start_rate=0.7 * most_rate(deployment, traffic.at(1.0, 0)),
-            precision=0.05,
-            steady=False,
+            start_rate=0.6 * most_rate(deployment, traffic.at(1.0, 0)),
+            precision=0.1,
         )
         usd = USD_PER_GPU_HOUR[self.gpu] * self.tensor_parallel * self.num_stages
         return {
@@ -118,6 +117,7 @@ class Search:
             "usd_per_hour": usd,
             "qps_per_usd_hour": found.rate / usd,
             "wall_s": found.wall_s,
+            "warm_up_share": None if found.report is None else found.report.warm_up_share,
             "checks": [check._asdict() for check in found.checks],
         }
 
