@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from vllm import envs
 from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -31,6 +32,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.kv_cache_interface import SlidingWindowSpec
 from vllm.v1.request import RequestStatus
 
 import vllm_sarathi
@@ -64,6 +66,9 @@ def pieces() -> dict[str, Any]:
         "FullAttentionManager": manager.coordinator.single_type_managers[0],
         "KVCacheConfig": scheduler.kv_cache_config,
         "KVCacheGroupSpec": scheduler.kv_cache_config.kv_cache_groups[0],
+        "SlidingWindowSpec": SlidingWindowSpec(
+            block_size=16, num_kv_heads=1, head_size=8, dtype=torch.float32, sliding_window=64
+        ),
         "VllmConfig": config,
         "SchedulerConfig": config.scheduler_config,
         "ParallelConfig": config.parallel_config,

@@ -47,6 +47,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "add_request": MethodType,
         "finish_requests": MethodType,
         "has_requests": MethodType,
+        "get_num_unfinished_requests": MethodType,
         "has_unfinished_requests": MethodType,
         "get_request_counts": MethodType,
         "shutdown": MethodType,
@@ -119,6 +120,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
     },
     "KVCacheConfig": {"kv_cache_groups": list, "num_blocks": int},
     "KVCacheGroupSpec": {"kv_cache_spec": FullAttentionSpec},
+    "SlidingWindowSpec": {"sliding_window": int},
     "VllmConfig": {
         "additional_config": dict,
         "parallel_config": object,
@@ -161,6 +163,7 @@ ASKED_FOR = {
     "_make_cached_request_data",
     "_update_request_with_output",
     "cache_clear",
+    "kv_cache_specs",
     "long_prefill_token_threshold_adaptive",
     "prefill_schedule_interval",
     "max_num_active_seqs",
@@ -237,6 +240,7 @@ MODULES = {
     "SchedulerConfig": "vllm.config.scheduler",
     "SchedulerOutput": "vllm.v1.core.sched.output",
     "SchedulingPolicy": "vllm.v1.core.sched.request_queue",
+    "SlidingWindowSpec": "vllm.v1.kv_cache_interface",
     "StructuredOutputManager": "vllm.v1.structured_output",
     "VllmConfig": "vllm.config.vllm",
 }

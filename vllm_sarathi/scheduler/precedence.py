@@ -86,7 +86,6 @@ def _batch(settings: SarathiConfig) -> str:
 
 def _objectives(settings: SarathiConfig) -> str:
     """The objectives that are set, or the preset where there are none."""
-    objectives = {name: getattr(settings, name) for name in SLO_FIELDS}
-    objectives["tbt_slo_ms"] = settings.gap_slo_ms
-    given = [f"{name}={value!r}" for name, value in objectives.items() if value is not None]
+    objectives = settings.model_dump() | {"tbt_slo_ms": settings.gap_slo_ms}
+    given = [f"{name}={value!r}" for name in SLO_FIELDS if (value := objectives[name]) is not None]
     return ", ".join(given) or f"preset={settings.preset!r}"

@@ -85,9 +85,8 @@ def run_fleet(
     """
     num_sent = 0
     while True:
-        behind = min(
-            (one for one in replicas if one.is_busy), key=lambda one: one.now_s, default=None
-        )
+        busy = (one for one in replicas if one.is_busy)
+        behind = min(busy, key=attrgetter("now_s"), default=None)
         due_s = source.next_arrival_s
         if due_s is not None and (behind is None or behind.now_s >= due_s):
             in_turn = deque(replicas)
