@@ -144,6 +144,7 @@ def main() -> None:
     """Run the searches and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, RESULTS)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--num-requests", type=int, default=400)
     parser.add_argument("--jobs", type=int, default=default_num_jobs())
     options = parser.parse_args()
@@ -152,7 +153,7 @@ def main() -> None:
         for trace in TRACES
         for gpu in USD_PER_GPU_HOUR
         for split in SPLITS
-        for engine in ENGINES
+        for engine in options.engines
     ]
     runs = Runs(options.output, [one.key for one in searches], options.resume)
     left = [one for one in searches if one.key not in runs.figures]
