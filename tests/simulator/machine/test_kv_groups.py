@@ -1,12 +1,18 @@
 import pytest
 import torch
-from vllm.v1.core.kv_cache_utils import get_kv_cache_groups
 from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
 
 from vllm_sarathi.simulator import EngineSettings
 from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
 from vllm_sarathi.simulator.machine.kv_groups import kv_windows, layers_of_a_group
 from vllm_sarathi.simulator.machine.layers import Attention, Layer, Mlp, Model
+
+try:
+    from vllm.v1.core.kv_cache_planning import (  # type: ignore[import-not-found]  # since 0.33
+        get_kv_cache_groups,
+    )
+except ImportError:  # before 0.33
+    from vllm.v1.core.kv_cache_utils import get_kv_cache_groups
 
 FULL = Layer(Attention(8, 8, 64), Mlp(1024))
 SLIDING = Layer(Attention(8, 8, 64, window=512), Mlp(1024))
