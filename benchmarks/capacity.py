@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any
 
-from rich.progress import track
 from support.oracle import oracle
 from support.runs import Figures, Runs, add_arguments
 
@@ -28,7 +27,7 @@ from vllm_sarathi.simulator import (
     deployment,
     find_capacity,
 )
-from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.results.comparison import default_num_jobs
 
 RESULTS = Path(__file__).parent / "results"
 DEPLOYMENTS = ("a100-llama-3-8b", "h100-llama-3-8b")
@@ -190,14 +189,8 @@ def main() -> None:
     ]
     runs = Runs(arguments.output, [search.key for search in searches], arguments.resume)
     for seed in range(arguments.seeds):
-        todo = [
-            search.starting_from(runs.figures)
-            for search in searches
-            if search.seed == seed and search.key not in runs.figures
-        ]
-        done = run_all(Search.run, todo, arguments.jobs)
-        for index, figures in track(done, f"seed {seed}", total=len(todo)):
-            runs.add(todo[index].key, figures)
+        started = [one.starting_from(runs.figures) for one in searches if one.seed == seed]
+        runs.measure(Search.run, started, arguments.jobs, f"seed {seed}")
     runs.write_table(table(runs.by_case()))
 
 

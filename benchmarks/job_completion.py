@@ -11,12 +11,11 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from rich.progress import track
 from support.goodput_runs import markdown
 from support.runs import Figures, Runs, add_arguments
 
 from vllm_sarathi.simulator import LENGTHS, EngineSettings, Synthetic, deployment, simulate
-from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.results.comparison import default_num_jobs
 
 RESULTS = Path(__file__).parent / "results"
 CAPACITY = 8.7
@@ -89,9 +88,7 @@ def main() -> None:
         for share, engine, seed in product(SHARES, ENGINES, range(arguments.seeds))
     ]
     runs = Runs(arguments.output, [cell.key for cell in cells], arguments.resume)
-    todo = [cell for cell in cells if cell.key not in runs.figures]
-    for index, figures in track(run_all(Cell.run, todo, arguments.jobs), total=len(todo)):
-        runs.add(todo[index].key, figures)
+    runs.measure(Cell.run, cells, arguments.jobs)
     runs.write_table(table(runs))
 
 

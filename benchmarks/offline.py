@@ -12,7 +12,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 from support.goodput_runs import markdown
 from support.runs import Figures, Runs, add_arguments
 
@@ -24,7 +23,7 @@ from vllm_sarathi.simulator import (
     deployment,
     simulate,
 )
-from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.results.comparison import default_num_jobs
 
 RESULTS = Path(__file__).parent / "results"
 NUM_PREFIXES, PREFIX_TOKENS = 100, 1024
@@ -114,9 +113,7 @@ def main() -> None:
         if load == LOADS[0] or not engine.endswith(SORTED)
     ]
     runs = Runs(arguments.output, [cell.key for cell in cells], arguments.resume)
-    todo = [cell for cell in cells if cell.key not in runs.figures]
-    for index, figures in track(run_all(Cell.run, todo, arguments.jobs), total=len(todo)):
-        runs.add(todo[index].key, figures)
+    runs.measure(Cell.run, cells, arguments.jobs)
     runs.write_table(table(runs))
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 from support.runs import Runs, add_arguments
 
 from vllm_sarathi.simulator import (
@@ -28,7 +27,7 @@ from vllm_sarathi.simulator import (
     read_trace,
     simulate,
 )
-from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.results.comparison import default_num_jobs
 from vllm_sarathi.simulator.results.plots import draw_stages
 
 RESULTS = Path(__file__).parent / "results"
@@ -166,9 +165,7 @@ def main() -> None:
         if engine in arguments.engines
     ]
     runs = Runs(arguments.output, [cell.key for cell in cells], arguments.resume)
-    todo = [cell for cell in cells if cell.key not in runs.figures]
-    for index, figures in track(run_all(Cell.figures, todo, arguments.jobs), total=len(todo)):
-        runs.add(todo[index].key, figures)
+    runs.measure(Cell.figures, cells, arguments.jobs)
     runs.write_table(table(runs.by_case()))
     draw_pictured(arguments.output.with_suffix(".png"))
 

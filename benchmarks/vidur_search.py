@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
 from support.runs import Figures, Runs, add_arguments
 
 from vllm_sarathi.simulator import (
@@ -28,7 +27,7 @@ from vllm_sarathi.simulator import (
     read_model,
 )
 from vllm_sarathi.simulator.plan.candidate import most_rate
-from vllm_sarathi.simulator.results.comparison import default_num_jobs, run_all
+from vllm_sarathi.simulator.results.comparison import default_num_jobs
 from vllm_sarathi.simulator.results.tables import table
 
 RESULTS = Path(__file__).parent / "results" / "vidur_search.json"
@@ -156,10 +155,7 @@ def main() -> None:
         for engine in options.engines
     ]
     runs = Runs(options.output, [one.key for one in searches], options.resume)
-    left = [one for one in searches if one.key not in runs.figures]
-    found = run_all(Search.run, left, options.jobs)
-    for index, figures in track(found, total=len(left), description="searching"):
-        runs.add(left[index].key, figures)
+    runs.measure(Search.run, searches, options.jobs)
     runs.write_table(summary(runs))
 
 

@@ -4,13 +4,27 @@ import argparse
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from rich.progress import track
 from support.provenance import provenance
 
+from vllm_sarathi.simulator.results.comparison import run_all
+
 Figures = dict[str, Any]
+
+
+class Keyed(Protocol):
+    """What has a name in the file."""
+
+    @property
+    def key(self) -> str:
+        """The name."""
+
+
+Cell = TypeVar("Cell", bound=Keyed)
 
 
 class Runs:
@@ -33,6 +47,19 @@ class Runs:
         before = [found["provenance"], *found.get("earlier", [])] if found["runs"] else []
         self.earlier = [of for of in before if of["commit"] in commits]
         output.parent.mkdir(parents=True, exist_ok=True)
+
+    def measure(
+        self,
+        function: Callable[[Cell], Figures],
+        cells: Sequence[Cell],
+        num_jobs: int,
+        description: str = "Working...",
+    ) -> None:
+        """Run what the file does not hold yet, so many at a time, and keep it as it comes."""
+        todo = [cell for cell in cells if cell.key not in self.figures]
+        done = run_all(function, todo, num_jobs)
+        for index, figures in track(done, description, total=len(todo)):
+            self.add(todo[index].key, figures)
 
     def add(self, key: str, figures: Figures) -> None:
         """Keep a run's figures."""

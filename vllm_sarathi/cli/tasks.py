@@ -1,19 +1,17 @@
 """Units of work for ``comparison.run_watched``: they travel to another process and back."""
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from vllm_sarathi.simulator.capacity import PRECISION, SearchProgress, find_capacity
-from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.load.traffic import Traffic
 from vllm_sarathi.simulator.machine.step_cost import Deployment
 from vllm_sarathi.simulator.results.bench_json import bench_result
 from vllm_sarathi.simulator.results.report import Report
-from vllm_sarathi.simulator.run import simulate
+from vllm_sarathi.simulator.run import reason, simulate
 
 BENCH = "bench"
 
@@ -131,12 +129,9 @@ def attempt(
     """Run a task; where that fails say why instead, for the other engines go on."""
     try:
         return function(task, tell)
-    except (ValueError, SchedulerDeadlockError) as error:
-        reason = str(error)
-    except Exception:  # whatever a scheduler of the user's own may raise
-        reason = traceback.format_exc()
-    where = {"label": task.engine.name, "seed": task.seed, "rate_rps": task.scenario.rate}
-    return {**where, "error": reason}
+    except Exception as error:  # whatever a scheduler of the user's own may raise
+        where = {"label": task.engine.name, "seed": task.seed, "rate_rps": task.scenario.rate}
+        return {**where, "error": reason(error)}
 
 
 def budgets(engine: EngineSettings, tokens: tuple[int, ...]) -> list[EngineSettings]:

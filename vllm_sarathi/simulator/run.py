@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ from time import perf_counter
 from vllm_sarathi.simulator.engine import shortcuts
 from vllm_sarathi.simulator.engine.clock import VirtualClock
 from vllm_sarathi.simulator.engine.fleet import ROUTERS, Replica, Routed, Router, run_fleet
-from vllm_sarathi.simulator.engine.loop import EngineLoop
+from vllm_sarathi.simulator.engine.loop import EngineLoop, SchedulerDeadlockError
 from vllm_sarathi.simulator.engine.requests import RequestSource, block_hasher
 from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
 from vllm_sarathi.simulator.engine.settings import EngineSettings
@@ -87,6 +88,13 @@ def simulate(
         ]
         completed = _run(engine, pipelines, recorder, limit_s, stretches, router)
     return Report.of(engine.name, recorder, completed, pipelines, perf_counter() - started)
+
+
+def reason(error: Exception) -> str:
+    """Why a run failed: the message where it is meant for its user, else the traceback."""
+    if isinstance(error, ValueError | SchedulerDeadlockError):
+        return str(error)
+    return "".join(traceback.format_exception(error))
 
 
 def check_arguments(engine: EngineSettings, deployment: Deployment, noise: float) -> None:

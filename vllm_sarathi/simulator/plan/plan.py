@@ -1,18 +1,17 @@
 """Find the cheapest deployment, run by run."""
 
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, NamedTuple
 
-from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
 from vllm_sarathi.simulator.engine.settings import EngineSettings
 from vllm_sarathi.simulator.plan.candidate import Candidate
 from vllm_sarathi.simulator.plan.journal import Journal
 from vllm_sarathi.simulator.plan.search import Option, Search
 from vllm_sarathi.simulator.plan.trial import Demand, Outcome, Trial, run_trial
 from vllm_sarathi.simulator.results.comparison import run_pulled
+from vllm_sarathi.simulator.run import reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +151,6 @@ def attempt(trial: Trial, tell: Callable[[Any], object]) -> tuple[Trial, Outcome
     """Run a trial; where that fails it does not hold, and the reason is kept."""
     try:
         return trial, run_trial(trial, lambda share: tell(Running(trial.num_replicas, share)))
-    except (ValueError, SchedulerDeadlockError) as error:
-        reason = str(error)
-    except Exception:  # whatever a scheduler of the user's own may raise
-        reason = traceback.format_exc()
-    failed = {"holds": False, "is_whole": False, "error": reason}
-    return trial, {"replicas": trial.num_replicas, **failed}
+    except Exception as error:  # whatever a scheduler of the user's own may raise
+        failed = {"holds": False, "is_whole": False, "error": reason(error)}
+        return trial, {"replicas": trial.num_replicas, **failed}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
 from inspect import getsourcefile
@@ -29,7 +30,7 @@ MOST_TOGETHER = 4
 Outcome = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Demand:
     """What has to be served, and how it is simulated.
 
@@ -48,6 +49,18 @@ class Demand:
     router: Router = "round-robin"
     seeds: tuple[int, ...] = (0,)
     noise: float = 0.0
+
+    @cached_property
+    def digest(self) -> dict[str, Any]:
+        """What the load holds, in short, and what else decides what becomes of it."""
+        workload = self.traffic.at(self.rate, self.seeds[0])
+        lengths = [getattr(workload.lengths, one.name) for one in fields(workload.lengths)]
+        return {
+            "load": [_digest(part) for part in (workload.arrival_s, workload.class_of, *lengths)],
+            "classes": [asdict(qos) for qos in workload.classes],
+            "goal": asdict(self.goal),
+            "demand": [self.rate, self.router, self.seeds, self.noise],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +84,13 @@ class Trial:
     @property
     def key(self) -> str:
         """What makes the outcome what it is, in short."""
-        demand = self.demand
-        workload = demand.traffic.at(demand.rate, demand.seeds[0])
-        lengths = [getattr(workload.lengths, one.name) for one in fields(workload.lengths)]
-        load = [workload.arrival_s, workload.class_of, *lengths]
         parts = {
+            **self.demand.digest,
             "versions": [__version__, version("vllm")],
             "deployment": self.deployment.to_json(),
             "engine": asdict(self.engine),
             "replicas": self.num_replicas,
             "whole": self.is_whole,
-            "goal": asdict(demand.goal),
-            "demand": [demand.rate, demand.router, demand.seeds, demand.noise],
-            "classes": [asdict(qos) for qos in workload.classes],
-            "load": [_digest(part) for part in load],
             "scheduler": _source(self.engine),
         }
         return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
