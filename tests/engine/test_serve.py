@@ -97,15 +97,18 @@ def test_top_shows_the_server(
     assert "running + waiting         0 + 0" in shown
 
 
-def is_running(server: Server) -> bool:
-    return any(not line.endswith(" 0.0") for line in server.scrape("vllm:num_requests_running"))
+def num_requests(server: Server, state: str) -> int:
+    """How many requests are in a state, "running" or "waiting", as the last step left them."""
+    lines = server.scrape(f"vllm:num_requests_{state}{{")
+    assert lines
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
 
 
 def test_a_client_that_leaves_in_mid_prefill_hurts_nobody(server: Server, model: str) -> None:
     async def leave_early() -> None:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
             leaving = asyncio.create_task(ask(client, model, "river stone " * 600, 50))
-            await asyncio.to_thread(wait_until, lambda: is_running(server))
+            await asyncio.to_thread(wait_until, lambda: num_requests(server, "running") > 0)
             leaving.cancel()
             stream = await ask(client, model, "Say hello.", 8)
             assert len(stream.times.token_times_s) == 8
@@ -212,7 +215,8 @@ def test_in_overload_a_request_that_cannot_be_in_time_is_refused_streams_include
             asks = [ask(client, model, f"{i} " + "river stone " * 600, 2) for i in range(12)]
             prompts = [asyncio.create_task(long) for long in asks]
             await asyncio.to_thread(
-                wait_until, lambda: is_running(server) or any(prompt.done() for prompt in prompts)
+                wait_until,
+                lambda: num_requests(server, "running") + num_requests(server, "waiting") >= 12,
             )
             for endpoint in ENDPOINTS:
                 for given in ({}, {"stream": True}):
