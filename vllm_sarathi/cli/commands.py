@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _simulate(options: argparse.Namespace) -> int:
     scenario = given.scenario(options)
-    (engine,) = given.engines(options, [options.scheduler])
+    (engine,) = given.engines(options, [options.engine])
     watch = Watch([engine.name])
     with ending_the_process():
         load_vllm()
@@ -75,7 +75,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     scenario, *others = given.scenarios(options)
-    engines = given.engines(options, options.schedulers)
+    engines = given.engines(options, options.engines)
     found, code = run_engines(options, run_figures, [scenario, *others], engines)
     write_files(options, found)
     text = "\n\n".join(
@@ -99,7 +99,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _capacity(options: argparse.Namespace) -> int:
     scenario, goal = given.scenario(options), goal_of(options)
-    engines = given.engines(options, options.schedulers)
+    engines = given.engines(options, options.engines)
     found, code = run_engines(options, capacity_figures, [scenario], engines, goal)
     write_files(options, found)
     text = f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}"

@@ -51,7 +51,7 @@ def plan(options: argparse.Namespace) -> tuple[Plan, dict[str, str], dict[str, P
     for name in names:
         if name not in GPUS:
             raise ValueError(f"--gpus {name!r} must be one of {', '.join(GPUS)}")
-    engines = given.engines(options, options.schedulers or [*OURS, *STOCK])
+    engines = given.engines(options, options.engines or [*OURS, *STOCK])
     found, refused = candidates(
         given.model_of(options),
         [GPUS[name] for name in names],
