@@ -171,13 +171,12 @@ def best_engines(found: ByEngine, precision: float) -> list[str]:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from vllm_sarathi.cli import plan
+    from vllm_sarathi.cli.plan import plan
+    from vllm_sarathi.cli.plan_text import text
 
-    made, refused, prices = plan.plan(options)
+    made, refused, prices = plan(options)
     found = {"options": rows(made), "not_possible": refused}
-    _say(
-        options, plan.text(options, made, refused), found, provenance.of_plan(options, made, prices)
-    )
+    _say(options, text(options, made, refused), found, provenance.of_plan(options, made, prices))
     if options.plots:
         from vllm_sarathi.simulator.plan.picture import draw_plan
 
