@@ -143,7 +143,7 @@ def notes(recording: Recording, scenario: Scenario, same: EngineSettings | None)
     """What the replay left out, and what the engine that recorded was."""
     why = {
         "running_before": "came before the log began",
-        "unfinished": "had not ended with the log, or were aborted before their first token",
+        "unfinished": "had not ended when the log did, or were aborted before their first token",
         "shed": "were refused, and do not count in goodput",
     }
     lines = [f"{len(recording.requests):,} requests are replayed."]
@@ -158,7 +158,7 @@ def notes(recording: Recording, scenario: Scenario, same: EngineSettings | None)
     if recording.cached_share:
         lines.append(
             f"The prefix cache held {recording.cached_share:.0%} of the prompts' tokens: each "
-            "prompt is replayed without those, under any settings, and without their memory."
+            "prompt is replayed without those, under any settings, and they take no KV cache."
         )
     if recording.begin.num_spec_tokens:
         lines.append("Speculative decoding is not simulated: each step brings one token.")
