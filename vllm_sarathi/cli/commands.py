@@ -210,14 +210,17 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _say(options: argparse.Namespace, text: str, results: Any, origin: Figures) -> None:
-    """Print the table, or JSON instead of it or beside it in a file."""
+    """Print the table, or JSON instead of it or beside it in a file.
+
+    The file comes first: whoever reads the table may leave in its midst.
+    """
     as_json = json.dumps({"provenance": origin, "results": results}, indent=1, allow_nan=False)
     if options.json == "-":
         print(as_json)
         return
-    print(text)
     if options.json:
         Path(options.json).write_text(as_json + "\n")
+    print(text)
 
 
 def _warn(scenario: Scenario, found: ByEngine) -> None:
