@@ -1,6 +1,7 @@
 """The command line. Imports nothing heavy, so that ``--help`` is quick."""
 
 import argparse
+from collections.abc import Mapping
 
 from vllm_sarathi import __version__
 from vllm_sarathi.cli.argument_groups import (
@@ -31,6 +32,8 @@ COMMANDS = {
     "report": "one HTML page about a step log: what was wrong, why, and what to set",
     "top": "a live view of running servers, stock ones too",
 }
+BUDGETS = (256, 384, 512, 768, 1024, 2048, 4096, 8192)
+GOAL = "limit of the 99th percentile of"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +48,17 @@ def parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         for name, text in COMMANDS.items()
     }
+    _add_simulations(added)
+    _add_replay(added["replay"])
+    _add_plan(added["plan"])
+    _add_calibrate(added["calibrate"])
+    _add_report(added["report"])
+    _add_top(added["top"])
+    return top
+
+
+def _add_simulations(added: Mapping[str, argparse.ArgumentParser]) -> None:
+    """What simulates engines on one deployment."""
     for name in ("simulate", "compare"):
         load = add_load(added[name], "requests per second", "how many")
         load.add_argument("--at-once", action="store_true", help="all requests at time 0")
@@ -67,7 +81,6 @@ def parser() -> argparse.ArgumentParser:
         added[name].add_argument("--plots", metavar="DIR", help="draw pictures into this folder")
     for name in ("compare", "capacity"):
         added[name].add_argument("engines", nargs="+", metavar="ENGINE", help=ENGINE_HELP)
-    _add_replay(added["replay"])
     for name in ("compare", "capacity", "tune"):
         add_many(added[name])
     add_goal(added["capacity"])
@@ -76,15 +89,6 @@ def parser() -> argparse.ArgumentParser:
         "--budgets", type=tokens, default=BUDGETS, metavar="N,N...",
         help=f"token budgets to try (default {', '.join(map(str, BUDGETS))})",
     )  # fmt: skip
-    _add_plan(added["plan"])
-    _add_calibrate(added["calibrate"])
-    _add_report(added["report"])
-    _add_top(added["top"])
-    return top
-
-
-BUDGETS = (256, 384, 512, 768, 1024, 2048, 4096, 8192)
-GOAL = "limit of the 99th percentile of"
 
 
 def _add_replay(command: argparse.ArgumentParser) -> None:
