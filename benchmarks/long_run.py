@@ -18,7 +18,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 from rich.progress import track
 from support.runs import Runs, add_arguments
 
-from vllm_sarathi.cli.scheduler_spec import parse_scheduler
+from vllm_sarathi.cli.engine_spec import parse_engine
 from vllm_sarathi.simulator import LENGTHS, Synthetic, deployment, simulate
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +45,7 @@ class LongRun:
     def figures(self) -> dict[str, Any]:
         """Run it."""
         num_requests = round(self.hours * 3600 * self.rate)
-        engine, machine = parse_scheduler(self.engine, {}), deployment(self.deployment)
+        engine, machine = parse_engine(self.engine, {}), deployment(self.deployment)
         lengths = LENGTHS[self.workload]
         # The first run imports vLLM, whose time is not the traffic's.
         simulate(engine, machine, Synthetic(lengths, 1).at(self.rate, 0))
@@ -85,7 +85,7 @@ def table(cases: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engines", nargs="+", default=ENGINES, metavar="SCHEDULER")
+    parser.add_argument("--engines", nargs="+", default=ENGINES, metavar="ENGINE")
     parser.add_argument("--hours", type=float, nargs="+", default=[1.0, 10.0], metavar="H")
     parser.add_argument("--rate", type=float, default=5.0, metavar="R", help="requests/s")
     parser.add_argument("--workload", choices=LENGTHS, default="sharegpt")

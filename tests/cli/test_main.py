@@ -41,6 +41,19 @@ def test_help_is_plain_text(
     assert said in capsys.readouterr().out
 
 
+def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
+    program = (
+        "import sys; from vllm_sarathi.cli import main as cli\n"
+        "cli._LIGHT['top'] = lambda options: print('x' * 100_000) or 0\n"
+        "sys.exit(cli.main(['top', 'localhost:1']))"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_the_version_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])

@@ -32,6 +32,7 @@ def test_a_plan_ends_with_the_commands_to_paste(
     assert code == 0
     commands = [line for line in out.splitlines() if line.startswith("vllm serve")]
     assert len(commands) == 2
+    assert out.startswith("Load: fixed-800-10, 30 requests/s.\n")
     assert "--scheduler sarathi --sarathi-tbt-slo-ms 60" in out
     assert "replicas behind a round-robin router" in out or "# one replica" in out
     assert "vllm serve meta-llama/Llama-3.1-8B-Instruct " in out

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _simulate(options: argparse.Namespace) -> int:
     scenario = given.scenario(options)
-    (engine,) = given.engines(options, [options.scheduler])
+    (engine,) = given.engines(options, [options.engine])
     watch = Watch([engine.name])
     with ending_the_process():
         load_vllm()
@@ -75,7 +75,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     scenario, *others = given.scenarios(options)
-    engines = given.engines(options, options.schedulers)
+    engines = given.engines(options, options.engines)
     found, code = run_engines(options, run_figures, [scenario, *others], engines)
     write_files(options, found)
     text = "\n\n".join(
@@ -99,7 +99,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _capacity(options: argparse.Namespace) -> int:
     scenario, goal = given.scenario(options), goal_of(options)
-    engines = given.engines(options, options.schedulers)
+    engines = given.engines(options, options.engines)
     found, code = run_engines(options, capacity_figures, [scenario], engines, goal)
     write_files(options, found)
     text = f"{tables.capacity_table(found)}\n\n{notes.on_capacities(found)}"
@@ -171,13 +171,12 @@ def best_engines(found: ByEngine, precision: float) -> list[str]:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from vllm_sarathi.cli import plan
+    from vllm_sarathi.cli.plan import plan
+    from vllm_sarathi.cli.plan_text import text
 
-    made, refused, prices = plan.plan(options)
+    made, refused, prices = plan(options)
     found = {"options": rows(made), "not_possible": refused}
-    _say(
-        options, plan.text(options, made, refused), found, provenance.of_plan(options, made, prices)
-    )
+    _say(options, text(options, made, refused), found, provenance.of_plan(options, made, prices))
     if options.plots:
         from vllm_sarathi.simulator.plan.picture import draw_plan
 
@@ -211,14 +210,17 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 def _say(options: argparse.Namespace, text: str, results: Any, origin: Figures) -> None:
-    """Print the table, or JSON instead of it or beside it in a file."""
+    """Print the table, or JSON instead of it or beside it in a file.
+
+    The file comes first: whoever reads the table may leave in its midst.
+    """
     as_json = json.dumps({"provenance": origin, "results": results}, indent=1, allow_nan=False)
     if options.json == "-":
         print(as_json)
         return
-    print(text)
     if options.json:
         Path(options.json).write_text(as_json + "\n")
+    print(text)
 
 
 def _warn(scenario: Scenario, found: ByEngine) -> None:

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 1 if a scheduler fails, nothing is found or no server answers, 2 for a bad
-        argument, 130 interrupted.
+        argument, 130 interrupted, 141 where nobody reads the output to its end.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     with ending_the_process():
@@ -39,7 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     try:
-        return _LIGHT.get(options.command, _simulate)(options)
+        code = _LIGHT.get(options.command, _simulate)(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # such as of "| head"
+        # What is left is flushed at exit, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except ValueError as error:
         print(f"vllm-sarathi {options.command}: {error}", file=sys.stderr)
         return 2

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vllm_sarathi.cli.checks import refuse_without_effect
+from vllm_sarathi.cli.engine_spec import parse_engine, with_objectives
 from vllm_sarathi.cli.goals import measured, objectives
-from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objectives
 from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.simulator.engine.scheduler_factory import scheduler_class
@@ -52,7 +52,10 @@ def lengths(name: str) -> LengthSource:
             f"--workload {name!r} must be fixed:PROMPT,OUTPUT or zipf:PD, numbers above 0"
         ) from None
     if name not in LENGTHS:
-        raise ValueError(f"--workload {name!r} must be one of {', '.join(LENGTHS)} or fixed:P,D")
+        raise ValueError(
+            f"--workload {name!r} must be one of {', '.join(LENGTHS)}, zipf:PD or "
+            "fixed:PROMPT,OUTPUT"
+        )
     return LENGTHS[name]
 
 
@@ -123,7 +126,7 @@ def engines(options: argparse.Namespace, words: list[str]) -> list[EngineSetting
     """The engines that the words name; their classes and settings exist."""
     defaults = {"max_num_seqs": options.max_num_seqs, "async_scheduling": not options.sync}
     asked = measured(options)
-    return checked([with_objectives(parse_scheduler(word, defaults), asked) for word in words])
+    return checked([with_objectives(parse_engine(word, defaults), asked) for word in words])
 
 
 def checked(found: Sequence[EngineSettings]) -> list[EngineSettings]:

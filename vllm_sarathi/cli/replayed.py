@@ -4,9 +4,9 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+from vllm_sarathi.cli.engine_spec import parse_engine, with_objectives
 from vllm_sarathi.cli.goals import measured, objectives
 from vllm_sarathi.cli.options import checked
-from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objectives
 from vllm_sarathi.cli.tasks import Scenario
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.latency import Objectives
@@ -32,7 +32,7 @@ def check_words(options: argparse.Namespace) -> None:
         ValueError: names the engine or the option, and what is allowed.
     """
     asked = measured(options)
-    checked([with_objectives(parse_scheduler(word, {}), asked) for word in options.schedulers])
+    checked([with_objectives(parse_engine(word, {}), asked) for word in options.engines])
 
 
 def scenario(options: argparse.Namespace, recording: Recording) -> Scenario:
@@ -85,8 +85,8 @@ def engines(
         same = replace(same, scheduler="stock", sarathi={})
     classes = {name: own[name] for name in _ASKED if name in own}
     named = []
-    for word in options.schedulers:
-        engine = parse_scheduler(word, {**begun, "label": word})
+    for word in options.engines:
+        engine = parse_engine(word, {**begun, "label": word})
         if engine.max_num_seqs is None and num_seqs is not None:
             engine = replace(engine, max_num_seqs=min(num_seqs, engine.max_num_batched_tokens))
         if engine.scheduler == "sarathi":
@@ -95,7 +95,7 @@ def engines(
     if not recording.is_whole and not named:
         raise ValueError(
             f"step log {recording.name!r} lacks its beginning, which names the engine; "
-            "name engines to simulate: replay STEPLOG SCHEDULER..."
+            "name engines to simulate: replay STEPLOG ENGINE..."
         )
     return checked([same, *named] if recording.is_whole else named)
 
@@ -143,7 +143,7 @@ def notes(recording: Recording, scenario: Scenario, same: EngineSettings | None)
     """What the replay left out, and what the engine that recorded was."""
     why = {
         "running_before": "came before the log began",
-        "unfinished": "had not ended with the log, or were aborted before their first token",
+        "unfinished": "had not ended when the log did, or were aborted before their first token",
         "shed": "were refused, and do not count in goodput",
     }
     lines = [f"{len(recording.requests):,} requests are replayed."]
@@ -158,7 +158,7 @@ def notes(recording: Recording, scenario: Scenario, same: EngineSettings | None)
     if recording.cached_share:
         lines.append(
             f"The prefix cache held {recording.cached_share:.0%} of the prompts' tokens: each "
-            "prompt is replayed without those, under any settings, and without their memory."
+            "prompt is replayed without those, under any settings, and they take no KV cache."
         )
     if recording.begin.num_spec_tokens:
         lines.append("Speculative decoding is not simulated: each step brings one token.")

@@ -7,10 +7,10 @@ nobody shares anything, the walk goes on with the request that came first.
 
 Unlike the paper, no tree is built and no prefixes are chosen beforehand, for requests come and
 go: in the order of their block hashes, those that share a prefix are neighbours. And those with
-most to decode for their prefill do not go first: decodes and prefill then part, rather than ride
-in the same batches. Measured with SPREAD's loads (policy/throughput_budget.py), batches of at most
-512 tokens: 729 output tokens/s rather than 746 in the smaller cache, 863 rather than 852 in the
-larger one; nothing changed with shared prefixes.
+most to decode for their prefill do not go first, for decodes and prefill would then run apart,
+rather than in the same batches. With them first, SPREAD's loads (policy/throughput_budget.py) in
+batches of at most 512 tokens had 729 output tokens/s rather than 746 in the smaller cache, 863
+rather than 852 in the larger one, and the same with shared prefixes.
 """
 
 from collections.abc import Collection, Iterator
@@ -25,15 +25,15 @@ from vllm_sarathi.policy.prefix_leaf import Leaf, Leaves, Sides
 from vllm_sarathi.policy.state import Rank
 
 PATIENCE = 200
-"""One admission in so many goes to the request that came first, wherever the walk is. It may
-have to compute a prefix alone, and costs the prefix that is hot nothing."""
+"""One admission in so many goes to the request that came first, wherever the walk is. That one
+may have to compute its prefix for itself alone. The walk then goes on where it was."""
 
 
 class Course(NamedTuple):
     """How far the walk has come.
 
     Attributes:
-        last: who was served last, turns of patience apart.
+        last: who was served last, but for turns of the request that came first.
         num_since_oldest: requests served since the one that came first was.
     """
 
@@ -63,6 +63,7 @@ class PrefixWalk:
     _leaf_of: dict[Place, Leaf] = field(default_factory=dict)
     _by_rank: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
     _by_age: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
+    # Those that were put back, last among the oldest until another one has had its turn.
     _blocked_by_age: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=True))
     _blocked: set[Any] = field(default_factory=set)
     _began: Course = field(default_factory=Course)

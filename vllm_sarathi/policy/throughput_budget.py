@@ -14,9 +14,9 @@ of 30,000 and of 100,000 tokens, and of others with shared prefixes: all in one 
 856, 2078."""
 
 _LEVEL_EXCESS = 0.005
-"""How much dearer a token of a larger batch may be and it still wins: where all cost the same,
-more batches gain nothing, and the first token comes later. Measured as above: 764 and 864 with
-none, 765 and 865 with this or four times as much. The mean time of requests under "mlfq" in
+"""How much dearer a token of a larger batch may be for that batch still to win: where all cost the
+same, more batches gain nothing, and the first token comes later. Measured as above: 764 and 864
+with none, 765 and 865 with this or four times as much. The mean time of requests under "mlfq" in
 overload (benchmarks/job_completion.py, 1.1 of capacity): 19.3, 19.5 and 20.0 s."""
 
 

@@ -53,6 +53,5 @@ def check_kv_tokens(
         least = -(-blocks // len(kv_windows)) * BLOCK_SIZE
         raise ValueError(
             f"num_kv_tokens={num_kv_tokens} must be at least {least} for max_model_len="
-            f"{max_model_len}: vLLM refuses to start otherwise (its log says 'GPU KV cache "
-            "size: ... tokens')"
+            f"{max_model_len}: vLLM refuses to start otherwise"
         )

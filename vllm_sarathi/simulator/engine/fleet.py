@@ -12,6 +12,7 @@ from vllm_sarathi.simulator.engine.requests import RequestSource
 
 Router = Literal["round-robin", "least-load"]
 ROUTERS: tuple[Router, ...] = get_args(Router)
+_STOPPED = object()  # what a loop yields that has ended
 
 
 @dataclass(slots=True)
@@ -100,9 +101,6 @@ def run_fleet(
         if behind is None:
             return True
         clock.now_s = behind.now_s
-        if next(behind.steps, STOPPED) is STOPPED:
+        if next(behind.steps, _STOPPED) is _STOPPED:
             return False
         behind.now_s = clock.now_s
-
-
-STOPPED = object()

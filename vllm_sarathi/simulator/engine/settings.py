@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-# What else a word may say of any engine (``scheduler_spec``).
+# What else a word may say of any engine (``engine_spec``).
 WORD_KEYS = ("max_num_seqs", "async_scheduling", "policy", "enable_prefix_caching")
 POLICIES = ("fcfs", "priority")
 # What vLLM takes on a GPU where nothing is asked for, or the token budget if that is less.

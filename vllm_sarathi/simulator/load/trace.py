@@ -6,10 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vllm_sarathi.simulator.load.trace_forms import READERS, TIMED, Form, Row, block_tokens
+from vllm_sarathi.simulator.load.trace_forms import (
+    BLOCK_TOKENS,
+    MOONCAKE_TOKENS,
+    READERS,
+    TIMED,
+    Form,
+    Row,
+    block_tokens,
+)
 from vllm_sarathi.simulator.load.workload import Lengths, PromptBlocks, Workload
-
-BLOCK_TOKENS, MOONCAKE_TOKENS = 16, 512
 
 
 def read_trace(

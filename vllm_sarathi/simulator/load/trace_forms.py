@@ -9,6 +9,8 @@ from math import inf, isfinite
 from typing import Any, NamedTuple, TextIO
 
 HASH_KEY = "hash_ids"
+# Prompt tokens that an id stands for: vLLM's blocks, and Mooncake's.
+BLOCK_TOKENS, MOONCAKE_TOKENS = 16, 512
 # More than any model takes.
 MOST_TOKENS = 1_000_000_000
 
@@ -32,7 +34,7 @@ PLAIN = Form("a plain trace", ("arrived_at", "num_prefill_tokens", "num_decode_t
 # ``vllm bench serve --dataset-name timed_trace``, guidellm's traces and Mooncake's.
 TIMED = Form("a timed trace", ("timestamp", "input_length", "output_length"))
 # Azure's public traces of 2023 and 2024.
-AZURE = Form("Azure's", ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), has_unit=False)
+AZURE = Form("Azure's trace", ("TIMESTAMP", "ContextTokens", "GeneratedTokens"), has_unit=False)
 # The report of ``guidellm benchmark``: each request, as it was sent.
 GUIDELLM = Form(
     "guidellm's report", ("request_start_time", "prompt_tokens", "output_tokens"), False
@@ -64,7 +66,7 @@ def _csv_rows(file: TextIO, where: str) -> Rows:
         for fields in reader:
             line = f"{where} line {reader.line_num}"
             hash_ids = _csv_hash_ids(fields, line) if form is TIMED else ()
-            yield form, _row(form, fields, line)._replace(hash_ids=hash_ids)
+            yield form, _row(form, fields, line, hash_ids)
     except csv.Error as error:
         raise ValueError(f"{where} line {reader.line_num + 1} must be CSV: {error}") from error
 
@@ -101,7 +103,7 @@ def _json_rows(file: TextIO, where: str) -> Rows:
                 f"{line}: {text.strip()[:80]!r} must be a JSON object with "
                 f"{', '.join(TIMED.columns)} ({error!r})"
             ) from error
-        yield TIMED, _row(TIMED, values, line)._replace(hash_ids=hash_ids)
+        yield TIMED, _row(TIMED, values, line, hash_ids)
 
 
 def _report_rows(file: TextIO, where: str) -> Rows:
@@ -132,7 +134,7 @@ READERS: dict[str, Callable[[TextIO, str], Rows]] = {
 }
 
 
-def _row(form: Form, fields: dict[str, Any], where: str) -> Row:
+def _row(form: Form, fields: dict[str, Any], where: str, hash_ids: tuple[int, ...] = ()) -> Row:
     """Check one request's values."""
     arrival, prompt, output = form.columns
     if form is AZURE:
@@ -142,7 +144,7 @@ def _row(form: Form, fields: dict[str, Any], where: str) -> Row:
     num_prompt, num_output = (
         int(_checked(fields[name], f"{where}: {name}", 1, MOST_TOKENS)) for name in (prompt, output)
     )
-    return Row(time, num_prompt, num_output, (), where)
+    return Row(time, num_prompt, num_output, hash_ids, where)
 
 
 def _checked(value: Any, name: str, least: int, most: float) -> float:
@@ -177,11 +179,10 @@ def _date_s(value: Any, name: str) -> float:
 def block_tokens(rows: Iterable[Row]) -> int | None:
     """Prompt tokens that one of the rows' hash ids stands for, where their number tells.
 
-    vLLM's blocks have 16 tokens and Mooncake's 512: each prompt has an id for every block that
-    it begins.
+    Each prompt has an id for every block that it begins.
     """
     hashed = [row for row in rows if row.hash_ids]
-    for size in (16, 512):
+    for size in (BLOCK_TOKENS, MOONCAKE_TOKENS):
         if hashed and all(len(row.hash_ids) == -(-row.num_prompt // size) for row in hashed):
             return size
     return None

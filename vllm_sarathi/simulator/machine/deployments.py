@@ -17,8 +17,9 @@ from vllm_sarathi.simulator.machine.step_cost import Deployment, Overhead, StepC
 # (12 and 6 us a request for schedule and update) and halved for a server's core. Input
 # preparation overlaps the step before unless scheduling is synchronous.
 SERVER_OVERHEAD = Overhead(200e-6, 6e-6, 100e-6, 3e-6, 800e-6)
-# Share of a GPU's memory that vLLM fills (its default), and what is neither weights nor KV:
-# less on a small GPU, for which vLLM chooses smaller batches.
+# Share of a GPU's memory that vLLM fills: less than its default (0.92 in vLLM 0.32), so that a
+# plan's commands ask for it. And what is neither weights nor KV: less on a small GPU, for which
+# vLLM chooses smaller batches.
 MEMORY_SHARE, ACTIVATION_BYTES, ACTIVATION_SHARE = 0.9, 4e9, 0.05
 # Between stages: activations over a 200 Gbit/s InfiniBand port, as in SARATHI's cluster.
 LINK_BANDWIDTH, LINK_LATENCY_S = 25e9, 20e-6

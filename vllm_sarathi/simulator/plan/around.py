@@ -1,12 +1,12 @@
 """What lies around the best choices: one replica fewer, more of them, and more load."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 from vllm_sarathi.simulator.plan.journal import Journal
-from vllm_sarathi.simulator.plan.plan import Plan, Progress, attempt
+from vllm_sarathi.simulator.plan.plan import Callbacks, Plan, attempt
 from vllm_sarathi.simulator.plan.trial import Outcome, Trial
 from vllm_sarathi.simulator.results.comparison import run_watched
 
@@ -30,20 +30,15 @@ class _Look:
         return f"{self.trial.key} headroom" if self.is_for_headroom else self.trial.key
 
 
-def look_around(plan: Plan, num_jobs: int, journal: Journal, progress: Progress) -> None:
+def look_around(plan: Plan, num_jobs: int, journal: Journal, callbacks: Callbacks) -> None:
     """Add to a plan what lies around its best choices.
 
-    With one replica fewer a choice runs to the end, to say what is missed.
+    Args:
+        plan: gets it.
+        num_jobs: processes that run at a time.
+        journal: runs that are done already; new ones are added.
+        callbacks: what is called meanwhile.
     """
-    looks = []
-    for index in plan.best:
-        num = plan.search.options[index].holds
-        assert num is not None
-        looks.append(_Look(index, plan.trial(index, num), is_for_headroom=True))
-        more = {ceil(num * factor) for factor in MORE} - {num}
-        looks += [_Look(index, plan.trial(index, one)) for one in sorted(more)]
-        if num > 1:
-            looks.append(_Look(index, replace(plan.trial(index, num - 1), is_whole=True)))
 
     def note(look: _Look, found: Outcome) -> None:
         if look.is_for_headroom:
@@ -52,17 +47,32 @@ def look_around(plan: Plan, num_jobs: int, journal: Journal, progress: Progress)
             plan.outcomes[look.index, look.trial.num_replicas] = found
 
     missing = []
-    for look in looks:
+    for look in _looks(plan):
         known = journal.outcome(look.key)
         if known is None:
             missing.append(look)
         else:
             note(look, known)
     for place, found in run_watched(
-        _find, missing, num_jobs, lambda place, run: progress.running(missing[place].index, run)
+        _find,
+        missing,
+        num_jobs,
+        lambda place, run: callbacks.on_progress(missing[place].index, run),
     ):
         journal.add(missing[place].key, found)
         note(missing[place], found)
+
+
+def _looks(plan: Plan) -> Iterator[_Look]:
+    """What to find out; with one replica fewer a run goes to the end, to say what is missed."""
+    for index in plan.best:
+        num = plan.search.options[index].holds
+        assert num is not None
+        yield _Look(index, plan.trial(index, num), is_for_headroom=True)
+        for more in sorted({ceil(num * factor) for factor in MORE} - {num}):
+            yield _Look(index, plan.trial(index, more))
+        if num > 1:
+            yield _Look(index, replace(plan.trial(index, num - 1), is_whole=True))
 
 
 def _find(look: _Look, tell: Callable[[Any], object]) -> Outcome:

@@ -42,9 +42,6 @@ class Journal:
         if rest:  # the last run was cut off while it was written
             path.write_text(whole + end, encoding="utf-8")
 
-    def __len__(self) -> int:
-        return len(self._outcomes)
-
     def outcome(self, key: str) -> Outcome | None:
         """What a run came to, by what it is of; None if it did not run before."""
         return self._outcomes.get(key)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from vllm_sarathi.simulator.goal import CapacityGoal
 from vllm_sarathi.simulator.plan.plan import Plan
 from vllm_sarathi.simulator.plan.rows import points
 from vllm_sarathi.simulator.results.style import PLAIN, LineStyle, line_styles, save
@@ -26,13 +27,11 @@ def draw_plan(plan: Plan, path: Path) -> Path:
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, len(LATENCIES))
-    goal = plan.demand.goal
     for axes, (metric, label, asked, unit, scale) in zip(panels, LATENCIES, strict=True):
         for family, style in zip(_families(plan), line_styles(), strict=False):
             _draw_family(axes, plan, family, metric, style)
-        of_each = None if goal.objectives is None else getattr(goal.objectives, asked)
-        if limits_s := [one for one in (getattr(goal, asked), of_each) if one is not None]:
-            axes.axhline(min(limits_s) * unit, color="grey", linestyle=":", label="objective")
+        if (limit_s := _limit_s(plan.demand.goal, asked)) is not None:
+            axes.axhline(limit_s * unit, color="grey", linestyle=":", label="objective")
         axes.set(xlabel="USD per hour", ylabel=label, yscale=scale, xlim=(0, None))
         if scale == "log":
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -45,9 +44,19 @@ def draw_plan(plan: Plan, path: Path) -> Path:
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=3)
+    figure.legend(
+        list(named.values()), list(named), loc="outside lower center", ncols=3,
+        title="filled: serves the load within the objectives; hollow: does not",
+    )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     return save(figure, path)
+
+
+def _limit_s(goal: CapacityGoal, asked: str) -> float | None:
+    """The tighter of what is asked of the 99th percentile and of each request."""
+    of_each = None if goal.objectives is None else getattr(goal.objectives, asked)
+    limits_s = [one for one in (getattr(goal, asked), of_each) if one is not None]
+    return min(limits_s, default=None)
 
 
 def _families(plan: Plan) -> list[str]:

@@ -26,6 +26,19 @@ class Choice:
         """What progress calls it."""
         return f"{self.candidate.deployment.name} {self.engine.name}"
 
+    def option(self, rate: float) -> Option:
+        """What is known of it before any run."""
+        candidate = self.candidate
+        least = ceil(rate / candidate.most_rate)
+        return Option(self.engine.scheduler, candidate.usd_per_hour, least)
+
+
+def every_choice(
+    candidates: Sequence[Candidate], engines: Sequence[EngineSettings]
+) -> list[Choice]:
+    """Each candidate under each scheduler, as ``Plan.choices`` has them."""
+    return [Choice(candidate, engine) for candidate in candidates for engine in engines]
+
 
 @dataclass(slots=True)
 class Plan:
@@ -64,8 +77,8 @@ class Plan:
         return Trial(self.demand, choice.candidate.deployment, choice.engine, num_replicas)
 
 
-class Running(NamedTuple):
-    """A run on its way.
+class RunProgress(NamedTuple):
+    """How far a run is.
 
     Args:
         num_replicas: how many it has.
@@ -77,16 +90,16 @@ class Running(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Who is told how far a plan is.
+class Callbacks:
+    """What is called while a plan is made.
 
     Args:
-        running: called with a choice's index and how far its run is.
-        answered: called with the search, a choice's index and what its run came to.
+        on_progress: with a choice's index and how far its run is.
+        on_outcome: with the search, a choice's index and what its run came to.
     """
 
-    running: Callable[[int, Running], object] = lambda index, run: None
-    answered: Callable[[Search, int, Outcome], object] = lambda search, index, outcome: None
+    on_progress: Callable[[int, RunProgress], object] = lambda index, run: None
+    on_outcome: Callable[[Search, int, Outcome], object] = lambda search, index, outcome: None
 
 
 def make_plan(
@@ -96,7 +109,7 @@ def make_plan(
     *,
     num_jobs: int = 1,
     journal: Journal | None = None,
-    progress: Progress | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Plan:
     """Find the cheapest choice of each scheduler that serves a load (Vidur, section 6).
 
@@ -109,28 +122,20 @@ def make_plan(
         demand: what has to be served.
         num_jobs: processes that run at a time.
         journal: runs that are done already; new ones are added.
-        progress: who is told.
+        callbacks: what is called meanwhile.
 
     Returns:
         What was found.
     """
     journal = Journal(None) if journal is None else journal
-    progress = progress or Progress()
-    choices = [Choice(candidate, engine) for candidate in candidates for engine in engines]
-    options = [
-        Option(
-            choice.engine.scheduler,
-            choice.candidate.usd_per_hour,
-            ceil(demand.rate / choice.candidate.most_rate),
-        )
-        for choice in choices
-    ]
-    plan = Plan(demand, choices, Search(options))
+    callbacks = callbacks or Callbacks()
+    choices = every_choice(candidates, engines)
+    plan = Plan(demand, choices, Search([choice.option(demand.rate) for choice in choices]))
 
     def note(index: int, outcome: Outcome) -> None:
         plan.outcomes[index, outcome["replicas"]] = outcome
         plan.search.answer(index, outcome["replicas"], outcome["holds"])
-        progress.answered(plan.search, index, outcome)
+        callbacks.on_outcome(plan.search, index, outcome)
 
     def pull() -> tuple[int, Trial] | None:
         while (question := plan.search.question()) is not None:
@@ -141,7 +146,7 @@ def make_plan(
             note(index, known)
         return None
 
-    for index, (trial, outcome) in run_pulled(attempt, pull, num_jobs, progress.running):
+    for index, (trial, outcome) in run_pulled(attempt, pull, num_jobs, callbacks.on_progress):
         journal.add(trial.key, outcome)
         note(index, outcome)
     return plan
@@ -150,7 +155,7 @@ def make_plan(
 def attempt(trial: Trial, tell: Callable[[Any], object]) -> tuple[Trial, Outcome]:
     """Run a trial; where that fails it does not hold, and the reason is kept."""
     try:
-        return trial, run_trial(trial, lambda share: tell(Running(trial.num_replicas, share)))
+        return trial, run_trial(trial, lambda share: tell(RunProgress(trial.num_replicas, share)))
     except Exception as error:  # whatever a scheduler of the user's own may raise
         failed = {"holds": False, "is_whole": False, "error": reason(error)}
         return trial, {"replicas": trial.num_replicas, **failed}

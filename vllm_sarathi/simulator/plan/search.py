@@ -14,7 +14,7 @@ MOST_FACTOR = 16
 
 @dataclass(slots=True)
 class Option:
-    """A candidate under one scheduler.
+    """What a search knows of a choice.
 
     Args:
         family: options of one family compete: the cheapest of each is wanted.

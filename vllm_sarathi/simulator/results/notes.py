@@ -99,8 +99,8 @@ def failed(checks: Sequence[dict[str, Any]]) -> str:
     if len(missed) > 1:
         missed = [check for check in missed if check["figure"] != "finished_share"]
     return " and ".join(
-        f"{check['figure']} is {_number(check['value'])}, allowed is {check['allowed']} "
-        f"{check['limit']:.4g}"
+        f"{check['figure']} is {_number(check['value'])} (allowed: {check['allowed']} "
+        f"{check['limit']:.4g})"
         for check in missed
     )
 

@@ -12,7 +12,7 @@ LABEL = "recorded"
 def recorded_report(recording: Recording, workload: Workload) -> Report:
     """The report of the requests that a recording can replay; gaps are of all its requests.
 
-    When requests began to run no log says.
+    No log says when requests began to run, so that scheduling delays are undefined.
 
     Args:
         recording: the recording.

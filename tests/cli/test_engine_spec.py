@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from vllm_sarathi.cli.scheduler_spec import parse_scheduler, with_objectives
+from vllm_sarathi.cli.engine_spec import parse_engine, with_objectives
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.latency import Objectives
 from vllm_sarathi.simulator import EngineSettings
@@ -20,16 +20,16 @@ from vllm_sarathi.simulator import EngineSettings
     ],
 )
 def test_the_name_of_an_engine_is_a_word_that_makes_it(word: str) -> None:
-    assert parse_scheduler(word, {}).name == word
+    assert parse_engine(word, {}).name == word
 
 
 def test_a_label_of_ones_own_stays() -> None:
     assert EngineSettings(label="mine").name == "mine"
-    assert parse_scheduler("stock,label=7", {}).name == "7"
+    assert parse_engine("stock,label=7", {}).name == "7"
 
 
 def test_an_engine_is_one_word() -> None:
-    engine = parse_scheduler("sarathi:1024,tbt_slo_ms=50,max_num_seqs=8", {})
+    engine = parse_engine("sarathi:1024,tbt_slo_ms=50,max_num_seqs=8", {})
     assert (engine.max_num_batched_tokens, engine.max_num_seqs) == (1024, 8)
     assert engine.sarathi == {"tbt_slo_ms": 50}
 
@@ -48,7 +48,7 @@ def test_an_engine_is_one_word() -> None:
 def test_our_scheduler_is_told_the_objective_unless_it_has_its_own(
     word: str, settings: dict[str, Any]
 ) -> None:
-    engine = with_objectives(parse_scheduler(word, {}), Objectives(tbt_s=0.05))
+    engine = with_objectives(parse_engine(word, {}), Objectives(tbt_s=0.05))
     assert engine.sarathi == settings
 
 
@@ -67,8 +67,8 @@ ASKED = Objectives(ttft_s=2, tpot_s=0.05, e2e_s=10)
 def test_our_scheduler_is_told_every_objective_that_it_is_measured_by(
     word: str, settings: dict[str, Any]
 ) -> None:
-    told = with_objectives(parse_scheduler(word, {}), ASKED)
-    assert (told.sarathi, told.name) == (settings, parse_scheduler(word, {}).name)
+    told = with_objectives(parse_engine(word, {}), ASKED)
+    assert (told.sarathi, told.name) == (settings, parse_engine(word, {}).name)
     SarathiConfig.from_mapping(told.sarathi)
 
 
@@ -83,6 +83,6 @@ def test_our_scheduler_is_told_every_objective_that_it_is_measured_by(
 def test_our_scheduler_is_not_told_what_it_would_refuse(
     word: str, asked: Objectives, settings: dict[str, Any]
 ) -> None:
-    told = with_objectives(parse_scheduler(word, {}), asked)
+    told = with_objectives(parse_engine(word, {}), asked)
     assert told.sarathi == settings
     SarathiConfig.from_mapping(told.sarathi)

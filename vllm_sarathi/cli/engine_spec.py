@@ -22,7 +22,7 @@ _ENGINE_KEYS = (*WORD_KEYS, "label")
 FORM = "NAME[:BUDGET][,KEY=VALUE...]"
 
 
-def parse_scheduler(text: str, defaults: Mapping[str, Any]) -> EngineSettings:
+def parse_engine(text: str, defaults: Mapping[str, Any]) -> EngineSettings:
     """Read an engine from a word.
 
     NAME is "stock", "sarathi" or a dotted path to a class; BUDGET is vLLM's
