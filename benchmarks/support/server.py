@@ -22,6 +22,8 @@ GPU_MEMORY_SHARE = 0.9
 LAST_LINES = 40
 CAUSE = re.compile(r"^(?!.* (?:WARNING|INFO) ).*\w(?:Error|Exception): ")
 
+_port_holders: list[socket.socket] = []
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -80,10 +82,13 @@ def memory_share(num_servers: int) -> tuple[str, ...]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on, and that no other process is given while this one lives."""
+    holder = socket.socket()
+    # Whoever binds it with this option too, as servers do, can listen beside the holder.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _port_holders.append(holder)
+    return int(holder.getsockname()[1])
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -14,7 +14,7 @@ from support.server import serve
 pytestmark = pytest.mark.engine
 
 LOAD_S = 15
-FLAGS = (*SERVER, "--sarathi-tbt-slo-ms", "150")
+FLAGS = (*SERVER, "--max-num-batched-tokens", "32")
 """Small steps: a throughput is trusted after 30 that could not hold all that waited."""
 
 NEEDS_A_PIPELINE = ROWS["Pipeline parallelism"]
@@ -29,8 +29,15 @@ def scraped(model: str) -> Iterator[tuple[Prometheus, float, float]]:
     with serve(model, FLAGS) as server, scraping(server.url) as prometheus:
         begin_s = time.time()
         asyncio.run(run_for(server.url, model, LOAD_S))
-        time.sleep(2 * SCRAPE_INTERVAL_S)
+        end_s = time.time() + SCRAPE_INTERVAL_S
+        while not has_scraped_since(end_s, prometheus):
+            time.sleep(SCRAPE_INTERVAL_S / 10)
         yield prometheus, begin_s, time.time()
+
+
+def has_scraped_since(time_s: float, prometheus: Prometheus) -> bool:
+    query = f"timestamp(vllm_sarathi:settings_info) > {time_s}"
+    return bool(prometheus.ask("query", query=query)["result"])
 
 
 def num_values(series: list[dict[str, Any]]) -> int:

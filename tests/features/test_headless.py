@@ -16,7 +16,8 @@ from tests.features.served import BASE, completions
 def test_a_headless_engine_is_on_its_own_port_and_not_on_the_api_server(
     folders: dict[str, str], server_environment: pytest.MonkeyPatch
 ) -> None:
-    model, port = folders["llama"], free_port()
+    model, own_port = folders["llama"], free_port()
+    port = own_port - 1  # to which the engine adds its rank
     address = ("--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", str(free_port()))
     flags = (
         *(*BASE, "--scheduler", "sarathi", *address),
@@ -30,7 +31,7 @@ def test_a_headless_engine_is_on_its_own_port_and_not_on_the_api_server(
     ):
         asyncio.run(completions(server, model))
         assert shown.check(shown.scrape(server.url), model) == {"0"}
-        assert shown.check(shown.scrape(f"http://127.0.0.1:{port + 1}"), model) == {"1"}
+        assert shown.check(shown.scrape(f"http://127.0.0.1:{own_port}"), model) == {"1"}
         with pytest.raises(httpx.ConnectError):
             shown.scrape(f"http://127.0.0.1:{port}")
         process.terminate()

@@ -185,6 +185,4 @@ def _chosen(among: list[Asked], place: int) -> Asked | None:
 
 TestTraffic = Traffic.TestCase
 if settings.get_current_profile_name() != "fuzz":
-    TestTraffic.settings = settings(
-        max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
+    TestTraffic.settings = settings(max_examples=60, suppress_health_check=list(HealthCheck))

@@ -4,6 +4,7 @@ import urllib.request
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.server import free_port
 
 from vllm_sarathi.metrics import scrape_port
 from vllm_sarathi.metrics.families import Gauge
@@ -14,12 +15,6 @@ def registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     Gauge("vllm_sarathi:token_budget", "Tokens.", ["engine"], registry).labels("3").set(512)
     return registry
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_an_engine_serves_its_metrics_on_a_port_until_it_ends(registry: CollectorRegistry) -> None:

@@ -41,19 +41,26 @@ class Page:
         ]
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.ask(f"{domain}.enable")
+        self.ask("Page.setLifecycleEventsEnabled", enabled=True)
 
     def open(self, file: Path, width: int) -> None:
         """Show a file at a width in pixels."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=800,
                  deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
         self.events.clear()
-        self.ask("Page.navigate", url=file.as_uri())
-        while not self.told("Page.loadEventFired"):
+        # An earlier page may still tell that it has loaded.
+        loader = self.ask("Page.navigate", url=file.as_uri())["loaderId"]
+        while (loader, "load") not in self._reached():
             self._read()
 
     def told(self, name: str) -> list[dict[str, Any]]:
         """Events of a name since the page was opened."""
         return [params for event, params in self.events if event == name]
+
+    def _reached(self) -> set[tuple[str, str]]:
+        """What pages have reached of their lives, by loader."""
+        told = self.told("Page.lifecycleEvent")
+        return {(event["loaderId"], event["name"]) for event in told}
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression comes to."""

@@ -194,7 +194,12 @@ def test_a_user_leaves_the_terminal_as_it_was(
     leave: Callable[[int, int], object], code: int
 ) -> None:
     terminal, inner = pty.openpty()
-    command = [sys.executable, "-m", "vllm_sarathi.cli", "top", "127.0.0.1:1"]
+    program = (
+        # A shell's background jobs begin with interrupts ignored.
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "runpy.run_module('vllm_sarathi.cli', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, "top", "127.0.0.1:1"]
     with os.fdopen(inner, "r+b", buffering=0) as end:
         before = termios.tcgetattr(end)
         process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end)

@@ -2,6 +2,7 @@ import socket
 import time
 
 import pytest
+from support.server import free_port
 
 from tests.support.metrics_server import recorded, shown
 from vllm_sarathi.top import scrape, server
@@ -46,8 +47,9 @@ def test_a_server_that_was_started_again_begins_a_new_window() -> None:
 
 
 def test_a_server_that_vanishes_is_named_so_and_returns_by_itself() -> None:
-    with shown(recorded("stock_1")) as shows:
-        watched, port = Server(shows.name), shows.server_port
+    port = free_port()
+    with shown(recorded("stock_1"), port) as shows:
+        watched = Server(shows.name)
         assert isinstance(polled(watched), Span)
     assert polled(watched) == "Connection refused"
     since_s = watched.state.since_s
