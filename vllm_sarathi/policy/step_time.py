@@ -6,7 +6,8 @@ time = (base + a x tokens + b x tokens beyond the ridge + c x chunk context
 The coefficients are a non-negative least-squares fit of relative errors over a
 window that forgets slowly. Kernels work in tiles, so that a few tokens more may
 cost a third more time: the correction, kept for each range of batch sizes,
-learns such cliffs where the engine meets them.
+learns such cliffs where the engine meets them. A batch of a size that never ran is not
+taken to last longer than its parts would: a cliff that was met must not hide larger batches.
 """
 
 from bisect import bisect_left
@@ -130,7 +131,16 @@ class StepTimeModel:
 
     def predict(self, work: StepWork) -> float:
         """Expected duration of a step, in seconds; 0 before anything was seen."""
-        return self._linear(work) * self.correction(work.num_tokens)
+        whole_s = self._linear(work) * self.correction(work.num_tokens)
+        size, num_parts = work.num_tokens, 1
+        while size > _RIDGE_TOKENS and not self.has_seen(size):
+            size, num_parts = -(-size // 2), 2 * num_parts
+        if num_parts == 1:
+            return whole_s
+        part = StepWork(size, work.chunk_context / num_parts)
+        first = part._replace(decode_context=work.decode_context)
+        parts_s = self._linear(first) + (num_parts - 1) * self._linear(part)
+        return min(whole_s, parts_s * self.correction(size))
 
     def correction(self, num_tokens: int) -> float:
         """What the tiles make of a batch size: a factor around 1."""
