@@ -127,7 +127,8 @@ def test_a_long_prompt_that_is_late_already_still_has_its_turn(clock: Clock) -> 
     came_s = serve(small({"ttft_slo_ms": 2000, "tbt_slo_ms": None}), clock, load)
     num_before = list(came_s).index("long")
     num_batches = -(-6000 // 512)
-    assert num_before <= (num_batches + 1) * AGEING
+    num_tokens = sum(load[name].num_prompt for name in list(came_s)[:num_before])
+    assert num_tokens <= (num_batches + 1) * AGEING * 512
 
 
 def chunk_beside(clock: Clock, extra_args: dict[str, Any] | None) -> int:
@@ -158,12 +159,13 @@ def test_batch_class_decodes_do_not_starve_beside_prompts(clock: Clock) -> None:
 
 
 def test_a_batch_class_prompt_is_admitted_within_its_bound_whatever_comes(clock: Clock) -> None:
-    load = {f"r{i}": Arrival(0.02 * i, 300) for i in range(400)}
+    load = {f"r{i}": Arrival(0.02 * i, 300) for i in range(700)}
     load |= {f"batch{i}": Arrival(0.1, 300, 1, BATCH) for i in range(3)}
     came_s = serve(small({"ttft_slo_ms": 60_000, "tbt_slo_ms": None}), clock, load)
     at = [list(came_s).index(f"batch{i}") for i in range(3)]
     num_before = sum(one.at_s < 0.1 for one in load.values())
-    assert all(place <= num_before + (i + 1) * (AGEING + 2) for i, place in enumerate(at))
+    num_each = (AGEING + 2) * 512 / 300
+    assert all(place <= num_before + (i + 1) * num_each for i, place in enumerate(at))
     assert at[2] > AGEING  # they did step aside
 
 
