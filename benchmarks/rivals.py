@@ -8,11 +8,12 @@ keeps what was run.
 
 import argparse
 from collections.abc import Callable, Sequence
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
 from support.goodput_rivals import ADMISSION, AGEING, BUDGET, PAUSES, RELEGATION, without
-from support.goodput_runs import OURS_BUDGET, Bench, Search, markdown, mean
+from support.goodput_runs import OURS_BUDGET, Bench, Run, Search, markdown, mean
 from support.rivals_cases import (
     BEST_STATIC,
     LOADS,
@@ -69,9 +70,13 @@ def compared(bench: Bench, load: Load) -> str:
     first = best_static[0]
     engines = [stock(load), by_priority(first), *rivals(load, first), of_ours(load)]
 
-    def found(engine: EngineSettings, loaded: str) -> list[Figures]:
-        return bench.over_seeds(load.run("compare", engine, rates[loaded], loaded))
+    def run(engine: EngineSettings, loaded: str) -> Run:
+        return load.run("compare", engine, rates[loaded], loaded)
 
+    def found(engine: EngineSettings, loaded: str) -> list[Figures]:
+        return bench.over_seeds(run(engine, loaded))
+
+    bench.run_all(starmap(run, product([*best_static, *engines], rates)))
     best = []
     for loaded in rates:
         of = [found(engine, loaded) for engine in best_static]
@@ -129,13 +134,17 @@ def ablation(bench: Bench, loads: Sequence[Load]) -> str:
     """Ours with one feature switched off or changed, at 1.5 times what it holds."""
     rows = [[label] for label in ABLATIONS]
     ablated = [load for load in loads if load in ABLATED]
+    limits = {"max_num_batched_tokens": OURS_BUDGET}
     for load in ablated:
         rate = 1.5 * capacity(bench, load)
-        for row, (label, (missing, settings)) in zip(rows, ABLATIONS.items(), strict=True):
-            limits = {"max_num_batched_tokens": OURS_BUDGET}
-            partly = without(missing, {**TOLD, **settings}, label=label, **limits)
-            engine = load.limited(partly)
-            row.append(cell(bench.over_seeds(load.run("ablation", engine, rate, f"{rate:.2f}/s"))))
+        engines = [
+            load.limited(without(missing, {**TOLD, **settings}, label=label, **limits))
+            for label, (missing, settings) in ABLATIONS.items()
+        ]
+        runs = [load.run("ablation", engine, rate, f"{rate:.2f}/s") for engine in engines]
+        bench.run_all(runs)
+        for row, run in zip(rows, runs, strict=True):
+            row.append(cell(bench.over_seeds(run)))
     return markdown(["ours with", *(load.name for load in ablated)], rows)
 
 

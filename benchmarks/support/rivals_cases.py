@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from packaging.version import Version
-from support.goodput_runs import Run, ours
+from support.goodput_runs import MAX_MODEL_LEN, Run, ours
 from support.rivals.compute_share import ComputeShare
 from support.rivals.delegation import Anchor, rival
 from support.rivals.fair_batching import FairBatching
@@ -22,6 +22,7 @@ from vllm_sarathi.simulator import (
     LENGTHS,
     EngineSettings,
     Fixed,
+    LongAmongShort,
     Objectives,
     QosClass,
     Report,
@@ -47,6 +48,7 @@ class Load:
         rate: about what ours holds, in requests per second.
         seconds: how long requests arrive.
         held: share of its requests that is in time at capacity.
+        max_model_len: most tokens of a request.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Load:
     rate: float
     seconds: float
     held: float = 0.9
+    max_model_len: int = MAX_MODEL_LEN
 
     @property
     def defaults(self) -> tuple[int, int]:
@@ -71,11 +74,12 @@ class Load:
         if engine.policy == "priority":
             traffic = ShortFirst(traffic)
         case = f"{part}: {self.name}"
-        return Run(case, load, engine, self.machine, traffic, rate, OBJECTIVES, more=fingerprint)
+        run = Run(case, load, engine, self.machine, traffic, rate, OBJECTIVES, more=fingerprint)
+        return replace(run, max_model_len=self.max_model_len)
 
 
-A100, H100 = "a100-llama-3-8b", "h100-llama-3-8b"
-DEFAULTS = {A100: (2048, 256), H100: (8192, 1024)}
+A100, H100, EXPERTS = "a100-llama-3-8b", "h100-llama-3-8b", "h100-mixtral-8x7b-tp2"
+DEFAULTS = {A100: (2048, 256), H100: (8192, 1024), EXPERTS: (8192, 1024)}
 LOADS = (
     Load("A100 ShareGPT-like", A100, LENGTHS["sharegpt"], 4.5, 60.0),
     Load("A100 conversation", A100, LENGTHS["conversation"], 9.0, 40.0),
@@ -84,6 +88,17 @@ LOADS = (
         "H100 one prompt of 100K in a hundred chats", H100, LENGTHS["long-among-short"], 8.0, 50.0
     ),
     Load("H100 agentic (95% hits; 50K misses)", H100, LENGTHS["agentic"], 0.7, 120.0, 0.7),
+    Load(
+        "2 x H100, experts (Mixtral-8x7B), conversation", EXPERTS, LENGTHS["conversation"], 16, 30
+    ),
+    Load(
+        "H100 one prompt of 340K in three hundred chats",
+        H100,
+        LongAmongShort(every=300, num_prompt=340_000),
+        30.0,
+        40.0,
+        max_model_len=360_000,
+    ),
 )
 
 
