@@ -99,6 +99,14 @@ def test_in_overload_nobody_is_late_by_the_step_that_its_prefill_begins_in(clock
     assert num_in_time(came_s) > 110
 
 
+def test_in_overload_prompts_far_shorter_than_a_batch_are_in_time_as_others_are(
+    clock: Clock,
+) -> None:
+    objective = {"ttft_slo_ms": 1e3 * TTFT_S, "tbt_slo_ms": None}
+    loop = SchedulerLoop(SarathiScheduler, objective, max_num_batched_tokens=2048)
+    assert num_in_time(serve(loop, clock, overload(400))) > 180
+
+
 def test_important_requests_are_in_time_in_twice_the_load(clock: Clock) -> None:
     load = overload(300)
     important = {name: Arrival(one.at_s, 400, 1, VIP) for name, one in load.items()}
