@@ -57,7 +57,7 @@ class Entry:
 
     @property
     def begin_s(self) -> float:
-        return self.place.due_s - STEP_S - max(TOKEN_S * self.place.num_tokens, STEP_S)
+        return self.place.due_s - 2 * STEP_S - max(TOKEN_S * self.place.num_tokens, STEP_S)
 
 
 @dataclass
@@ -182,7 +182,7 @@ acts = st.one_of(
 def test_it_serves_as_a_sorted_list_would_whatever_comes_and_goes(
     done: list[tuple[str, Any]], ageing: int
 ) -> None:
-    ours, plain, now_s = order(ageing=ageing, step_s=STEP_S), Sorted(ageing), 100.0
+    ours, plain, now_s = order(ageing=ageing, step_s=STEP_S, num_ahead=2), Sorted(ageing), 100.0
     for i, (act, what) in enumerate(done):
         if act == "add":
             ours.add(what(f"r{i}", now_s), now_s)
@@ -248,6 +248,17 @@ def test_the_backlog_is_the_prefill_of_those_in_time_after_the_step_that_runs() 
     assert waiting.backlog_s == pytest.approx(0.2 + 50 * TOKEN_S)
     waiting.pop()
     assert waiting.backlog_s < 0.2 + 50 * TOKEN_S
+
+
+@pytest.mark.parametrize(("num_ahead", "latest_s"), [(1, 9.0), (2, 8.5)])
+def test_one_is_late_once_the_steps_ahead_and_a_step_of_its_own_do_not_fit(
+    num_ahead: int, latest_s: float
+) -> None:
+    waiting = order(place("r", due_s=10.0, num_tokens=1), step_s=0.5, num_ahead=num_ahead)
+    waiting.expire(latest_s - 1e-6)
+    assert not waiting.is_aside("r")
+    waiting.expire(latest_s + 1e-6)
+    assert waiting.is_aside("r")
 
 
 def test_one_without_a_deadline_lets_all_with_one_go_first() -> None:

@@ -5,8 +5,9 @@ It is never rejected: it is served when nobody who is in time waits. And after e
 batches of prefill those that stepped aside are owed one, the first of them in their own order:
 one that waits is admitted, one that runs gets on with its prefill. So every wait is bounded
 however long the overload lasts: with k batches of prefill ahead of its own, a prompt has ended
-after at most (k + 1) x ``AGEING`` batches of others. Requests of positive importance go before
-others of their kind: before those that are in time, and before those that stepped aside.
+after at most (k + 1) x ``AGEING`` batches of others, and one prompt more each time, for it counts
+once it is taken. Requests of positive importance go before others of their kind: before those that
+are in time, and before those that stepped aside.
 """
 
 from collections.abc import Iterator
@@ -68,7 +69,9 @@ class WaitingOrder:
     Attributes:
         prefill_weight: how many times its own prefill time a request is postponed.
         token_s: predicted seconds of prefill for each token, as load has it.
-        step_s: predicted seconds of a full step: a prefill waits for the one that runs.
+        step_s: predicted seconds of a full step.
+        num_ahead: full steps that a prefill waits for if it is not taken now: the next one, and
+            under async scheduling the one that runs while that is planned.
         ageing: one batch of prefill in so many goes to those that stepped aside.
         batch_tokens: prefill tokens of the batch that those that stepped aside are owed: those
             of a full step.
@@ -79,6 +82,7 @@ class WaitingOrder:
     prefill_weight: float = PREFILL_WEIGHTS["hybrid"]
     token_s: float = _TOKEN_S
     step_s: float = 0.0
+    num_ahead: int = 1
     ageing: int = AGEING
     batch_tokens: int = 512
     share_aside: dict[int, float] = field(default_factory=dict)
@@ -282,12 +286,9 @@ class WaitingOrder:
         self._drop_stale()
 
     def _latest_s(self, place: Place) -> float:
-        """When the prefill of a request must begin.
-
-        The step that runs ends first, and its own prefill takes a step at least.
-        """
+        """When a request must be taken at the latest. Its own prefill takes a step at least."""
         own_s = max(self.token_s * place.num_tokens, self.step_s)
-        return place.due_s - self.step_s - own_s
+        return place.due_s - self.num_ahead * self.step_s - own_s
 
     def _first_aside(self) -> Entry | None:
         """The first of those that stepped aside; if a batch is owed, of those that can take it."""
