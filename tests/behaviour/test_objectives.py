@@ -301,7 +301,9 @@ def test_every_request_gets_the_tokens_that_stock_gives_it_whatever_is_asked(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_what_runs_while_a_step_is_planned_counts_for_who_is_late(is_async: bool, clock: Clock) -> None:
+def test_what_runs_while_a_step_is_planned_counts_for_who_is_late(
+    is_async: bool, clock: Clock
+) -> None:
     ours = AsyncSarathiScheduler if is_async else SarathiScheduler
     order = SchedulerLoop(ours, {"ttft_slo_ms": 1000}).scheduler._promises.order
     assert order.num_ahead == 1 + is_async
