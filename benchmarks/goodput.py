@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,14 @@ def load(bench: Bench) -> str:
             ours(NOTHING_SET),
             ours(OURS, **case.settings),
         ]
-        for multiple in MULTIPLES:
-            rate = multiple * held.rate
-            loaded = f"{multiple:g}x ({rate:.2f}/s)"
-            runs = [case.run("load", engine, rate, loaded) for engine in (*statics, *others)]
-            found = [bench.over_seeds(run) for run in runs]
+        rates = {f"{m:g}x ({m * held.rate:.2f}/s)": m * held.rate for m in MULTIPLES}
+        runs = {
+            loaded: [case.run("load", engine, rate, loaded) for engine in (*statics, *others)]
+            for loaded, rate in rates.items()
+        }
+        bench.run_all(chain.from_iterable(runs.values()))
+        for loaded in rates:
+            found = [bench.over_seeds(run) for run in runs[loaded]]
             best = max(range(len(statics)), key=lambda i: mean(found[i], "goodput"))
             shown = [found[best], *found[len(statics) :]]
             ratio = mean(shown[-1], "goodput") / mean(shown[0], "goodput")
@@ -102,11 +105,16 @@ ABLATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 def ablation(bench: Bench) -> str:
     """Ours with parts switched off, at 1.5 times what the best static settings hold."""
     rate = 1.5 * capacity(bench, A100).rate
+    limits = {"max_num_batched_tokens": OURS_BUDGET}
+    engines = [
+        without(missing, {**A100.settings, **settings}, label=label, **limits)
+        for label, (missing, settings) in ABLATIONS.items()
+    ]
+    runs = [A100.run("ablation", engine, rate, f"1.5x ({rate:.2f}/s)") for engine in engines]
+    bench.run_all(runs)
     rows = []
-    for label, (missing, settings) in ABLATIONS.items():
-        told = {**A100.settings, **settings}
-        engine = without(missing, told, max_num_batched_tokens=OURS_BUDGET, label=label)
-        found = bench.over_seeds(A100.run("ablation", engine, rate, f"1.5x ({rate:.2f}/s)"))
+    for label, run in zip(ABLATIONS, runs, strict=True):
+        found = bench.over_seeds(run)
         rows.append([label, f"{mean(found, 'goodput'):.3f}", f"{mean(found, 'goodput_rps'):.2f}"])
     return markdown(["ours with", "goodput", "requests/s"], rows)
 
@@ -137,9 +145,8 @@ def overload(bench: Bench) -> str:
         "recovery_s": ".0f",
         f"{OTHERS}: ttft_p99_s": ".0f",
     }
-    rows = []
-    for engine, kinds in engines:
-        run = Run(
+    runs = [
+        Run(
             f"overload: {A100.name}",
             f"2x ({2 * held.rate:.2f}/s)",
             engine,
@@ -148,8 +155,13 @@ def overload(bench: Bench) -> str:
             held.rate * OVERLOAD.mean,
             more=recovery,
         )
+        for engine, kinds in engines
+    ]
+    bench.run_all(runs)
+    rows = []
+    for run in runs:
         found = bench.over_seeds(run)
-        rows.append([engine.name, *(f"{mean(found, n):{form}}" for n, form in columns.items())])
+        rows.append([run.engine.name, *(f"{mean(found, n):{form}}" for n, form in columns.items())])
     return markdown(["engine", *columns], rows)
 
 
@@ -324,12 +336,18 @@ def long(bench: Bench) -> str:
     """Short chats beside long prompts: times to first token, in seconds."""
     told = ours(OURS, **A100_CONVERSATION.settings)
     engines = (replace(stock(512, 256, 0), label="stock 512"), STOCK_2048, ours(NOTHING_SET), told)
+    runs = {
+        (name, engine.name): Run(
+            f"long: {name}", f"{rate:g}/s", engine, A100.machine, traffic, rate
+        )
+        for name, (traffic, rate) in LONG_LOADS.items()
+        for engine in engines
+    }
+    bench.run_all(runs.values())
     rows = []
-    for name, (traffic, rate) in LONG_LOADS.items():
-        for engine in engines:
-            run = Run(f"long: {name}", f"{rate:g}/s", engine, A100.machine, traffic, rate)
-            found = bench.over_seeds(run)
-            rows.append([name, engine.name, *(f"{mean(found, n):.3g}" for n in LONG_FIGURES)])
+    for named, run in runs.items():
+        found = bench.over_seeds(run)
+        rows.append([*named, *(f"{mean(found, n):.3g}" for n in LONG_FIGURES)])
     return markdown(["load", "engine", *LONG_FIGURES], rows)
 
 

@@ -8,24 +8,24 @@ keeps what was run.
 
 import argparse
 from collections.abc import Callable, Sequence
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
 from support.goodput_rivals import ADMISSION, AGEING, BUDGET, PAUSES, RELEGATION, without
-from support.goodput_runs import Bench, Search, markdown, mean
+from support.goodput_runs import OURS_BUDGET, Bench, Run, Search, markdown, mean
 from support.rivals_cases import (
     BEST_STATIC,
     LOADS,
     OBJECTIVES,
-    OBSERVED,
-    OURS_LIMITS,
-    STATICS,
-    STOCK,
     TOLD,
     Load,
     by_priority,
+    observed,
     of_ours,
     rivals,
+    statics,
+    stock,
 )
 from support.runs import Figures, Runs, add_arguments
 
@@ -41,19 +41,19 @@ NUM_FINALISTS = 2
 def capacity(bench: Bench, load: Load) -> float:
     """The rate at which ours holds the load's share. One seed."""
     goal = CapacityGoal(goodput=load.held, objectives=OBJECTIVES)
-    run = load.run("search", of_ours(), load.rate, f"{load.held:.0%} met")
+    run = load.run("search", of_ours(load), load.rate, f"{load.held:.0%} met")
     (found,) = bench.figures([Search(run, goal, precision=0.05)])
     return float(found["capacity_rps"])
 
 
 def finalists(bench: Bench, load: Load, rate: float) -> list[EngineSettings]:
     """The static settings with the highest goodput at a rate, and 1.5 times of it. One seed."""
-    best: dict[str, EngineSettings] = {}
+    best, tried = dict[str, EngineSettings](), statics(load)
     for faster in (rate, 1.5 * rate):
-        runs = [load.run("sweep", engine, faster, f"{faster:.2f}/s") for engine in STATICS]
+        runs = [load.run("sweep", engine, faster, f"{faster:.2f}/s") for engine in tried]
         goodput = [figures["goodput"] for figures in bench.figures(runs)]
-        order = sorted(range(len(STATICS)), key=goodput.__getitem__, reverse=True)
-        best |= {STATICS[i].name: STATICS[i] for i in order[:NUM_FINALISTS]}
+        order = sorted(range(len(tried)), key=goodput.__getitem__, reverse=True)
+        best |= {tried[i].name: tried[i] for i in order[:NUM_FINALISTS]}
     return list(best.values())
 
 
@@ -66,17 +66,22 @@ def compared(bench: Bench, load: Load) -> str:
     """The table of a load: an engine a row, a rate a column."""
     held = capacity(bench, load)
     rates = {f"{multiple:g}x ({multiple * held:.2f}/s)": multiple * held for multiple in MULTIPLES}
-    statics = finalists(bench, load, held)
-    engines = [STOCK, by_priority(statics[0]), *rivals(statics[0]), of_ours()]
+    best_static = finalists(bench, load, held)
+    first = best_static[0]
+    engines = [stock(load), by_priority(first), *rivals(load, first), of_ours(load)]
+
+    def run(engine: EngineSettings, loaded: str) -> Run:
+        return load.run("compare", engine, rates[loaded], loaded)
 
     def found(engine: EngineSettings, loaded: str) -> list[Figures]:
-        return bench.over_seeds(load.run("compare", engine, rates[loaded], loaded))
+        return bench.over_seeds(run(engine, loaded))
 
+    bench.run_all(starmap(run, product([*best_static, *engines], rates)))
     best = []
     for loaded in rates:
-        of = [found(engine, loaded) for engine in statics]
+        of = [found(engine, loaded) for engine in best_static]
         winner = max(range(len(of)), key=lambda i: mean(of[i], "goodput"))
-        best.append(f"{cell(of[winner])} [{statics[winner].name}]")
+        best.append(f"{cell(of[winner])} [{best_static[winner].name}]")
     rows = [[BEST_STATIC, *best]]
     rows += [
         [engine.name, *(cell(found(engine, loaded)) for loaded in rates)] for engine in engines
@@ -91,12 +96,13 @@ def cell(found: Sequence[Figures]) -> str:
     return f"{mean(found, 'goodput'):.3f}{over}, {mean(found, 'tbt_p99_ms'):.0f} ms"
 
 
-def observed(bench: Bench, loads: Sequence[Load]) -> str:
+def unchanged(bench: Bench, loads: Sequence[Load]) -> str:
     """Stock vLLM, and the same under our preset "observe": whether every batch was equal."""
     rows = []
     for load in loads:
         rate = capacity(bench, load)
-        runs = [load.run("observed", engine, rate, f"{rate:.2f}/s") for engine in (STOCK, OBSERVED)]
+        engines = stock(load), observed(load)
+        runs = [load.run("observed", engine, rate, f"{rate:.2f}/s") for engine in engines]
         theirs, mine = (bench.over_seeds(run) for run in runs)
         same = ("times_sha256", "tokens", "steps")
         equal = [
@@ -128,17 +134,23 @@ def ablation(bench: Bench, loads: Sequence[Load]) -> str:
     """Ours with one feature switched off or changed, at 1.5 times what it holds."""
     rows = [[label] for label in ABLATIONS]
     ablated = [load for load in loads if load in ABLATED]
+    limits = {"max_num_batched_tokens": OURS_BUDGET}
     for load in ablated:
         rate = 1.5 * capacity(bench, load)
-        for row, (label, (missing, settings)) in zip(rows, ABLATIONS.items(), strict=True):
-            engine = without(missing, {**TOLD, **settings}, label=label, **OURS_LIMITS)
-            row.append(cell(bench.over_seeds(load.run("ablation", engine, rate, f"{rate:.2f}/s"))))
+        engines = [
+            load.limited(without(missing, {**TOLD, **settings}, label=label, **limits))
+            for label, (missing, settings) in ABLATIONS.items()
+        ]
+        runs = [load.run("ablation", engine, rate, f"{rate:.2f}/s") for engine in engines]
+        bench.run_all(runs)
+        for row, run in zip(rows, runs, strict=True):
+            row.append(cell(bench.over_seeds(run)))
     return markdown(["ours with", *(load.name for load in ablated)], rows)
 
 
 PARTS: dict[str, Callable[[Bench, Sequence[Load]], str]] = {
     "compare": compare,
-    "observed": observed,
+    "observed": unchanged,
     "ablation": ablation,
 }
 

@@ -12,6 +12,7 @@ from support.runs import Figures, Runs
 
 from vllm_sarathi.simulator import (
     CapacityGoal,
+    Deployment,
     EngineSettings,
     Objectives,
     Report,
@@ -53,6 +54,7 @@ class Run:
         objectives: of every request; None takes each class's own.
         seed: of traffic and noise.
         more: makes further figures of a report.
+        max_model_len: most tokens of a request.
     """
 
     case: str
@@ -64,17 +66,22 @@ class Run:
     objectives: Objectives | None = None
     seed: int = 0
     more: Callable[[Report], Figures] | None = None
+    max_model_len: int = MAX_MODEL_LEN
 
     @property
     def key(self) -> str:
         """What tells its result from others."""
         return f"{self.case}, {self.engine.name}, {self.load}, seed {self.seed}"
 
+    @property
+    def deployment(self) -> Deployment:
+        """What serves."""
+        return replace(deployment(self.machine), max_model_len=self.max_model_len)
+
     def run(self) -> Figures:
         """Run it."""
         workload = self.traffic.at(self.rate, self.seed)
-        machine = replace(deployment(self.machine), max_model_len=MAX_MODEL_LEN)
-        report = simulate(self.engine, machine, workload, noise=STEP_NOISE, seed=self.seed)
+        report = simulate(self.engine, self.deployment, workload, noise=STEP_NOISE, seed=self.seed)
         more = self.more(report) if self.more else {}
         return {
             **report.summary(),
@@ -106,10 +113,9 @@ class Search:
     def run(self) -> Figures:
         """Search."""
         run = self.run_at
-        machine = replace(deployment(run.machine), max_model_len=MAX_MODEL_LEN)
         found = find_capacity(
             run.engine,
-            machine,
+            run.deployment,
             run.traffic,
             self.goal,
             seed=run.seed,
@@ -182,9 +188,13 @@ class Bench:
             self.runs.add(todo[index].key, figures)
         return [self.runs.figures[task.key] for task in tasks]
 
+    def run_all(self, runs: Iterable[Run]) -> None:
+        """Runs at every seed asked for, together: processes take seconds to start."""
+        self.figures([replace(run, seed=seed) for run in runs for seed in range(self.num_seeds)])
+
     def over_seeds(self, run: Run) -> list[Figures]:
         """The figures of a run at every seed asked for, and at more that are known."""
-        self.figures([replace(run, seed=seed) for seed in range(self.num_seeds)])
+        self.run_all([run])
         keys = (replace(run, seed=seed).key for seed in count())
         return [self.runs.figures[key] for key in takewhile(self.runs.figures.__contains__, keys)]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from packaging.version import Version
-from support.goodput_runs import OURS_BUDGET, Run, ours
+from support.goodput_runs import MAX_MODEL_LEN, Run, ours
 from support.rivals.compute_share import ComputeShare
 from support.rivals.delegation import Anchor, rival
 from support.rivals.fair_batching import FairBatching
@@ -22,6 +22,7 @@ from vllm_sarathi.simulator import (
     LENGTHS,
     EngineSettings,
     Fixed,
+    LongAmongShort,
     Objectives,
     QosClass,
     Report,
@@ -47,6 +48,7 @@ class Load:
         rate: about what ours holds, in requests per second.
         seconds: how long requests arrive.
         held: share of its requests that is in time at capacity.
+        max_model_len: most tokens of a request.
     """
 
     name: str
@@ -55,6 +57,16 @@ class Load:
     rate: float
     seconds: float
     held: float = 0.9
+    max_model_len: int = MAX_MODEL_LEN
+
+    @property
+    def defaults(self) -> tuple[int, int]:
+        """vLLM's own ``max_num_batched_tokens`` and ``max_num_seqs`` for a server on its GPU."""
+        return DEFAULTS[self.machine]
+
+    def limited(self, engine: EngineSettings) -> EngineSettings:
+        """An engine of ours or a rival's, with vLLM's own ``max_num_seqs``."""
+        return replace(engine, max_num_seqs=self.defaults[1])
 
     def run(self, part: str, engine: EngineSettings, rate: float, load: str) -> Run:
         """An engine at a rate."""
@@ -62,10 +74,12 @@ class Load:
         if engine.policy == "priority":
             traffic = ShortFirst(traffic)
         case = f"{part}: {self.name}"
-        return Run(case, load, engine, self.machine, traffic, rate, OBJECTIVES, more=fingerprint)
+        run = Run(case, load, engine, self.machine, traffic, rate, OBJECTIVES, more=fingerprint)
+        return replace(run, max_model_len=self.max_model_len)
 
 
-A100, H100 = "a100-llama-3-8b", "h100-llama-3-8b"
+A100, H100, EXPERTS = "a100-llama-3-8b", "h100-llama-3-8b", "h100-mixtral-8x7b-tp2"
+DEFAULTS = {A100: (2048, 256), H100: (8192, 1024), EXPERTS: (8192, 1024)}
 LOADS = (
     Load("A100 ShareGPT-like", A100, LENGTHS["sharegpt"], 4.5, 60.0),
     Load("A100 conversation", A100, LENGTHS["conversation"], 9.0, 40.0),
@@ -74,6 +88,17 @@ LOADS = (
         "H100 one prompt of 100K in a hundred chats", H100, LENGTHS["long-among-short"], 8.0, 50.0
     ),
     Load("H100 agentic (95% hits; 50K misses)", H100, LENGTHS["agentic"], 0.7, 120.0, 0.7),
+    Load(
+        "2 x H100, experts (Mixtral-8x7B), conversation", EXPERTS, LENGTHS["conversation"], 16, 30
+    ),
+    Load(
+        "H100 one prompt of 340K in three hundred chats",
+        H100,
+        LongAmongShort(every=300, num_prompt=340_000),
+        30.0,
+        40.0,
+        max_model_len=360_000,
+    ),
 )
 
 
@@ -105,6 +130,7 @@ def fingerprint(report: Report) -> Figures:
 
 
 BUDGETS, SEATS = (256, 512, 1024, 2048), (64, 256)
+"""And vLLM's own ``max_num_seqs``, where that is another one."""
 THRESHOLDS = ((0, False), (256, False), (256, True))
 """``long_prefill_token_threshold``, and whether vLLM may raise it where there is room."""
 INTERVALS = (1, 4) if Version(version("vllm")) >= Version("0.33") else (1,)
@@ -128,18 +154,33 @@ def static(
     )
 
 
-STATICS = [
-    static(budget, seats, *threshold, interval)
-    for budget, seats, threshold, interval in product(BUDGETS, SEATS, THRESHOLDS, INTERVALS)
-]
-STOCK = replace(static(2048, 256, 0, False), label="stock default (2048)")
-OBSERVED = EngineSettings(
-    "sarathi",
-    {"preset": "observe"},
-    max_num_batched_tokens=2048,
-    max_num_seqs=256,
-    label="stock default, observed",
-)
+def statics(load: Load) -> list[EngineSettings]:
+    """Every static setting of stock vLLM that an operator might try for a load."""
+    seats = sorted({*SEATS, load.defaults[1]})
+    return [
+        static(budget, num_seqs, *threshold, interval)
+        for budget, num_seqs, threshold, interval in product(BUDGETS, seats, THRESHOLDS, INTERVALS)
+    ]
+
+
+def stock(load: Load) -> EngineSettings:
+    """Stock vLLM as it serves on that GPU if nobody sets anything."""
+    budget, seats = load.defaults
+    return replace(static(budget, seats, 0, False), label=f"stock default ({budget})")
+
+
+def observed(load: Load) -> EngineSettings:
+    """The same under our preset that only watches."""
+    budget, seats = load.defaults
+    return EngineSettings(
+        "sarathi",
+        {"preset": "observe"},
+        max_num_batched_tokens=budget,
+        max_num_seqs=seats,
+        label="stock default, observed",
+    )
+
+
 BEST_STATIC, OURS = "stock, best static", "ours"
 
 
@@ -148,13 +189,13 @@ def by_priority(best: EngineSettings) -> EngineSettings:
     return replace(best, policy="priority", label=f"stock {best.name}, short prompts first")
 
 
-def rivals(best: EngineSettings) -> list[EngineSettings]:
+def rivals(load: Load, best: EngineSettings) -> list[EngineSettings]:
     """The rivals; P-PAS is told the best static budget."""
     told = partial(rival, settings=TOLD)
     first_come = partial(rival, settings=FIRST_COME)
     of_tpot = Anchor.FIRST_TOKEN.value
     cap = min(best.max_num_batched_tokens, 2048)
-    return [
+    found = [
         first_come(PPas, "P-PAS", max_num_batched_tokens=2048, cap=cap),
         first_come(FairBatching, "FairBatching"),
         first_come(FairBatching, "FairBatching, TPOT from first token", anchor=of_tpot),
@@ -163,11 +204,9 @@ def rivals(best: EngineSettings) -> list[EngineSettings]:
         told(SlidingServe, "SlidingServe"),
         first_come(ComputeShare, "prefill share 0.4", max_num_batched_tokens=2048),
     ]
+    return [load.limited(engine) for engine in found]
 
 
-def of_ours(**settings: Any) -> EngineSettings:
+def of_ours(load: Load, **settings: Any) -> EngineSettings:
     """Ours, told the objectives."""
-    return ours(OURS, **TOLD, **settings)
-
-
-OURS_LIMITS = {"max_num_batched_tokens": OURS_BUDGET, "max_num_seqs": 256}
+    return load.limited(ours(OURS, **TOLD, **settings))

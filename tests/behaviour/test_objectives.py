@@ -99,6 +99,14 @@ def test_in_overload_nobody_is_late_by_the_step_that_its_prefill_begins_in(clock
     assert num_in_time(came_s) > 110
 
 
+def test_in_overload_prompts_far_shorter_than_a_batch_are_in_time_as_others_are(
+    clock: Clock,
+) -> None:
+    objective = {"ttft_slo_ms": 1e3 * TTFT_S, "tbt_slo_ms": None}
+    loop = SchedulerLoop(SarathiScheduler, objective, max_num_batched_tokens=2048)
+    assert num_in_time(serve(loop, clock, overload(400))) > 180
+
+
 def test_important_requests_are_in_time_in_twice_the_load(clock: Clock) -> None:
     load = overload(300)
     important = {name: Arrival(one.at_s, 400, 1, VIP) for name, one in load.items()}
@@ -127,7 +135,8 @@ def test_a_long_prompt_that_is_late_already_still_has_its_turn(clock: Clock) -> 
     came_s = serve(small({"ttft_slo_ms": 2000, "tbt_slo_ms": None}), clock, load)
     num_before = list(came_s).index("long")
     num_batches = -(-6000 // 512)
-    assert num_before <= (num_batches + 1) * AGEING
+    num_tokens = sum(load[name].num_prompt for name in list(came_s)[:num_before])
+    assert num_tokens <= (num_batches + 1) * AGEING * 512
 
 
 def chunk_beside(clock: Clock, extra_args: dict[str, Any] | None) -> int:
@@ -158,12 +167,13 @@ def test_batch_class_decodes_do_not_starve_beside_prompts(clock: Clock) -> None:
 
 
 def test_a_batch_class_prompt_is_admitted_within_its_bound_whatever_comes(clock: Clock) -> None:
-    load = {f"r{i}": Arrival(0.02 * i, 300) for i in range(400)}
+    load = {f"r{i}": Arrival(0.02 * i, 300) for i in range(700)}
     load |= {f"batch{i}": Arrival(0.1, 300, 1, BATCH) for i in range(3)}
     came_s = serve(small({"ttft_slo_ms": 60_000, "tbt_slo_ms": None}), clock, load)
     at = [list(came_s).index(f"batch{i}") for i in range(3)]
     num_before = sum(one.at_s < 0.1 for one in load.values())
-    assert all(place <= num_before + (i + 1) * (AGEING + 2) for i, place in enumerate(at))
+    num_each = (AGEING + 2) * 512 / 300
+    assert all(place <= num_before + (i + 1) * num_each for i, place in enumerate(at))
     assert at[2] > AGEING  # they did step aside
 
 
@@ -288,3 +298,12 @@ def test_every_request_gets_the_tokens_that_stock_gives_it_whatever_is_asked(
     }
     expected = tokens(stock, {}, load, steps_s, **options)
     assert tokens(ours, mine, load, steps_s, **options) == expected
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_runs_while_a_step_is_planned_counts_for_who_is_late(
+    is_async: bool, clock: Clock
+) -> None:
+    ours = AsyncSarathiScheduler if is_async else SarathiScheduler
+    order = SchedulerLoop(ours, {"ttft_slo_ms": 1000}).scheduler._promises.order
+    assert order.num_ahead == 1 + is_async

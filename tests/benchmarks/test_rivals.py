@@ -10,7 +10,7 @@ from support.rivals.fair_batching import FairBatching
 from support.rivals.ppas import PPas
 from support.rivals.qoserve import QoServe
 from support.rivals.sliding_serve import SlidingChunk, SlidingServe
-from support.rivals_cases import OBSERVED, STOCK, ShortFirst, fingerprint
+from support.rivals_cases import LOADS, ShortFirst, fingerprint, observed, stock
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
 from tests.support.scheduler_loop import SchedulerLoop
@@ -208,7 +208,7 @@ def test_slack_counts_from_where_a_paper_counts(
 
 
 def test_what_our_scheduler_observes_is_stock_batch_for_batch() -> None:
-    assert fingerprint(served(OBSERVED)) == fingerprint(served(STOCK))
+    assert fingerprint(served(observed(LOADS[0]))) == fingerprint(served(stock(LOADS[0])))
 
 
 def test_short_prompts_come_first_where_stock_has_priorities() -> None:

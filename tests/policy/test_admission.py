@@ -53,6 +53,23 @@ def test_less_important_requests_keep_nothing_from_a_more_important_one() -> Non
     assert admits(replace(prefilling, lower_priority=frozenset({"runs"})))
 
 
+def test_prompts_that_make_way_for_the_waiting_one_keep_nothing_from_it() -> None:
+    late, next_one = RequestView("late", 1000, rank=(0, 1, 0, 0.0)), RequestView("waits", 64)
+    room = replace(state(10_000, 8, 1, num_tokens=64), prefills=(late,))
+    assert admits(room)
+    assert not admits(replace(room, waiting=(next_one._replace(rank=(0, 1, 0, 1.0)),)))
+    assert not admits(replace(room, prefills=(late._replace(rank=(0, -1, 0, 0.0)),)))
+
+
+def test_prompts_that_run_keep_their_blocks_from_those_that_are_served_after_them() -> None:
+    late, served_last = RequestView("late", 160, rank=(0, 1, 0, 0.0)), (0, 1, 0, 1.0)
+    room = replace(state(10_000, 28, 1, num_tokens=160), prefills=(late,), num_waiting=2)
+    first, last = room.waiting[0], RequestView("last", 80, rank=served_last)
+    both = room.kv._replace(waiting_blocks=(10, 5))
+    bound = backlog(replace(room, waiting=(first, last), kv=both), StepTimeModel())
+    assert bound.max_new == 1
+
+
 class OneMillisecondADecode(StepTimeModel):
     def predict(self, work: StepWork) -> float:
         return 1e-3 * work.num_tokens + 1e-6 * work.decode_context

@@ -1,6 +1,7 @@
 """Batches read as in the paper: ``D3 P256`` is three decodes and a chunk of 256 tokens."""
 
 import sys
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -131,6 +132,16 @@ def test_the_plan_says_what_bounded_it() -> None:
     assert stall_free(200, tile_size=128).plan(view(4, "1200")).limit is BatchLimit.TILE
     assert stall_free(4096).plan(view(4, "9999")).limit is BatchLimit.MAXIMUM
     assert DecodeMaximal(256).plan(view(4, "9999")).limit is BatchLimit.CHUNK_SIZE
+
+
+@pytest.mark.parametrize(
+    ("num_waiting", "limit"),
+    [(6, BatchLimit.TOKEN_BUDGET), (5, BatchLimit.NO_MORE_PREFILL)],
+)
+def test_prompts_beyond_the_view_fill_a_batch_too(num_waiting: int, limit: BatchLimit) -> None:
+    seen = view(0, "", "50 50 50 50")
+    seen = replace(seen, backlog=replace(seen.backlog, num_waiting=num_waiting))
+    assert stall_free(256).plan(seen).limit is limit
 
 
 by_rank = attrgetter("rank")

@@ -14,6 +14,8 @@ from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, WaitingOrder
 from vllm_sarathi.policy.place import Place
 
 TOKEN_S = 0.01
+BATCH_TOKENS = 16
+STEP_S = 0.2
 
 
 class Name(str):
@@ -27,7 +29,10 @@ def place(name: str = "r", due_s: float = 10.0, num_tokens: int = 10, **fields: 
 
 
 def order(*places: Place, now_s: float = 0.0, **fields: Any) -> WaitingOrder:
-    made = WaitingOrder(**{"prefill_weight": 8.0, "token_s": TOKEN_S, **fields})
+    """An order where a batch holds as many tokens as the smallest admission counts."""
+    made = WaitingOrder(
+        **{"prefill_weight": 8.0, "token_s": TOKEN_S, "batch_tokens": BATCH_TOKENS, **fields}
+    )
     for one in places:
         made.add(one, now_s)
     return made
@@ -52,7 +57,7 @@ class Entry:
 
     @property
     def begin_s(self) -> float:
-        return self.place.due_s - TOKEN_S * self.place.num_tokens
+        return self.place.due_s - 2 * STEP_S - max(TOKEN_S * self.place.num_tokens, STEP_S)
 
 
 @dataclass
@@ -62,10 +67,14 @@ class Sorted:
     ageing: int
     share: dict[int, float] = field(default_factory=dict)
     waits: list[Entry] = field(default_factory=list)
-    taken: dict[str, tuple[Entry, int]] = field(default_factory=dict)
+    taken: dict[str, tuple[Entry, int, bool]] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
-    num_since: int = 0
+    tokens_since: int = 0
     number: int = 0
+
+    @property
+    def is_owed(self) -> bool:
+        return self.tokens_since >= self.ageing * BATCH_TOKENS
 
     def add(self, one: Place, now_s: float, back: Entry | None = None) -> None:
         self.number += 1
@@ -89,7 +98,7 @@ class Sorted:
             entry.rank = (one.priority, 0, -one.importance, one.due_s + weight * late_s)
 
     def expire(self, now_s: float) -> set[str]:
-        if any(counted < 1 for _, counted in self.taken.values()):
+        if any(was_owed for *_, was_owed in self.taken.values()):
             self.blocked.clear()
         self.taken.clear()
         begun = {e.place.request for e in self.waits if e.rank[1] == -1}
@@ -109,7 +118,7 @@ class Sorted:
         by_rank = sorted(self.waits, key=lambda e: (e.rank, e.number))
         aside = [e for e in by_rank if e.is_aside]
         in_time = [e for e in by_rank if not e.is_aside]
-        if self.num_since >= self.ageing and aside:
+        if self.is_owed and aside:
             free = [e for e in aside if e.place.request not in self.blocked]
             owed = (free or aside)[0]
             one = owed.place
@@ -122,21 +131,21 @@ class Sorted:
     def pop(self) -> str:
         entry = self.sorted()[0]
         self.waits.remove(entry)
-        before = self.num_since
-        is_owed = entry.is_aside and before >= self.ageing
-        self.num_since = 1 if is_owed else before + 1
+        before, counted = self.tokens_since, max(entry.place.num_tokens, 16)
+        was_owed = entry.is_aside and self.is_owed
+        self.tokens_since = counted if was_owed else before + counted
         if not entry.is_aside and entry.place.importance in self.share:
             self.share[entry.place.importance] *= 1 - 1 / 50
-        self.taken[entry.place.request] = entry, self.num_since - before
+        self.taken[entry.place.request] = entry, self.tokens_since - before, was_owed
         return str(entry.place.request)
 
     def put_back(self, name: str) -> None:
-        entry, counted = self.taken.pop(name)
-        self.num_since = max(self.num_since - counted, 0)
+        entry, counted, was_owed = self.taken.pop(name)
+        self.tokens_since = max(self.tokens_since - counted, 0)
         if not entry.is_aside and entry.place.importance in self.share:
             self.share[entry.place.importance] /= 1 - 1 / 50
         self.add(entry.place, -inf, back=entry)
-        if counted < 1:
+        if was_owed:
             self.blocked.add(name)
 
 
@@ -173,7 +182,7 @@ acts = st.one_of(
 def test_it_serves_as_a_sorted_list_would_whatever_comes_and_goes(
     done: list[tuple[str, Any]], ageing: int
 ) -> None:
-    ours, plain, now_s = order(ageing=ageing), Sorted(ageing), 100.0
+    ours, plain, now_s = order(ageing=ageing, step_s=STEP_S, num_ahead=2), Sorted(ageing), 100.0
     for i, (act, what) in enumerate(done):
         if act == "add":
             ours.add(what(f"r{i}", now_s), now_s)
@@ -239,6 +248,17 @@ def test_the_backlog_is_the_prefill_of_those_in_time_after_the_step_that_runs() 
     assert waiting.backlog_s == pytest.approx(0.2 + 50 * TOKEN_S)
     waiting.pop()
     assert waiting.backlog_s < 0.2 + 50 * TOKEN_S
+
+
+@pytest.mark.parametrize(("num_ahead", "latest_s"), [(1, 9.0), (2, 8.5)])
+def test_one_is_late_once_the_steps_ahead_and_a_step_of_its_own_do_not_fit(
+    num_ahead: int, latest_s: float
+) -> None:
+    waiting = order(place("r", due_s=10.0, num_tokens=1), step_s=0.5, num_ahead=num_ahead)
+    waiting.expire(latest_s - 1e-6)
+    assert not waiting.is_aside("r")
+    waiting.expire(latest_s + 1e-6)
+    assert waiting.is_aside("r")
 
 
 def test_one_without_a_deadline_lets_all_with_one_go_first() -> None:
@@ -476,7 +496,7 @@ def test_an_owed_batch_that_was_not_taken_leaves_the_order_as_it_was() -> None:
     assert waiting.pop().request == "long"
     waiting.put_back(long.request)
     waiting.add(short, 0.0)
-    waiting._num_since_aside = 0
+    waiting._tokens_since_aside = 0
     assert served(waiting)[0] == "short"
 
 

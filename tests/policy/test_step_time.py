@@ -72,6 +72,44 @@ def test_a_batch_between_decodes_alone_and_large_chunks_is_predicted_without_hav
     assert model.predict(StepWork(512)) == pytest.approx(roofline(StepWork(512)), rel=0.10)
 
 
+def tiled(work: StepWork) -> float:
+    """Weights are read for all tiles at once, so that the first tile costs most."""
+    return 0.014 + 0.007 * ceil(work.num_tokens / 256) + 5e-8 * work.decode_context
+
+
+def taught_one_cliff() -> StepTimeModel:
+    """A model that met the cliff behind the first tile, and no larger batch."""
+    model = StepTimeModel()
+    for i in range(200):
+        work = StepWork(264 + i % 60 if i % 4 == 0 else 196 + i % 60, 0.0, 100_000)
+        model.observe(work, tiled(work))
+    return model
+
+
+def test_a_batch_that_never_ran_is_not_taken_to_last_longer_than_its_parts() -> None:
+    model = taught_one_cliff()
+    whole, half = StepWork(512, 0.0, 100_000), StepWork(256)
+    assert not model.has_seen(512)
+    parts_s = model.predict(half._replace(decode_context=100_000)) + model.predict(half)
+    assert model.predict(whole) <= parts_s * (1 + 1e-9)
+    assert model.predict(whole) == pytest.approx(tiled(whole), rel=0.35)
+
+
+def test_a_first_step_shorter_than_predicted_does_not_lengthen_the_prediction() -> None:
+    model, whole = taught_one_cliff(), StepWork(512, 0.0, 100_000)
+    predicted_s = model.predict(whole)
+    assert tiled(whole) < predicted_s
+    model.observe(whole, tiled(whole))
+    assert model.predict(whole) <= predicted_s * (1 + 1e-9)
+
+
+def test_a_pause_in_the_first_step_of_a_size_does_not_lengthen_its_prediction() -> None:
+    model, whole = taught_one_cliff(), StepWork(512, 0.0, 100_000)
+    predicted_s = model.predict(whole)
+    model.observe(whole, 1.0)
+    assert model.predict(whole) == pytest.approx(predicted_s)
+
+
 def test_a_size_whose_first_step_was_an_outlier_counts_as_seen() -> None:
     model = taught()
     model.observe(StepWork(4096), 100.0)

@@ -50,7 +50,7 @@ def check_order(order: WaitingOrder | None) -> None:
     assert not any(place.is_gone for place in places)
     assert order._num_aside == sum(place.is_aside for place in places)
     assert order._tokens_in_time == sum(p.num_tokens for p in places if not p.is_aside)
-    assert order._num_since_aside >= 0
+    assert order._tokens_since_aside >= 0
     assert order._blocked <= order._places.keys()
     assert all(0 <= share <= 1 for share in order.share_aside.values())
     assert order.first() is (listed[0] if listed else None)

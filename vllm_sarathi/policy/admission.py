@@ -6,7 +6,7 @@ They were promised KV blocks to grow into, and a pace.
 import sys
 from itertools import accumulate
 
-from vllm_sarathi.policy.state import SchedulerState
+from vllm_sarathi.policy.state import RequestView, SchedulerState
 from vllm_sarathi.policy.step import Backlog, BatchLimit
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
 
@@ -32,9 +32,9 @@ def backlog(state: SchedulerState, model: StepTimeModel, num_stages: int = 1) ->
         model: predicts step times: the bound on company is learned, and is no setting.
         num_stages: pipeline stages, each of which a decode passes for every token.
     """
-    num_spare = _num_spare_blocks(state)
+    num_spare = _num_spare_blocks(state, state.waiting[0] if state.waiting else None)
     keeps_blocks = state.num_decodes or (state.is_by_rank and state.prefills)
-    num_fitting = _num_fitting(state, num_spare) if keeps_blocks else sys.maxsize
+    num_fitting = _num_fitting(state) if keeps_blocks else sys.maxsize
     num_joining = _num_joining(state, model, num_stages) if num_fitting else sys.maxsize
     admission_blocked_by = None
     if num_fitting == 0:
@@ -80,23 +80,25 @@ def _num_joining(state: SchedulerState, model: StepTimeModel, num_stages: int) -
     return len(state.waiting)
 
 
-def _num_spare_blocks(state: SchedulerState) -> int:
-    """Free KV blocks beyond those kept for running requests.
+def _num_spare_blocks(state: SchedulerState, request: RequestView | None) -> int:
+    """Free KV blocks beyond those kept for running requests, if this request is admitted next.
 
     The prompts that run shall be finished, and all that run still grow for a while, but not
-    at the expense of a more important request.
+    at the expense of a more important request. Prompts that make way for this one keep nothing
+    from it either: they get on once those before them have ended, and left their blocks.
     """
     num_tokens = sum(
-        request.num_tokens
-        for request in state.prefills
-        if request.request_id not in state.lower_priority
+        prompt.num_tokens
+        for prompt in state.prefills
+        if prompt.request_id not in state.lower_priority
+        and (request is None or prompt.rank <= request.rank)
     )
     num_grown = RESERVED_BLOCKS * (state.kv.num_running - len(state.lower_priority))
     num_kept = min(num_grown, int(MAX_RESERVED_SHARE * state.kv.num_blocks))
     return state.kv.num_free_blocks - state.kv.num_blocks_for(num_tokens) - num_kept
 
 
-def _num_fitting(state: SchedulerState, num_spare: int) -> int:
+def _num_fitting(state: SchedulerState) -> int:
     """How many waiting requests find KV blocks for all of their prefill.
 
     Those beyond the view are admitted where there is room for a whole batch besides. No bound
@@ -105,8 +107,10 @@ def _num_fitting(state: SchedulerState, num_spare: int) -> int:
     needed = state.kv.waiting_blocks
     if not needed:
         return sys.maxsize
-    num_fitting = sum(total <= num_spare for total in accumulate(needed))
-    if num_fitting < len(needed):
-        return num_fitting
-    num_left, batch = num_spare - sum(needed), state.max_num_scheduled_tokens
-    return sys.maxsize if num_left >= state.kv.num_blocks_for(batch) else num_fitting
+    num_left = 0
+    for index, total in enumerate(accumulate(needed)):
+        num_left = _num_spare_blocks(state, state.waiting[index]) - total
+        if num_left < 0:
+            return index
+    batch = state.kv.num_blocks_for(state.max_num_scheduled_tokens)
+    return sys.maxsize if num_left >= batch else len(needed)

@@ -156,6 +156,7 @@ def fill_batch(
     max_new = view.backlog.max_new
     if max_prefills is not None:
         max_new = min(max_new, max_prefills - len(chunks) + num_new)
+    beyond = 0 if max_prefills is not None else view.backlog.num_tokens_beyond_view
     if max_new == 0 or not view.backlog.shown:
         total -= max(left, 0)
     return StepPlan(
@@ -164,7 +165,7 @@ def fill_batch(
         decode_context_tokens=view.decode_context_tokens,
         chunks=tuple(chunks),
         max_new_prefills=max_new if left > 0 or num_new else 0,
-        limit=limit if left <= 0 else view.backlog.limit,
+        limit=limit if left <= 0 or left < beyond else view.backlog.limit,
         max_chunk=max_chunk,
     )
 

@@ -88,6 +88,11 @@ class Backlog:
         return max(num_admissible - len(self.shown), 0) if self.shown else 0
 
     @property
+    def num_tokens_beyond_view(self) -> int:
+        """Prefill tokens of those, if all are of mean size."""
+        return self.num_beyond_view * self.mean_tokens
+
+    @property
     def num_soon(self) -> int:
         """Requests that may be admitted and for which KV blocks are free, if all are of mean size.
 

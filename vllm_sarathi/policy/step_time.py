@@ -6,7 +6,8 @@ time = (base + a x tokens + b x tokens beyond the ridge + c x chunk context
 The coefficients are a non-negative least-squares fit of relative errors over a
 window that forgets slowly. Kernels work in tiles, so that a few tokens more may
 cost a third more time: the correction, kept for each range of batch sizes,
-learns such cliffs where the engine meets them.
+learns such cliffs where the engine meets them. A batch of a size that hardly ran is not
+taken to last longer than its parts would: a cliff that was met must not hide larger batches.
 """
 
 from bisect import bisect_left
@@ -46,6 +47,10 @@ only reflect a tile boundary."""
 
 _CORRECTION_RATE = 0.05
 """Weight of a step in the correction of its range of batch sizes, once twenty were seen."""
+
+_STEPS_KNOWN = 2
+"""Steps of a size that say more of it than its parts: an outlier says nothing, and the first other
+one moves the correction half of the way."""
 
 _OUTLIER_RATIO = 2.0
 """A step so many times longer or shorter than predicted is a pause or a compilation."""
@@ -130,7 +135,16 @@ class StepTimeModel:
 
     def predict(self, work: StepWork) -> float:
         """Expected duration of a step, in seconds; 0 before anything was seen."""
-        return self._linear(work) * self.correction(work.num_tokens)
+        whole_s = self._linear(work) * self.correction(work.num_tokens)
+        size, num_parts = work.num_tokens, 1
+        while size > _RIDGE_TOKENS and self._num_learned(size) < _STEPS_KNOWN:
+            size, num_parts = -(-size // 2), 2 * num_parts
+        if num_parts == 1:
+            return whole_s
+        part = StepWork(size, work.chunk_context / num_parts)
+        first = part._replace(decode_context=work.decode_context)
+        parts_s = self._linear(first) + (num_parts - 1) * self._linear(part)
+        return min(whole_s, parts_s * self.correction(size))
 
     def correction(self, num_tokens: int) -> float:
         """What the tiles make of a batch size: a factor around 1."""
@@ -139,6 +153,10 @@ class StepTimeModel:
     def has_seen(self, num_tokens: int) -> bool:
         """Whether a batch of about this size has run."""
         return _size_class(num_tokens) in self._corrections
+
+    def _num_learned(self, num_tokens: int) -> int:
+        """Steps of about this size that the correction was learned from."""
+        return self._corrections.get(_size_class(num_tokens), (1.0, 0))[1]
 
     def observe(self, work: StepWork, duration_s: float) -> float | None:
         """Learn from one step.

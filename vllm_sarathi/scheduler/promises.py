@@ -65,6 +65,8 @@ class Promises:
     def of(cls, scheduler: Any, settings: SarathiConfig, step_time: StepTimeModel) -> "Promises":
         """The promises under these settings."""
         waiting = presets.order(settings)
+        if waiting is not None:
+            waiting.num_ahead += bool(scheduler.scheduler_config.async_scheduling)
         reader = ObjectivesReader(settings)
         promise = Promise.of(reader.default)
         return cls(scheduler, reader, waiting, promise, step_time, sheds=settings.shed)
