@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from support.http_load import LoadResult, MixedLoad, Stream, ask, run_load
 from support.model import DEFAULT_MODEL
-from support.provenance import provenance
+from support.provenance import foot, provenance
 from support.server import Server, memory_share, serve
 from support.timeline import draw
 
@@ -145,7 +145,7 @@ def main() -> None:
     raw["metrics"] = [without_common_labels(sample) for sample in metrics]
     (arguments.output / "demo.json").write_text(json.dumps(raw, indent=1))
     first = {name: of_server[0].as_json() for name, of_server in results.items()}
-    draw(first, arguments.output / "demo.png")
+    draw(first, arguments.output / "demo.png", foot(raw))
     console.print(f"Raw times and the picture of them are in {arguments.output}.")
 
 

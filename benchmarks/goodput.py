@@ -31,6 +31,7 @@ from support.goodput_cases import (
 from support.goodput_plot import draw
 from support.goodput_rivals import ADMISSION, BUDGET, RELEGATION, prototype, without
 from support.goodput_runs import OURS_BUDGET, Bench, Run, Search, markdown, mean, ours, stock
+from support.provenance import foot
 from support.runs import Figures, Runs, add_arguments
 
 from vllm_sarathi.config import CLIENT_FIELDS
@@ -383,7 +384,8 @@ def main() -> None:
         tables.append(f"{title(part, bench)}\n\n{table}")
     bench.runs.write_table("\n\n".join(tables))
     if "load" in arguments.parts:
-        draw(bench.runs.figures, arguments.output.with_suffix(".png"))
+        found, path = bench.runs, arguments.output.with_suffix(".png")
+        draw(found.figures, path, foot(found.provenance))
 
 
 def title(part: str, bench: Bench) -> str:

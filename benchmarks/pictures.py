@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline import draw_pictured
 from support import goodput_plot, timeline
+from support.provenance import foot
 
 from vllm_sarathi.simulator import (
     LENGTHS,
@@ -28,12 +29,12 @@ RESULTS = Path(__file__).parent / "results"
 def demo() -> None:
     found = json.loads((RESULTS / "demo.json").read_text())
     first = {name: found[name]["results"][0] for name in ("stock", "sarathi")}
-    timeline.draw(first, RESULTS / "demo.png")
+    timeline.draw(first, RESULTS / "demo.png", foot(found))
 
 
 def goodput() -> None:
-    runs = json.loads((RESULTS / "goodput.json").read_text())["runs"]
-    goodput_plot.draw(runs, RESULTS / "goodput.png")
+    found = json.loads((RESULTS / "goodput.json").read_text())
+    goodput_plot.draw(found["runs"], RESULTS / "goodput.png", foot(found["provenance"]))
 
 
 def rates() -> None:

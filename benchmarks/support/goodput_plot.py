@@ -23,12 +23,13 @@ STYLES = {
 }
 
 
-def draw(runs: Mapping[str, Figures], path: Path) -> None:
+def draw(runs: Mapping[str, Figures], path: Path, foot: str) -> None:
     """One panel a case, one line an engine: requests per second in time by those offered.
 
     Args:
         runs: figures by key; those of the part "load" are drawn.
         path: where the picture goes.
+        foot: what stands under it.
     """
     found: dict[str, dict[str, dict[str, list[Figures]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
@@ -44,6 +45,7 @@ def draw(runs: Mapping[str, Figures], path: Path) -> None:
         draw_panel(axes, case, engines)
     handles, labels = panels[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    fig.supxlabel(foot, fontsize=7, color="0.4")
     fig.savefig(path, dpi=130)
     plt.close(fig)
 

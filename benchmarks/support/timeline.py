@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 TOKEN, ARRIVAL = "tab:blue", "tab:red"
 
 
-def draw(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+def draw(results: Mapping[str, Mapping[str, Any]], path: Path, foot: str) -> None:
     """One panel a server, one row a stream of chats, one mark a token.
 
     Args:
         results: what the load saw (``LoadResult.as_json``), by the name of the panel.
         path: where the picture goes.
+        foot: what stands under it.
     """
     figure, panels = plt.subplots(
         len(results), 1, figsize=(11, 0.4 + 2.4 * len(results)), sharex=True, layout="constrained"
@@ -30,6 +31,7 @@ def draw(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
     panels[-1].set_xlabel("time, s")
+    figure.supxlabel(foot, fontsize=7, color="0.4")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
