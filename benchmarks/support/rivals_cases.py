@@ -160,6 +160,7 @@ def statics(load: Load) -> list[EngineSettings]:
     return [
         static(budget, num_seqs, *threshold, interval)
         for budget, num_seqs, threshold, interval in product(BUDGETS, seats, THRESHOLDS, INTERVALS)
+        if num_seqs <= budget  # vLLM refuses others
     ]
 
 

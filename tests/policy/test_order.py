@@ -131,9 +131,11 @@ class Sorted:
     def pop(self) -> str:
         entry = self.sorted()[0]
         self.waits.remove(entry)
-        before, counted = self.tokens_since, max(entry.place.num_tokens, 16)
-        was_owed = entry.is_aside and self.is_owed
-        self.tokens_since = counted if was_owed else before + counted
+        before, was_owed = self.tokens_since, entry.is_aside and self.is_owed
+        if not entry.is_aside:
+            self.tokens_since += max(entry.place.num_tokens, 16)
+        elif was_owed:
+            self.tokens_since = 0
         if not entry.is_aside and entry.place.importance in self.share:
             self.share[entry.place.importance] *= 1 - 1 / 50
         self.taken[entry.place.request] = entry, self.tokens_since - before, was_owed
@@ -331,7 +333,7 @@ arriving = st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=200)
 
 
 @given(arriving, st.integers(1, 5), st.integers(0, 6), st.lists(st.booleans(), max_size=200))
-def test_the_wait_of_those_aside_is_bounded_by_admissions_of_no_more_important_ones(
+def test_the_wait_of_those_aside_is_bounded_by_what_is_in_time_and_no_more_important(
     more: list[tuple[int, bool]], ageing: int, num_ahead: int, blocked: list[bool]
 ) -> None:
     waiting = order(*(place(f"ahead{i}", due_s=-1.0) for i in range(num_ahead)), ageing=ageing)
@@ -345,10 +347,10 @@ def test_the_wait_of_those_aside_is_bounded_by_admissions_of_no_more_important_o
         taken = waiting.pop()
         if taken.request == "last":
             break
-        if taken.request.startswith("ahead") or not next(blocks, False):
-            num_admitted += not taken.importance
-        else:
+        if not taken.is_aside and next(blocks, False):
             waiting.put_back(taken.request)
+        else:
+            num_admitted += not (taken.is_aside or taken.importance)
     assert num_admitted <= (num_ahead + 1) * ageing
 
 
@@ -358,6 +360,14 @@ def test_those_aside_get_one_admission_in_so_many() -> None:
         waiting.add(place(f"r{i}"), 0.0)
     first = [waiting.pop() for _ in range(10 * AGEING)]
     assert sum(one.is_aside for one in first) == 10 - 1
+
+
+def test_those_aside_owe_each_other_nothing() -> None:
+    waiting = order(
+        *(place(f"{i}", inf, 10_000, arrival_s=1.0 - i / 99) for i in range(9)), ageing=1
+    )
+    assert served(waiting) == [f"{8 - i}" for i in range(9)]
+    assert not waiting.owes_aside
 
 
 def test_a_request_that_is_put_back_was_not_admitted() -> None:

@@ -2,12 +2,12 @@
 
 A request that can no longer get its first token in time steps aside for those that can.
 It is never rejected: it is served when nobody who is in time waits. And after each ``AGEING``
-batches of prefill those that stepped aside are owed one, the first of them in their own order:
-one that waits is admitted, one that runs gets on with its prefill. So every wait is bounded
+batches of prefill of others those that stepped aside are owed one, the first of them in their own
+order: one that waits is admitted, one that runs gets on with its prefill. So every wait is bounded
 however long the overload lasts: with k batches of prefill ahead of its own, a prompt has ended
-after at most (k + 1) x ``AGEING`` batches of others, and one prompt more each time, for it counts
-once it is taken. Requests of positive importance go before others of their kind: before those that
-are in time, and before those that stepped aside.
+after at most (k + 1) x ``AGEING`` batches of those that are in time, and one prompt more each time,
+for it counts once it is taken. Requests of positive importance go before others of their kind:
+before those that are in time, and before those that stepped aside.
 """
 
 from collections.abc import Iterator
@@ -184,9 +184,10 @@ class WaitingOrder:
         is_owed = place.is_aside and self.owes_aside
         if is_owed:
             self._grant(place)
-        self._tokens_since_aside += max(place.num_tokens, _LEAST_COUNTED)
-        if not place.is_aside and place.importance in self.share_aside:
-            self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
+        if not place.is_aside:
+            self._tokens_since_aside += max(place.num_tokens, _LEAST_COUNTED)
+            if place.importance in self.share_aside:
+                self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
         self._taken[place.request] = _Taken(place, self._tokens_since_aside - num_before, is_owed)
 
     @property
