@@ -18,6 +18,7 @@ from math import inf
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.place import Entry, Place, PlaceHeap, Places
 from vllm_sarathi.policy.state import Rank
 
@@ -26,10 +27,6 @@ AGEING = 100
 of their prefill. Measured at 1.5 times capacity, three seeds: goodput of conversations on an A100
 0.749 (0.755 without; 0.745 for one in 40), of chats beside prompts of 100,000 tokens on an H100
 0.886 (0.888; 0.879)."""
-
-_LEAST_COUNTED = 16
-"""Prefill tokens that an admission counts for at least: those whose prompts are in the prefix
-cache take places among the running requests too."""
 
 PREFILL_WEIGHTS = {"edf": 0.0, "hybrid": 8.0, "prefix": 8.0, "srpf": 100.0, "mlfq": 100.0}
 """How many times its own prefill time a request is postponed (Niyama, section 3.2): not at all is
@@ -185,7 +182,8 @@ class WaitingOrder:
         if is_owed:
             self._grant(place)
         if not place.is_aside:
-            self._tokens_since_aside += max(place.num_tokens, _LEAST_COUNTED)
+            # Those whose prompts are in the prefix cache take places among the running ones too.
+            self._tokens_since_aside += max(place.num_tokens, MIN_PREFILL_TOKENS)
             if place.importance in self.share_aside:
                 self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
         self._taken[place.request] = _Taken(place, self._tokens_since_aside - num_before, is_owed)

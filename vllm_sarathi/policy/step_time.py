@@ -137,7 +137,7 @@ class StepTimeModel:
         """Expected duration of a step, in seconds; 0 before anything was seen."""
         whole_s = self._linear(work) * self.correction(work.num_tokens)
         size, num_parts = work.num_tokens, 1
-        while size > _RIDGE_TOKENS and self._num_learned(size) < _STEPS_KNOWN:
+        while size > _RIDGE_TOKENS and self._learned(size)[1] < _STEPS_KNOWN:
             size, num_parts = -(-size // 2), 2 * num_parts
         if num_parts == 1:
             return whole_s
@@ -148,15 +148,15 @@ class StepTimeModel:
 
     def correction(self, num_tokens: int) -> float:
         """What the tiles make of a batch size: a factor around 1."""
-        return self._corrections.get(_size_class(num_tokens), (1.0, 0))[0]
+        return self._learned(num_tokens)[0]
 
     def has_seen(self, num_tokens: int) -> bool:
         """Whether a batch of about this size has run."""
         return _size_class(num_tokens) in self._corrections
 
-    def _num_learned(self, num_tokens: int) -> int:
-        """Steps of about this size that the correction was learned from."""
-        return self._corrections.get(_size_class(num_tokens), (1.0, 0))[1]
+    def _learned(self, num_tokens: int) -> tuple[float, int]:
+        """The correction of about this size, and how many steps it was learned from."""
+        return self._corrections.get(_size_class(num_tokens), (1.0, 0))
 
     def observe(self, work: StepWork, duration_s: float) -> float | None:
         """Learn from one step.
@@ -235,11 +235,13 @@ class StepTimeModel:
     def _correct(self, work: StepWork, duration_s: float) -> None:
         linear_s = self._linear(work)
         if linear_s > 0:
-            size = _size_class(work.num_tokens)
             ratio = min(max(duration_s / linear_s, 0.5), 2.0)
-            old, count = self._corrections.get(size, (1.0, 0))
+            old, count = self._learned(work.num_tokens)
             rate = max(1 / (count + 2), _CORRECTION_RATE)
-            self._corrections[size] = (old + rate * (ratio - old), count + 1)
+            self._corrections[_size_class(work.num_tokens)] = (
+                old + rate * (ratio - old),
+                count + 1,
+            )
 
     def _linear(self, work: StepWork) -> float:
         return float(sum(map(mul, self._weights, _features(work))))
