@@ -10,15 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 from support.goodput_rivals import AllJoin
 from support.goodput_runs import OURS_BUDGET
 
 from vllm_sarathi import AsyncSarathiScheduler
+from vllm_sarathi.config import SarathiConfig
+from vllm_sarathi.policy.batch_builder import StallFree
 from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import Decodes, Due, SchedulerState
 from vllm_sarathi.policy.step import StepPlan
+from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 from vllm_sarathi.simulator import EngineSettings
 
@@ -107,22 +111,51 @@ class TokenDeadlines:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlackPolicy(AllJoin):
-    """Shows a builder the least slack of the decodes, as ``StepView.due``.
+class DeadlinePolicy(AllJoin):
+    """A policy that knows when tokens are due.
 
     Attributes:
-        deadlines: of their tokens.
+        deadlines: of the decodes' tokens.
         tpot_s: objective for the time per token.
     """
 
     deadlines: TokenDeadlines
     tpot_s: float
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlackPolicy(DeadlinePolicy):
+    """Shows a builder the least slack of the decodes, as ``StepView.due``."""
+
     def plan(self, state: SchedulerState) -> StepPlan:
         """Plan the next batch."""
         slacks_s = self.deadlines.slacks_s(state.decodes, state.outlook.begin_s)
         due = Due(min(slacks_s, default=inf), self.tpot_s)
         return AllJoin.plan(self, replace(state, due=due))
+
+
+class DeadlineRival(Rival):
+    """A rival that sizes batches by deadlines of tokens; ``anchor`` may tell it another one.
+
+    Its budget is a ``TokenBudget`` made of a step-time model.
+    """
+
+    POLICY: ClassVar[type[DeadlinePolicy]] = SlackPolicy
+    BUDGET: ClassVar[type[Any]]
+    ANCHOR: ClassVar[Anchor]
+
+    def make_policy(
+        self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
+    ) -> Policy:
+        """Its budget under its deadlines."""
+        model, kind = step_time or StepTimeModel(), type(self)
+        assert settings.tpot_slo_ms is not None, "tpot_slo_ms is what it follows"
+        return kind.POLICY(
+            model,
+            StallFree(kind.BUDGET(model), min_prefill_tokens=max(1, min_chunk)),
+            deadlines=TokenDeadlines(self, Anchor(self.told.get("anchor", kind.ANCHOR))),
+            tpot_s=settings.tpot_slo_ms / 1e3,
+        )
 
 
 def may_skip_decodes(state: SchedulerState) -> bool:

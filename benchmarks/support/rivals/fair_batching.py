@@ -14,15 +14,12 @@ from math import inf
 from support.goodput_rivals import AllJoin
 from support.rivals.delegation import (
     Anchor,
-    Rival,
-    TokenDeadlines,
+    DeadlinePolicy,
+    DeadlineRival,
     joined_by,
     may_skip_decodes,
 )
 
-from vllm_sarathi.config import SarathiConfig
-from vllm_sarathi.policy.batch_builder import StallFree
-from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import Due, SchedulerState
 from vllm_sarathi.policy.step import BatchLimit, BatchSize, StepPlan, StepView
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
@@ -50,16 +47,11 @@ class LargestInTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fair(AllJoin):
+class Fair(DeadlinePolicy):
     """Urgent decodes, then prefills, then the other decodes, within a budget of time.
 
-    Attributes:
-        deadlines: of the decodes' tokens.
-        tpot_s: objective for the time per token, the least budget.
+    The objective for the time per token is the least budget.
     """
-
-    deadlines: TokenDeadlines
-    tpot_s: float
 
     def plan(self, state: SchedulerState) -> StepPlan:
         """Plan the next batch."""
@@ -91,22 +83,10 @@ class Fair(AllJoin):
         return StepWork(num_tokens, context, plan.decode_context_tokens)
 
 
-class FairBatching(Rival):
+class FairBatching(DeadlineRival):
     """FairBatching; ``anchor`` tells from when on TPOT counts, arrival if not.
 
     Prompts are served by arrival, which is the order of their slack where all have one objective.
     """
 
-    def make_policy(
-        self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
-    ) -> Policy:
-        """Three groups under a budget of time."""
-        model = step_time or StepTimeModel()
-        anchor = Anchor(self.told.get("anchor", Anchor.ARRIVAL))
-        assert settings.tpot_slo_ms is not None, "tpot_slo_ms is what it follows"
-        return Fair(
-            model,
-            StallFree(LargestInTime(model), min_prefill_tokens=max(1, min_chunk)),
-            deadlines=TokenDeadlines(self, anchor),
-            tpot_s=settings.tpot_slo_ms / 1e3,
-        )
+    POLICY, BUDGET, ANCHOR = Fair, LargestInTime, Anchor.ARRIVAL

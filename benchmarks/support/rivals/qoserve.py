@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.goodput_rivals import NO_AGEING
-from support.rivals.delegation import Anchor, Rival, SlackPolicy, TokenDeadlines
+from support.rivals.delegation import Anchor, DeadlineRival
 
-from vllm_sarathi.config import SarathiConfig
-from vllm_sarathi.policy.batch_builder import StallFree
 from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
-from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import Rank
 from vllm_sarathi.policy.step import BatchLimit, BatchSize, StepView
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
@@ -69,22 +66,11 @@ class HybridOrder(WaitingOrder):
         return place.due_s - self.token_s * place.num_tokens
 
 
-class QoServe(Rival):
+class QoServe(DeadlineRival):
     """QoServe; ``anchor`` tells from when on TPOT counts, as in the paper if not."""
+
+    BUDGET, ANCHOR = DynamicChunk, Anchor.LATER
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.serve_in(HybridOrder(ageing=NO_AGEING))
-
-    def make_policy(
-        self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
-    ) -> Policy:
-        """Dynamic chunks."""
-        model = step_time or StepTimeModel()
-        assert settings.tpot_slo_ms is not None, "tpot_slo_ms is what it follows"
-        return SlackPolicy(
-            model,
-            StallFree(DynamicChunk(model), min_prefill_tokens=max(1, min_chunk)),
-            deadlines=TokenDeadlines(self, Anchor(self.told.get("anchor", Anchor.LATER))),
-            tpot_s=settings.tpot_slo_ms / 1e3,
-        )

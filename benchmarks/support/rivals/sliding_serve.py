@@ -19,13 +19,10 @@ from typing import Any
 from weakref import WeakSet
 
 from support.goodput_rivals import NO_AGEING
-from support.rivals.delegation import Anchor, Rival, SlackPolicy, TokenDeadlines
+from support.rivals.delegation import Anchor, DeadlineRival
 
-from vllm_sarathi.config import SarathiConfig
-from vllm_sarathi.policy.batch_builder import StallFree
 from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
-from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import Rank
 from vllm_sarathi.policy.step import BatchLimit, BatchSize, StepView
 from vllm_sarathi.policy.step_time import StepTimeModel
@@ -102,22 +99,11 @@ class SlidingOrder(WaitingOrder):
         return left_out
 
 
-class SlidingServe(Rival):
+class SlidingServe(DeadlineRival):
     """SlidingServe, as far as it is known."""
+
+    BUDGET, ANCHOR = SlidingChunk, Anchor.FIRST_TOKEN
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.serve_in(SlidingOrder(ageing=NO_AGEING))
-
-    def make_policy(
-        self, settings: SarathiConfig, min_chunk: int, step_time: StepTimeModel | None = None
-    ) -> Policy:
-        """Chunks over two steps."""
-        model = step_time or StepTimeModel()
-        assert settings.tpot_slo_ms is not None, "tpot_slo_ms is what it follows"
-        return SlackPolicy(
-            model,
-            StallFree(SlidingChunk(model), min_prefill_tokens=max(1, min_chunk)),
-            deadlines=TokenDeadlines(self, Anchor.FIRST_TOKEN),
-            tpot_s=settings.tpot_slo_ms / 1e3,
-        )
