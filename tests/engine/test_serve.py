@@ -38,11 +38,16 @@ def num_judged(server: Server, qos: str) -> Counter[str]:
     return found
 
 
+def total(lines: list[str]) -> float:
+    """Sum of samples."""
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
 def num_requests(server: Server, state: str) -> int:
     """How many requests are in a state, "running" or "waiting", as the last step left them."""
     lines = server.scrape(f"vllm:num_requests_{state}{{")
     assert lines
-    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines)
+    return int(total(lines))
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -108,8 +113,7 @@ def test_top_shows_the_server(
 
 def num_prefilled(server: Server) -> float:
     """Prompt tokens that steps ran; 0 while the engine is too busy to tell."""
-    lines = server.scrape("vllm_sarathi:step_prefill_tokens_sum")
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+    return total(server.scrape("vllm_sarathi:step_prefill_tokens_sum"))
 
 
 def test_a_client_that_leaves_in_mid_prefill_hurts_nobody(server: Server, model: str) -> None:
@@ -238,6 +242,5 @@ def test_in_overload_a_request_that_cannot_be_in_time_is_refused_streams_include
         return num_refused + 2
 
     num_refused = asyncio.run(overload())
-    shed = server.scrape("vllm_sarathi:shed_requests_total")
-    assert sum(float(line.rsplit(" ", 1)[1]) for line in shed) == num_refused
+    assert total(server.scrape("vllm_sarathi:shed_requests_total")) == num_refused
     assert complete(server, model, max_tokens=3, vllm_xargs=hopeless).status_code == 200
