@@ -26,6 +26,7 @@ CONSTANTS = (
     "policy.admission.MAX_RESERVED_SHARE",
     "policy.deadlines._MEMORY_ANSWERS",
     "policy.order.FULL_OVERLOAD",
+    "policy.order.IN_OVERLOAD",
     "policy.order._REQUEST_WEIGHT",
     "policy.step_time._RIDGE_TOKENS",
     "policy.step_time._MEMORY_STEPS",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, WaitingOrder
+from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, IN_OVERLOAD, WaitingOrder
 from vllm_sarathi.policy.place import Place
 
 TOKEN_S = 0.01
@@ -94,7 +94,7 @@ class Sorted:
         elif entry.is_aside:
             entry.rank = (one.priority, 1, -max(one.importance, 0), one.arrival_s + late_s)
         else:
-            weight = min(self.share.get(one.importance, 0.0) / FULL_OVERLOAD, 1.0)
+            weight = IN_OVERLOAD * min(self.share.get(one.importance, 0.0) / FULL_OVERLOAD, 1.0)
             entry.rank = (one.priority, 0, -one.importance, one.due_s + weight * late_s)
 
     def expire(self, now_s: float) -> set[str]:

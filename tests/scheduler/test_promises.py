@@ -79,17 +79,14 @@ asked = st.sampled_from(
         {"e2e_slo_ms": 900},
     ]
 )
-MS_OF = {"interactive": (2000, 50, None), "batch": (None, None, None), None: (None, 100, None)}
+TPOT_MS_OF = {"interactive": 50, "batch": None, None: 100}
 
 
-def paces_s(extra_args: dict[str, Any]) -> tuple[float, float, float]:
-    """First token, mean pace and longest gap that these objectives promise, in seconds."""
-    ttft, tpot, tbt = MS_OF[extra_args.get("qos")]
-    ttft = extra_args.get("ttft_slo_ms", ttft)
-    tpot = extra_args.get("tpot_slo_ms", tpot)
-    tbt = extra_args.get("tbt_slo_ms", tbt)
-    stall = min(10 * tpot if tpot else inf, tbt or inf)
-    return tuple(1e-3 * (ms or inf) for ms in (ttft, tpot, stall))  # type: ignore[return-value]
+def paces_s(extra_args: dict[str, Any]) -> tuple[float, float]:
+    """Mean pace and longest gap that these objectives promise, in seconds."""
+    tpot = extra_args.get("tpot_slo_ms", TPOT_MS_OF[extra_args.get("qos")])
+    stall = min(10 * tpot if tpot else inf, extra_args.get("tbt_slo_ms", inf))
+    return 1e-3 * (tpot or inf), 1e-3 * stall
 
 
 def brute_force_due_s(
@@ -100,7 +97,7 @@ def brute_force_due_s(
     begin_s: float,
 ) -> tuple[float, float]:
     """When a decode's next token is due, and its pace: from the times of all its tokens."""
-    ttft_s, tpot_s, stall_s = paces_s(extra_args)
+    tpot_s, stall_s = paces_s(extra_args)
     flying = sum(
         len(answer.sampled_token_ids[i]) > 0
         for _, answer in loop.queue
@@ -109,11 +106,7 @@ def brute_force_due_s(
     if not came_s:
         return begin_s + min(tpot_s, stall_s), min(tpot_s, stall_s)
     due_s = [came_s[0] + i * tpot_s if i else came_s[0] for i in range(len(came_s))]
-    if "e2e_slo_ms" not in extra_args:
-        is_lost = came_s[0] > request.arrival_time + ttft_s + 1e-9
-        is_lost |= any(t > at + stall_s + 1e-9 for t, at in zip(came_s, due_s, strict=True))
-    else:
-        is_lost = promises(loop).answers.begun[request.request_id].is_lost
+    is_lost = any(t > at + stall_s + 1e-9 for t, at in zip(came_s, due_s, strict=True))
     next_s = (begin_s if flying else came_s[-1]) + stall_s
     if is_lost:
         return next_s, stall_s
@@ -294,8 +287,8 @@ def test_company_has_the_pace_of_the_tightest_that_runs_or_is_next(
     loop.add("next", 20, 8, extra_args={"ttft_slo_ms": 500, "tpot_slo_ms": 40})
     assert pace_s() == 0.04
     clock.now_s += 1.0
-    assert ask.expire()  # its promise is broken before it began
-    assert pace_s() == 0.06
+    assert ask.expire()  # a late first token changes nothing
+    assert pace_s() == 0.04
 
 
 def test_company_has_the_pace_of_one_that_is_next_and_asks_nothing_of_its_first_token(

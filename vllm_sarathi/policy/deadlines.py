@@ -107,11 +107,11 @@ class Answer:
         num_tokens: tokens so far.
         due_s: when the next token is due by the mean pace; minus infinity before the first.
         pace_s: longest that steps may take on average.
-        is_lost: whether the promise is broken for good: all that is left of it is that no
-            gap is longer than a stall.
+        is_lost: whether the mean pace cannot be kept any more: all that is left of it is that
+            no gap is longer than a stall. A late first token does not change the pace.
         listener: who is told of its tokens.
         tpot_s: mean time of a token that was promised.
-        longest_gap_s: a longer gap stands out; minus infinity once the promise is broken.
+        longest_gap_s: a longer gap stands out; minus infinity once the pace is lost.
     """
 
     promise: Promise
@@ -154,21 +154,15 @@ class Answer:
     def _begin(self, now_s: float) -> None:
         if self.listener:
             self.listener.began(now_s, self.first_s)
-        is_late = now_s > self.first_s
         self.first_s = self.due_s = now_s
-        if is_late:
-            self._lose()
 
     def _may_be_late(self, num_tokens: int, now_s: float) -> None:
         if self.listener:
             self.listener.may_be_late(self.num_tokens, self.last_s, now_s)
         last_due_s = self.due_s + (num_tokens - 1) * self.tpot_s
         if now_s > last_due_s + self._stall_s:
-            self._lose()
-
-    def _lose(self) -> None:
-        self.is_lost = True
-        self.due_s, self.pace_s, self.longest_gap_s = inf, self._stall_s, -inf
+            self.is_lost = True
+            self.due_s, self.pace_s, self.longest_gap_s = inf, self._stall_s, -inf
 
 
 class NewTokens(Protocol):

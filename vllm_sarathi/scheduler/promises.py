@@ -191,8 +191,8 @@ class Promises:
         if not (scheduler.waiting and self.follows_tokens):
             return None
         first = scheduler.waiting.peek_request()
-        pace_s = inf if self.is_late(first) else self.promise(first).pace_s
-        importance, least_important = self.promise(first).importance, inf
+        asked = self.promise(first)
+        pace_s, importance, least_important = asked.pace_s, asked.importance, inf
         least_s = self._least_pace_s()
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
