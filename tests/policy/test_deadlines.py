@@ -115,19 +115,31 @@ def test_an_answer_that_comes_late_by_less_than_a_stall_can_still_catch_up() -> 
     assert late.next_due_s(0, 10.55) == pytest.approx(10.2)
 
 
-def test_a_late_first_token_leaves_the_pace() -> None:
+def test_a_late_first_token_breaks_the_promise_for_good() -> None:
     late = answer(PACE, 10.0, first_due_s=9.9)
-    assert not late.is_lost
-    assert late.pace_s == 0.1
-    assert late.next_due_s(0, 10.01) == pytest.approx(10.1)
+    assert late.is_lost
+    came(Answers({"r": late}), "r", 1, 10.01)
+    assert late.is_lost
 
 
-def test_of_a_lost_pace_only_the_bound_on_stalls_is_left() -> None:
+def test_of_a_broken_promise_only_the_bound_on_stalls_is_left() -> None:
     lost = answer(PACE, 10.0, 10.65)
     assert lost.is_lost
     assert lost.pace_s == PACE.stall_s
     assert lost.next_due_s(0, 10.7) == pytest.approx(11.15)
     assert lost.next_due_s(1, 10.7) == pytest.approx(11.2)
+
+
+def test_a_broken_promise_still_tells_its_pace() -> None:
+    lost = answer(PACE, 10.0, 10.65)
+    assert lost.next_paced_s(0) == pytest.approx(10.2)
+    assert lost.next_paced_s(2) == pytest.approx(10.4)
+
+
+def test_a_broken_promise_without_a_bound_on_stalls_leaves_nothing() -> None:
+    lost = answer(promise(tpot_s=0.1, ttft_s=1.0), 10.0, first_due_s=9.0)
+    assert lost.pace_s == inf
+    assert lost.next_due_s(0, 10.0) == inf
 
 
 # Binary fractions, whose sums are exact: a token may come in the very moment that it is due.
@@ -136,13 +148,13 @@ stalls = st.sampled_from([1 / 16, 1 / 2, inf])
 gaps = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0, 1 / 128, 1 / 16, 5 / 16, 1])))
 
 
-@given(paces, stalls, gaps, st.integers(0, 2))
+@given(paces, stalls, gaps, st.integers(0, 2), st.booleans())
 def test_the_next_token_is_due_as_the_times_of_all_before_say(
-    tpot_s: float, stall_s: float, more: list[tuple[int, float]], flying: int
+    tpot_s: float, stall_s: float, more: list[tuple[int, float]], flying: int, is_late: bool
 ) -> None:
     of = Promise(tpot_s=tpot_s, stall_s=stall_s)
     first_s = now_s = 100.0
-    ours, num_tokens, is_lost = Answer(of, 101.0), 1, False
+    ours, num_tokens, is_lost = Answer(of, 99.0 if is_late else 101.0), 1, is_late
     answers = Answers({"r": ours})
     came(answers, "r", 1, first_s)
     for num_new, gap_s in more:

@@ -229,6 +229,13 @@ def test_a_step_ends_in_time_for_the_earliest_token_but_a_late_one_leaves_half_t
         assert budget.objective_s(seen) == pytest.approx(objective_s)
 
 
+def test_a_broken_promise_leaves_prefill_half_of_the_time() -> None:
+    budget = SloTokenBudget(known())  # a step that only decodes takes 14 ms
+    for lost_in_s, objective_s in ((0.9, 0.5), (0.04, 0.04), (0.02, 0.028), (-9, 0.028)):
+        seen = replace(view(10), due=Due(0.5, pace_s=0.5, lost_in_s=lost_in_s))
+        assert budget.objective_s(seen) == pytest.approx(objective_s)
+
+
 def test_where_nothing_was_promised_there_is_no_bound() -> None:
     assert SloTokenBudget(known()).objective_s(view(10)) == inf
 

@@ -13,7 +13,7 @@ from vllm.v1.request import RequestStatus
 from tests.support.clock import Clock, virtual_time
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
-from vllm_sarathi.policy.state import Outlook
+from vllm_sarathi.policy.state import Due, Outlook
 from vllm_sarathi.policy.step_time import StepTimeModel
 from vllm_sarathi.scheduler.promises import Promises
 
@@ -50,7 +50,7 @@ def decoding(
     return loop
 
 
-def due(loop: SchedulerLoop, paused_s: float = 0.0) -> tuple[float, float, bool]:
+def due(loop: SchedulerLoop, paused_s: float = 0.0) -> Due:
     """What was promised to all that decode, for a step that begins 1 ms from now."""
     scheduler = loop.scheduler
     begin_s = scheduler.step_observer.outlook.begin_s + 0.001
@@ -79,14 +79,17 @@ asked = st.sampled_from(
         {"e2e_slo_ms": 900},
     ]
 )
-TPOT_MS_OF = {"interactive": 50, "batch": None, None: 100}
+MS_OF = {"interactive": (2000, 50, None), "batch": (None, None, None), None: (None, 100, None)}
 
 
-def paces_s(extra_args: dict[str, Any]) -> tuple[float, float]:
-    """Mean pace and longest gap that these objectives promise, in seconds."""
-    tpot = extra_args.get("tpot_slo_ms", TPOT_MS_OF[extra_args.get("qos")])
-    stall = min(10 * tpot if tpot else inf, extra_args.get("tbt_slo_ms", inf))
-    return 1e-3 * (tpot or inf), 1e-3 * stall
+def paces_s(extra_args: dict[str, Any]) -> tuple[float, float, float]:
+    """First token, mean pace and longest gap that these objectives promise, in seconds."""
+    ttft, tpot, tbt = MS_OF[extra_args.get("qos")]
+    ttft = extra_args.get("ttft_slo_ms", ttft)
+    tpot = extra_args.get("tpot_slo_ms", tpot)
+    tbt = extra_args.get("tbt_slo_ms", tbt)
+    stall = min(10 * tpot if tpot else inf, tbt or inf)
+    return tuple(1e-3 * (ms or inf) for ms in (ttft, tpot, stall))  # type: ignore[return-value]
 
 
 def brute_force_due_s(
@@ -95,23 +98,30 @@ def brute_force_due_s(
     extra_args: dict[str, Any],
     came_s: list[float],
     begin_s: float,
-) -> tuple[float, float]:
-    """When a decode's next token is due, and its pace: from the times of all its tokens."""
-    tpot_s, stall_s = paces_s(extra_args)
+) -> tuple[float, float, float]:
+    """When a decode's next token is due, its pace, and when that is due by a pace that is lost.
+
+    From the times of all its tokens.
+    """
+    ttft_s, tpot_s, stall_s = paces_s(extra_args)
     flying = sum(
         len(answer.sampled_token_ids[i]) > 0
         for _, answer in loop.queue
         if (i := answer.req_id_to_index.get(request.request_id)) is not None
     )
     if not came_s:
-        return begin_s + min(tpot_s, stall_s), min(tpot_s, stall_s)
+        return begin_s + min(tpot_s, stall_s), min(tpot_s, stall_s), inf
     due_s = [came_s[0] + i * tpot_s if i else came_s[0] for i in range(len(came_s))]
-    is_lost = any(t > at + stall_s + 1e-9 for t, at in zip(came_s, due_s, strict=True))
+    if "e2e_slo_ms" not in extra_args:
+        is_lost = came_s[0] > request.arrival_time + ttft_s + 1e-9
+        is_lost |= any(t > at + stall_s + 1e-9 for t, at in zip(came_s, due_s, strict=True))
+    else:
+        is_lost = promises(loop).answers.begun[request.request_id].is_lost
     next_s = (begin_s if flying else came_s[-1]) + stall_s
-    if is_lost:
-        return next_s, stall_s
     by_pace_s = came_s[0] + (len(came_s) + flying) * tpot_s if tpot_s < inf else inf
-    return min(next_s, by_pace_s), min(tpot_s, stall_s)
+    if is_lost:
+        return next_s, stall_s, by_pace_s
+    return min(next_s, by_pace_s), min(tpot_s, stall_s), inf
 
 
 loads = st.lists(
@@ -152,9 +162,10 @@ def test_what_is_due_is_the_earliest_over_all_decodes_those_in_flight_included(
                 for r in decodes(loop)
             ]
             ours_due = due(loop)
-            earliest_s = min((due_s for due_s, _ in each), default=inf)
-            assert ours_due[0] == pytest.approx(earliest_s - begin_s, abs=1e-6)
-            assert ours_due[1] == min((pace_s for _, pace_s in each), default=inf)
+            due_s, pace_s, lost_s = map(min, zip(*each, strict=True)) if each else (inf, inf, inf)
+            assert ours_due.in_s == pytest.approx(due_s - begin_s, abs=1e-6)
+            assert ours_due.pace_s == pace_s
+            assert ours_due.lost_in_s == pytest.approx(lost_s - begin_s, abs=1e-6)
             if now > 8 and not loop.scheduler.has_unfinished_requests():
                 break
         loop.step()
@@ -199,14 +210,14 @@ def test_a_broken_promise_falls_back_to_the_derived_gap_objective(clock: Clock) 
     assert not due(loop)[2]
     step(loop, clock, 1, step_s=5.0)
     step(loop, clock, 1)
-    assert due(loop)[1:] == (0.3, True)
+    assert due(loop)[1:3] == (0.3, True)
 
 
 def test_without_objectives_no_token_is_followed(clock: Clock) -> None:
     loop = decoding(clock, SarathiScheduler, {}, {}, settings={})
     loop.add("next", 20, 5)
     assert not promises(loop).answers.begun
-    assert due(loop) == (inf, inf, True)
+    assert due(loop) == Due(inf, inf, has_auto=True)
     assert promises(loop).company() is None
 
 
@@ -221,9 +232,17 @@ def test_one_request_that_asks_something_takes_nothing_from_those_that_run(clock
     loop.add("slow", 20, 500, extra_args={"tpot_slo_ms": 900, "tbt_slo_ms": 80_000_000})
     step(loop, clock, 3)
     assert len(loop.scheduler.running) == 2
-    in_s, pace_s, _ = due(loop)
-    assert in_s <= 0.05 + 1e-6
-    assert pace_s == 0.05
+    assert due(loop).in_s <= 0.05 + 1e-6
+    assert due(loop).pace_s == 0.05
+
+
+def test_a_broken_promise_of_a_pace_that_nobody_can_keep_binds_nobody(clock: Clock) -> None:
+    loop = decoding(clock, SarathiScheduler, {"ttft_slo_ms": 2, "tpot_slo_ms": 2}, settings={})
+    ask = promises(loop)
+    assert ask.answers.begun["r0"].is_lost
+    assert due(loop).lost_in_s == inf  # steps take 20 ms
+    ask.step_time = StepTimeModel()
+    assert due(loop).lost_in_s < inf
 
 
 @pytest.mark.parametrize("ours", OURS)
@@ -287,8 +306,8 @@ def test_company_has_the_pace_of_the_tightest_that_runs_or_is_next(
     loop.add("next", 20, 8, extra_args={"ttft_slo_ms": 500, "tpot_slo_ms": 40})
     assert pace_s() == 0.04
     clock.now_s += 1.0
-    assert ask.expire()  # a late first token changes nothing
-    assert pace_s() == 0.04
+    assert ask.expire()  # its promise is broken before it began
+    assert pace_s() == 0.06
 
 
 def test_company_has_the_pace_of_one_that_is_next_and_asks_nothing_of_its_first_token(

@@ -107,11 +107,11 @@ class Answer:
         num_tokens: tokens so far.
         due_s: when the next token is due by the mean pace; minus infinity before the first.
         pace_s: longest that steps may take on average.
-        is_lost: whether the mean pace cannot be kept any more: all that is left of it is that
-            no gap is longer than a stall. A late first token does not change the pace.
+        is_lost: whether the promise is broken for good: that no gap is longer than a stall is
+            still kept, its pace only while prefill gets its share of the time.
         listener: who is told of its tokens.
         tpot_s: mean time of a token that was promised.
-        longest_gap_s: a longer gap stands out; minus infinity once the pace is lost.
+        longest_gap_s: a longer gap stands out; minus infinity once the promise is broken.
     """
 
     promise: Promise
@@ -136,13 +136,16 @@ class Answer:
         """When the token after those in flight is due; they come when the step begins."""
         if not self.num_tokens:
             return begin_s + self.pace_s
-        due_s, last_s = self.due_s, self.last_s
-        if num_in_flight:
-            due_s += num_in_flight * self.tpot_s
-            if begin_s > last_s:
-                last_s = begin_s
+        last_s = begin_s if num_in_flight and begin_s > self.last_s else self.last_s
         stalls_s = last_s + self._stall_s
+        if self.is_lost:
+            return stalls_s
+        due_s = self.next_paced_s(num_in_flight)
         return due_s if due_s < stalls_s else stalls_s
+
+    def next_paced_s(self, num_in_flight: int) -> float:
+        """When the token after those in flight is due by the mean pace."""
+        return self.due_s + num_in_flight * self.tpot_s if num_in_flight else self.due_s
 
     def stands_out(self, num_tokens: int, now_s: float) -> None:
         """Note that tokens come that are the first, late or after a long gap."""
@@ -154,15 +157,21 @@ class Answer:
     def _begin(self, now_s: float) -> None:
         if self.listener:
             self.listener.began(now_s, self.first_s)
+        is_late = now_s > self.first_s
         self.first_s = self.due_s = now_s
+        if is_late:
+            self._lose()
 
     def _may_be_late(self, num_tokens: int, now_s: float) -> None:
         if self.listener:
             self.listener.may_be_late(self.num_tokens, self.last_s, now_s)
         last_due_s = self.due_s + (num_tokens - 1) * self.tpot_s
         if now_s > last_due_s + self._stall_s:
-            self.is_lost = True
-            self.due_s, self.pace_s, self.longest_gap_s = inf, self._stall_s, -inf
+            self._lose()
+
+    def _lose(self) -> None:
+        self.is_lost = True
+        self.pace_s, self.longest_gap_s = self._stall_s, -inf
 
 
 class NewTokens(Protocol):

@@ -81,11 +81,13 @@ class Due(NamedTuple):
             seconds; infinite where none is.
         pace_s: the tightest pace of those whose promise can still be kept, in seconds.
         has_auto: whether a gap follows the objective derived from decode-only steps.
+        lost_in_s: time until the earliest next token of a broken promise is due by its pace.
     """
 
     in_s: float = inf
     pace_s: float = inf
     has_auto: bool = False
+    lost_in_s: float = inf
 
 
 class Company(NamedTuple):

@@ -153,7 +153,7 @@ class Promises:
             gap_s = self.default.stall_s
             has_auto = self.default.is_auto and bool(ready or others)
             return Due(gap_s - outlook.paused_s, gap_s, has_auto)
-        due_s = pace_s = inf
+        due_s = pace_s = lost_due_s = inf
         has_auto, auto_is_left = False, self.reader.is_auto
         begun, begin_s, least_s = self.answers.begun, outlook.begin_s, self._least_pace_s()
         per_step = 1 + int(self.scheduler.num_spec_tokens)
@@ -174,6 +174,8 @@ class Promises:
                 else:
                     num_in_flight = -(-request.num_output_placeholders // per_step)
                     its_due_s = answer.next_due_s(num_in_flight, begin_s)
+                    if answer.is_lost and answer.tpot_s >= least_s:
+                        lost_due_s = min(lost_due_s, answer.next_paced_s(num_in_flight))
             if its_pace_s < pace_s:
                 pace_s = its_pace_s
             if its_due_s < due_s:
@@ -183,7 +185,7 @@ class Promises:
             has_auto = has_auto or self.promise(request).is_auto
             its_pace_s = max(asker.pace_s, least_s)
             due_s, pace_s = min(due_s, begin_s + its_pace_s), min(pace_s, its_pace_s)
-        return Due(due_s - begin_s, pace_s, has_auto)
+        return Due(due_s - begin_s, pace_s, has_auto, lost_due_s - begin_s)
 
     def company(self) -> Company | None:
         """What those that run will share; None where nothing was promised or nobody waits."""
@@ -191,8 +193,8 @@ class Promises:
         if not (scheduler.waiting and self.follows_tokens):
             return None
         first = scheduler.waiting.peek_request()
-        asked = self.promise(first)
-        pace_s, importance, least_important = asked.pace_s, asked.importance, inf
+        pace_s = inf if self.is_late(first) else self.promise(first).pace_s
+        importance, least_important = self.promise(first).importance, inf
         least_s = self._least_pace_s()
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
