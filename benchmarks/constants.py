@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 CONSTANTS = (
     "policy.admission.RESERVED_BLOCKS",
     "policy.admission.MAX_RESERVED_SHARE",
+    "policy.deadlines.E2E_LENGTH",
     "policy.deadlines._MEMORY_ANSWERS",
     "policy.order.FULL_OVERLOAD",
     "policy.order.IN_OVERLOAD",

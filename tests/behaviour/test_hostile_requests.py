@@ -42,7 +42,7 @@ def test_a_pace_that_nobody_can_keep_keeps_nobody_out(
 
 def test_an_answer_without_a_token_is_dropped() -> None:
     answers = Answers()
-    answers.expect("r", Promise(tpot_s=0.05), 1.0)
+    answers.expect("r", Promise(tpot_s=0.05), 0.0, 1.0)
     came(answers, "r", 0, 0.5, is_last=True)
     assert not answers.begun
 
@@ -50,7 +50,7 @@ def test_an_answer_without_a_token_is_dropped() -> None:
 def test_one_that_was_cut_off_does_not_tell_how_long_answers_are() -> None:
     answers = Answers()
     for name, num_tokens, is_cut_off in (("short", 10, False), ("long", 300, True)):
-        answers.expect(name, Promise(tpot_s=0.05), 1.0)
+        answers.expect(name, Promise(tpot_s=0.05), 0.0, 1.0)
         came(answers, name, num_tokens, 0.5, is_last=not is_cut_off)
         answers.forget(name)
     assert answers.mean_output == pytest.approx(10, rel=0.01)

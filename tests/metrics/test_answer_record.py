@@ -49,7 +49,7 @@ def counted(asked: RequestObjectives, gaps_s: list[float], at_once: list[int]) -
     """Counts of an answer whose steps come after these gaps, with so many tokens each."""
     counts, answers, promise = Counts(), Answers(), Promise.of(asked)
     record = AnswerRecord(counts, asked, ARRIVAL_S)
-    answers.expect("a", promise, promise.first_due_s(ARRIVAL_S, 0.0), record)
+    answers.expect("a", promise, ARRIVAL_S, promise.first_due_s(ARRIVAL_S, 0.0), record)
     steps = list(zip(accumulate(gaps_s, initial=ARRIVAL_S), [0, *at_once], strict=False))[1:]
     for now_s, num_tokens in steps[:-1]:
         came(answers, "a", num_tokens, now_s)

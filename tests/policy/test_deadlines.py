@@ -142,6 +142,22 @@ def test_a_broken_promise_without_a_bound_on_stalls_leaves_nothing() -> None:
     assert lost.next_due_s(0, 10.0) == inf
 
 
+def test_an_answer_twice_the_average_keeps_its_deadline_at_its_pace() -> None:
+    answers = Answers()
+    answers.expect("before", PACE, 0.0, inf)
+    came(answers, "before", 50, 1.0, is_last=True)
+    answers.expect("r", promise(e2e_s=30.0), 100.0, 125.0)
+    ours = answers.begun["r"]
+    assert ours.pace_s == inf
+    came(answers, "r", 1, 110.0)
+    assert ours.pace_s == pytest.approx(0.2, rel=0.01)
+    assert ours.next_due_s(0, 110.0) == pytest.approx(110.2, rel=0.01)
+    came(answers, "r", 1, 129.0)
+    assert not ours.is_lost
+    came(answers, "r", 1, 131.0)
+    assert ours.is_lost
+
+
 # Binary fractions, whose sums are exact: a token may come in the very moment that it is due.
 paces = st.sampled_from([1 / 64, 1 / 8, inf])
 stalls = st.sampled_from([1 / 16, 1 / 2, inf])
@@ -175,8 +191,8 @@ def test_the_next_token_is_due_as_the_times_of_all_before_say(
 def test_the_mean_output_counts_answers_that_still_run() -> None:
     answers = Answers()
     for i in range(100):
-        answers.expect(f"short{i}", PACE, inf)
-        answers.expect(f"long{i}", PACE, inf)
+        answers.expect(f"short{i}", PACE, 0.0, inf)
+        answers.expect(f"long{i}", PACE, 0.0, inf)
     for i in range(100):
         came(answers, f"short{i}", 10, 1.0, is_last=True)
         came(answers, f"long{i}", 90, 1.0)
@@ -192,7 +208,7 @@ def test_the_mean_output_is_unbiased_while_long_answers_run(mean: int) -> None:
         while len(left) < 100:
             name = f"r{step}.{len(left)}"
             left[name] = 1 + int(draw.expovariate(1 / (mean - 0.5)))
-            answers.expect(name, PACE, inf)
+            answers.expect(name, PACE, 0.0, inf)
         for name in list(left):
             left[name] -= 1
             came(answers, name, 1, float(step), is_last=not left[name])
@@ -206,7 +222,7 @@ def test_the_mean_output_is_unbiased_while_long_answers_run(mean: int) -> None:
 def test_no_answer_is_taken_to_be_longer_than_the_longest_so_far() -> None:
     answers = Answers()
     for i in range(50):
-        answers.expect(f"r{i}", PACE, inf)
+        answers.expect(f"r{i}", PACE, 0.0, inf)
         came(answers, f"r{i}", 7, 1.0)
     assert answers.mean_output == 7
 
@@ -218,7 +234,7 @@ def test_before_any_answer_nothing_is_expected() -> None:
 def test_the_mean_output_follows_a_load_that_changes() -> None:
     answers = Answers()
     for i in range(4000):
-        answers.expect("r", PACE, inf)
+        answers.expect("r", PACE, 0.0, inf)
         came(answers, "r", 10 if i < 1000 else 500, 1.0, is_last=True)
     assert answers.mean_output > 490
 
@@ -230,7 +246,7 @@ outcomes = st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["last", "abort
 def test_answers_that_ended_are_forgotten(done: list[tuple[int, str]]) -> None:
     answers = Answers()
     for i, (num_tokens, outcome) in enumerate(done):
-        answers.expect(f"r{i}", PACE, inf)
+        answers.expect(f"r{i}", PACE, 0.0, inf)
         for _ in range(num_tokens):
             came(answers, f"r{i}", 1, 1.0)
         if outcome == "last":

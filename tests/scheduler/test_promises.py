@@ -111,12 +111,15 @@ def brute_force_due_s(
     )
     if not came_s:
         return begin_s + min(tpot_s, stall_s), min(tpot_s, stall_s), inf
-    due_s = [came_s[0] + i * tpot_s if i else came_s[0] for i in range(len(came_s))]
-    if "e2e_slo_ms" not in extra_args:
+    answer = promises(loop).answers.begun[request.request_id]
+    if "e2e_slo_ms" in extra_args:
+        left_s = request.arrival_time + 1e-3 * extra_args["e2e_slo_ms"] - came_s[0]
+        tpot_s = min(tpot_s, max(left_s, 0.0) / answer.num_expected)
+        is_lost = answer.is_lost
+    else:
+        due_s = [came_s[0] + i * tpot_s if i else came_s[0] for i in range(len(came_s))]
         is_lost = came_s[0] > request.arrival_time + ttft_s + 1e-9
         is_lost |= any(t > at + stall_s + 1e-9 for t, at in zip(came_s, due_s, strict=True))
-    else:
-        is_lost = promises(loop).answers.begun[request.request_id].is_lost
     next_s = (begin_s if flying else came_s[-1]) + stall_s
     by_pace_s = came_s[0] + (len(came_s) + flying) * tpot_s if tpot_s < inf else inf
     if is_lost:

@@ -103,6 +103,8 @@ class Answer:
     Attributes:
         promise: what its request was promised.
         first_s: when its first token came, or before that is due.
+        end_due_s: when its last token is due; infinite where it was not promised.
+        num_expected: tokens that it may have for the last one to come in time at its pace.
         last_s: when its last one came.
         num_tokens: tokens so far.
         due_s: when the next token is due by the mean pace; minus infinity before the first.
@@ -110,13 +112,15 @@ class Answer:
         is_lost: whether the promise is broken for good: that no gap is longer than a stall is
             still kept, its pace only while prefill gets its share of the time.
         listener: who is told of its tokens.
-        tpot_s: mean time of a token that was promised.
+        tpot_s: mean time of a token that was promised, or by which the last one is in time.
         longest_gap_s: a longer gap stands out; minus infinity once the promise is broken.
     """
 
     promise: Promise
     first_s: float
     listener: AnswerListener | None = None
+    end_due_s: float = inf
+    num_expected: float = 1.0
     last_s: float = inf
     num_tokens: int = 0
     due_s: float = -inf
@@ -159,6 +163,8 @@ class Answer:
             self.listener.began(now_s, self.first_s)
         is_late = now_s > self.first_s
         self.first_s = self.due_s = now_s
+        self.tpot_s = min(self.tpot_s, max(self.end_due_s - now_s, 0.0) / self.num_expected)
+        self.pace_s = min(self.pace_s, self.tpot_s)
         if is_late:
             self._lose()
 
@@ -166,7 +172,7 @@ class Answer:
         if self.listener:
             self.listener.may_be_late(self.num_tokens, self.last_s, now_s)
         last_due_s = self.due_s + (num_tokens - 1) * self.tpot_s
-        if now_s > last_due_s + self._stall_s:
+        if now_s > min(last_due_s + self._stall_s, self.end_due_s):
             self._lose()
 
     def _lose(self) -> None:
@@ -189,6 +195,12 @@ class NewTokens(Protocol):
     def finish_reason(self) -> object | None:
         """Why it ended; None if it goes on."""
 
+
+E2E_LENGTH = 2.0
+"""How many times as long as the average an answer may be that has a deadline for its last token, to
+come in time at its pace. Measured with a third each of chats, 60 s and 180 s to the last token, on
+recorded conversations at 11 requests/s (A100): 99.8% of the requests in time; 98.6% with 3, for a
+tighter pace leaves less time for prefill, and 92.0% without a pace."""
 
 _MEMORY_ANSWERS = 500
 """Answers that the mean output length remembers."""
@@ -221,11 +233,16 @@ class Answers:
         self,
         request_id: str,
         promise: Promise,
+        arrival_s: float,
         first_due_s: float,
         listener: AnswerListener | None = None,
     ) -> None:
         """Note that a first token is on its way, due at ``first_due_s``."""
-        self.begun[request_id] = Answer(promise, first_due_s, listener)
+        end_due_s = arrival_s + promise.e2e_s
+        num_expected = max(E2E_LENGTH * self.mean_output, 1.0)
+        self.begun[request_id] = Answer(
+            promise, first_due_s, listener, end_due_s=end_due_s, num_expected=num_expected
+        )
 
     def came(
         self, outputs: Iterable[NewTokens], now_s: float, cut_off: Collection[object] = ()

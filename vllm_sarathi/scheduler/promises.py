@@ -231,7 +231,7 @@ class Promises:
                 due_s = self.first_due_s(request) + to_monotonic_s
                 arrival_s = request.arrival_time + to_monotonic_s
                 listener = self.listen and self.listen(self.objectives(request), arrival_s)
-                self.answers.expect(request.request_id, promise, due_s, listener)
+                self.answers.expect(request.request_id, promise, arrival_s, due_s, listener)
 
     def came(self, outputs: Mapping[int, Any]) -> None:
         """Note the tokens that a step brought, in vLLM's ``EngineCoreOutputs`` of each client."""
