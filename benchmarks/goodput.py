@@ -45,7 +45,7 @@ from vllm_sarathi.simulator import (
     Report,
     read_trace,
 )
-from vllm_sarathi.simulator.results.comparison import default_num_jobs
+from vllm_sarathi.simulator.results.comparison import default_num_jobs, interval
 
 RESULTS = Path(__file__).parent / "results"
 NOTHING_SET, OURS, BEST_STATIC = "ours (nothing set)", "ours", "best static"
@@ -83,8 +83,9 @@ def load(bench: Bench) -> str:
 
 
 def goodput_cell(found: list[Figures]) -> str:
-    """Share of requests, and how many a second."""
-    return f"{mean(found, 'goodput'):.3f} = {mean(found, 'goodput_rps'):.2f}/s"
+    """Share of requests with its 95% interval, and how many a second."""
+    share = interval([figures["goodput"] for figures in found])
+    return f"{share} = {mean(found, 'goodput_rps'):.2f}/s"
 
 
 ABLATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
