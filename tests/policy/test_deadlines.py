@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.tokens import came
+from tests.support.tokens import came, output
 from vllm_sarathi.objectives import RequestObjectives
 from vllm_sarathi.policy.deadlines import Answer, Answers, Promise
 
@@ -28,20 +28,20 @@ def answer(of: Promise, *times_s: float, first_due_s: float = inf) -> Answer:
 def test_nothing_asked_is_nothing_promised() -> None:
     nothing = promise()
     assert (nothing.ttft_s, nothing.tpot_s, nothing.stall_s, nothing.e2e_s) == (inf,) * 4
-    assert nothing.pace_s == inf
+    assert nothing.pace_s() == inf
     assert nothing.is_uniform
     assert nothing.first_due_s(5.0, 1.0) == inf
 
 
 def test_a_gap_objective_alone_bounds_every_gap() -> None:
     strict = promise(tbt_s=0.05)
-    assert (strict.stall_s, strict.tpot_s, strict.pace_s) == (0.05, inf, 0.05)
+    assert (strict.stall_s, strict.tpot_s, strict.pace_s()) == (0.05, inf, 0.05)
     assert strict.is_uniform
 
 
 def test_a_gap_objective_that_may_be_exceeded_is_a_mean_pace() -> None:
     mean = promise(tbt_s=0.05, max_stall_s=0.4)
-    assert (mean.tpot_s, mean.stall_s, mean.pace_s) == (0.05, 0.4, 0.05)
+    assert (mean.tpot_s, mean.stall_s, mean.pace_s()) == (0.05, 0.4, 0.05)
     assert not mean.is_uniform
 
 
@@ -58,7 +58,7 @@ def test_of_two_mean_paces_the_tighter_one_is_promised() -> None:
 def test_the_derived_gap_objective_is_no_number() -> None:
     auto = Promise.of(RequestObjectives(auto_tbt=True))
     assert auto.is_auto
-    assert auto.pace_s == inf
+    assert auto.pace_s() == inf
 
 
 def test_importance_is_carried_along() -> None:
@@ -140,6 +140,31 @@ def test_a_broken_promise_without_a_bound_on_stalls_leaves_nothing() -> None:
     lost = answer(promise(tpot_s=0.1, ttft_s=1.0), 10.0, first_due_s=9.0)
     assert lost.pace_s == inf
     assert lost.next_due_s(0, 10.0) == inf
+
+
+def test_steps_that_bring_several_tokens_may_take_as_long_as_these_but_no_stall() -> None:
+    assert PACE.pace_s(2.5) == pytest.approx(0.25)
+    assert PACE.pace_s(8.0) == 0.5
+    assert promise(tbt_s=0.05).pace_s(2.5) == 0.05
+
+
+def test_answers_expect_most_of_what_steps_bring_and_first_tokens_alone() -> None:
+    answers = Answers()
+    answers.expect("decodes", PACE, 10.0)
+    came(answers, "decodes", 1, 10.0)
+    for at in range(500):
+        answers.expect(f"begins{at}", PACE, 20.0)
+        brought = [output("decodes", 1 + at % 4), output(f"begins{at}", 1)]
+        answers.count_drafts(brought)
+        answers.came(brought, 10.0)
+    assert answers.tokens_per_step == pytest.approx(1 + 0.7 * 1.5, abs=0.05)
+    assert answers.begun["begins499"].pace_s == pytest.approx(0.205, abs=0.005)
+
+
+def test_a_step_in_flight_is_taken_to_bring_what_steps_bring() -> None:
+    decode = Answer(PACE, 10.0, tokens_per_step=2.5)
+    came(Answers({"r": decode}), "r", 1, 10.0)
+    assert decode.next_due_s(1, 10.1) == pytest.approx(10.1 + 0.25)
 
 
 # Binary fractions, whose sums are exact: a token may come in the very moment that it is due.

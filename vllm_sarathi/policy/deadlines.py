@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
+from statistics import fmean
 from typing import Protocol
 
 from vllm_sarathi.objectives import RequestObjectives
@@ -55,10 +56,13 @@ class Promise:
             is_auto=objectives.auto_tbt,
         )
 
-    @property
-    def pace_s(self) -> float:
-        """Longest that steps may take on average while it decodes, in seconds."""
-        return min(self.tpot_s, self.stall_s)
+    def pace_s(self, tokens_per_step: float = 1.0) -> float:
+        """Longest that steps may take on average while it decodes, in seconds.
+
+        Args:
+            tokens_per_step: tokens that it may expect of a step.
+        """
+        return min(tokens_per_step * self.tpot_s, self.stall_s)
 
     @property
     def is_uniform(self) -> bool:
@@ -110,6 +114,7 @@ class Answer:
         is_lost: whether the promise is broken for good: that no gap is longer than a stall is
             still kept, its pace only while prefill gets its share of the time.
         listener: who is told of its tokens.
+        tokens_per_step: tokens that it may expect of a step.
         tpot_s: mean time of a token that was promised.
         longest_gap_s: a longer gap stands out; minus infinity once the promise is broken.
     """
@@ -122,18 +127,22 @@ class Answer:
     due_s: float = -inf
     pace_s: float = inf
     is_lost: bool = False
+    tokens_per_step: float = 1.0
     tpot_s: float = field(init=False)
     longest_gap_s: float = inf
     _stall_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pace_s = self.promise.pace_s
+        self.pace_s = self.promise.pace_s(self.tokens_per_step)
         self.tpot_s, self._stall_s = self.promise.tpot_s, self.promise.stall_s
         if self.listener:
             self.longest_gap_s = self.listener.longest_gap_s
 
     def next_due_s(self, num_in_flight: int, begin_s: float) -> float:
-        """When the token after those in flight is due; they come when the step begins."""
+        """When the token after those of so many steps in flight is due.
+
+        They come when the next step begins.
+        """
         if not self.num_tokens:
             return begin_s + self.pace_s
         last_s = begin_s if num_in_flight and begin_s > self.last_s else self.last_s
@@ -144,8 +153,10 @@ class Answer:
         return due_s if due_s < stalls_s else stalls_s
 
     def next_paced_s(self, num_in_flight: int) -> float:
-        """When the token after those in flight is due by the mean pace."""
-        return self.due_s + num_in_flight * self.tpot_s if num_in_flight else self.due_s
+        """When the token after those of so many steps in flight is due by the mean pace."""
+        if not num_in_flight:
+            return self.due_s
+        return self.due_s + num_in_flight * self.tokens_per_step * self.tpot_s
 
     def stands_out(self, num_tokens: int, now_s: float) -> None:
         """Note that tokens come that are the first, late or after a long gap."""
@@ -193,6 +204,15 @@ class NewTokens(Protocol):
 _MEMORY_ANSWERS = 500
 """Answers that the mean output length remembers."""
 
+_STEP_WEIGHT = 1 / 50
+"""Weight of the last step in what steps bring: it follows load within a second or two."""
+
+_SURE_SHARE = 0.7
+"""Share of the accepted drafts that an answer may count on: a short one may have less luck than the
+mean. Measured on an A100 with 3 drafts of which 70% are accepted, at 1.5 times capacity: goodput of
+conversations 0.772 with half, 0.776 with this, 0.766 with all, and their P99 of TPOT under an
+objective of 50 ms 46, 48 and 53 ms; goodput of decodes alone 0.776, 0.796 and 0.807."""
+
 
 @dataclass(slots=True)
 class Answers:
@@ -200,9 +220,12 @@ class Answers:
 
     Attributes:
         begun: by request.
+        tokens_per_step: tokens that one of them may expect of a step: more than 1 where drafts are
+            accepted.
     """
 
     begun: dict[str, Answer] = field(default_factory=dict)
+    tokens_per_step: float = 1.0
     _num_tokens: float = 0.0
     _num_ended: float = 0.0
     _longest: int = 0
@@ -225,7 +248,21 @@ class Answers:
         listener: AnswerListener | None = None,
     ) -> None:
         """Note that a first token is on its way, due at ``first_due_s``."""
-        self.begun[request_id] = Answer(promise, first_due_s, listener)
+        self.begun[request_id] = Answer(
+            promise, first_due_s, listener, tokens_per_step=self.tokens_per_step
+        )
+
+    def count_drafts(self, outputs: Iterable[NewTokens]) -> None:
+        """Learn from what a step brought, before that is noted: first tokens come alone."""
+        begun = self.begun
+        num_new = [
+            len(output.new_token_ids)
+            for output in outputs
+            if (answer := begun.get(output.request_id)) and answer.num_tokens
+        ]
+        if num_new:
+            expected = 1 + _SURE_SHARE * (fmean(num_new) - 1)
+            self.tokens_per_step += _STEP_WEIGHT * (expected - self.tokens_per_step)
 
     def came(
         self, outputs: Iterable[NewTokens], now_s: float, cut_off: Collection[object] = ()
