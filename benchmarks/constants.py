@@ -24,8 +24,9 @@ RESULTS = Path(__file__).parent / "results"
 CONSTANTS = (
     "policy.admission.RESERVED_BLOCKS",
     "policy.admission.MAX_RESERVED_SHARE",
-    "policy.deadlines.E2E_LENGTH",
-    "policy.deadlines._MEMORY_ANSWERS",
+    "policy.answers.E2E_LENGTH",
+    "policy.answers._MEMORY_ANSWERS",
+    "policy.answers._SURE_SHARE",
     "policy.order.FULL_OVERLOAD",
     "policy.order.IN_OVERLOAD",
     "policy.order._REQUEST_WEIGHT",

@@ -26,6 +26,7 @@ from vllm_sarathi.simulator import (
     Objectives,
     QosClass,
     Report,
+    Speculation,
     Synthetic,
     Workload,
 )
@@ -49,6 +50,7 @@ class Load:
         seconds: how long requests arrive.
         held: share of its requests that is in time at capacity.
         max_model_len: most tokens of a request.
+        speculation: speculative decoding, which every engine does; None for none.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Load:
     seconds: float
     held: float = 0.9
     max_model_len: int = MAX_MODEL_LEN
+    speculation: Speculation | None = None
 
     @property
     def defaults(self) -> tuple[int, int]:
@@ -73,12 +76,15 @@ class Load:
         traffic: Traffic = Synthetic(self.lengths, max(round(rate * self.seconds), 20))
         if engine.policy == "priority":
             traffic = ShortFirst(traffic)
-        case = f"{part}: {self.name}"
+        case, engine = f"{part}: {self.name}", replace(engine, speculation=self.speculation)
         run = Run(case, load, engine, self.machine, traffic, rate, OBJECTIVES, more=fingerprint)
         return replace(run, max_model_len=self.max_model_len)
 
 
 A100, H100, EXPERTS = "a100-llama-3-8b", "h100-llama-3-8b", "h100-mixtral-8x7b-tp2"
+EAGLE_S = 0.001
+"""Seconds for a draft of EAGLE's on an A100: one layer of Llama-3-8B and its head are 1.5 GB of
+weights, read at 1.5 TB/s."""
 DEFAULTS = {A100: (2048, 256), H100: (8192, 1024), EXPERTS: (8192, 1024)}
 LOADS = (
     Load("A100 ShareGPT-like", A100, LENGTHS["sharegpt"], 4.5, 60.0),
@@ -98,6 +104,14 @@ LOADS = (
         30.0,
         40.0,
         max_model_len=360_000,
+    ),
+    Load(
+        "A100 conversation, 3 drafts, 70% accepted",
+        A100,
+        LENGTHS["conversation"],
+        10.5,
+        40.0,
+        speculation=Speculation(3, 0.7, draft_s=EAGLE_S),
     ),
 )
 

@@ -9,7 +9,8 @@ from tests.support.clock import virtual_time
 from tests.support.scheduler_loop import SchedulerLoop
 from tests.support.tokens import came
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
-from vllm_sarathi.policy.deadlines import Answers, Promise
+from vllm_sarathi.policy.answers import Answers
+from vllm_sarathi.policy.deadlines import Promise
 
 OBJECTIVES = {"ttft_slo_ms": 2000, "tpot_slo_ms": 50}
 

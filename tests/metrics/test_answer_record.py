@@ -11,7 +11,8 @@ from tests.support.tokens import came
 from vllm_sarathi.latency import Objectives, RequestTimes
 from vllm_sarathi.metrics.answer_record import AnswerRecord
 from vllm_sarathi.objectives import RequestObjectives
-from vllm_sarathi.policy.deadlines import Answers, Promise
+from vllm_sarathi.policy.answers import Answers
+from vllm_sarathi.policy.deadlines import Promise
 
 TICK_S = 1 / 1024  # times in these are exact
 ARRIVAL_S = 1000.0

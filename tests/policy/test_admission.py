@@ -99,6 +99,14 @@ def test_as_many_may_join_as_leave_a_decode_step_within_the_tightest_pace(
     assert num_admitted(in_company(num_running, 0.0502, 1, 1, 1)) == admitted
 
 
+@pytest.mark.parametrize(("num_running", "admitted"), [(10, 2), (11, 1), (12, 0)])
+def test_drafts_of_all_that_run_count(num_running: int, admitted: int) -> None:
+    speculates = in_company(num_running, 0.0502, 1, 1)
+    assert speculates.company is not None
+    company = speculates.company._replace(tokens_each=4)
+    assert num_admitted(replace(speculates, company=company)) == admitted
+
+
 def test_contexts_count_as_grown_as_they_are_halfway_through_an_answer() -> None:
     assert num_admitted(in_company(10, 0.0119, 800)) == 1  # 11 ms and 850 tokens of context
     assert num_admitted(in_company(10, 0.0118, 800)) == 0

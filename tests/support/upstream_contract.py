@@ -44,6 +44,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
         "structured_output_manager": object,
         "schedule": MethodType,
         "update_from_output": MethodType,
+        "update_draft_token_ids": MethodType,
         "add_request": MethodType,
         "finish_requests": MethodType,
         "has_requests": MethodType,
@@ -86,6 +87,7 @@ CONTRACT: dict[str, dict[str, type | tuple[type, ...]]] = {
     "SchedulerOutput": {
         "num_scheduled_tokens": dict,
         "total_num_scheduled_tokens": int,
+        "scheduled_spec_decode_tokens": dict,
         "scheduled_new_reqs": list,
         "scheduled_cached_reqs": CachedRequestData,
         "finished_req_ids": set,

@@ -6,7 +6,8 @@ from math import inf
 from typing import Any
 
 from vllm_sarathi.objectives import RequestObjectives
-from vllm_sarathi.policy.deadlines import NewTokens, Promise
+from vllm_sarathi.policy.answers import NewTokens
+from vllm_sarathi.policy.deadlines import Promise
 
 
 @dataclass(slots=True)

@@ -73,8 +73,9 @@ def _num_joining(state: SchedulerState, model: StepTimeModel, num_stages: int) -
     for num_joining, request in enumerate(state.waiting):
         num_prompt = request.num_tokens + request.num_computed_tokens
         context_tokens += mean_context(num_prompt, 0, company.mean_output)
-        num_running = company.num_running + num_joining + 1
-        share = StepWork(-(-num_running // num_stages), 0.0, round(context_tokens / num_stages))
+        num_decodes = -(-(company.num_running + num_joining + 1) // num_stages)
+        context = round(context_tokens / num_stages)
+        share = StepWork(num_decodes * company.tokens_each, 0.0, context)
         if num_joining >= num_sure and num_stages * model.predict(share) > company.pace_s:
             return num_joining
     return len(state.waiting)

@@ -79,7 +79,7 @@ class Due(NamedTuple):
     Attributes:
         in_s: time until the earliest next token is due from when the step can begin, in
             seconds; infinite where none is.
-        pace_s: the tightest pace of those whose promise can still be kept, in seconds.
+        pace_s: the tightest pace of those whose promise can still be kept, in seconds a step.
         has_auto: whether a gap follows the objective derived from decode-only steps.
         lost_in_s: time until the earliest next token of a broken promise is due by its pace.
     """
@@ -97,7 +97,8 @@ class Company(NamedTuple):
         num_running: requests that run.
         context_tokens: sum of the contexts that they read, on average of their life.
         mean_output: output tokens of a request, on average.
-        pace_s: the tightest pace among them and the first that waits, in seconds.
+        pace_s: the tightest pace among them and the first that waits, in seconds a step.
+        tokens_each: tokens of each in a step, drafts included.
         is_outranked: whether the first that waits is more important than one of them.
     """
 
@@ -106,6 +107,7 @@ class Company(NamedTuple):
     mean_output: float
     pace_s: float
     is_outranked: bool = False
+    tokens_each: int = 1
 
 
 class KvRoom(NamedTuple):

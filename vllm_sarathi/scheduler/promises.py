@@ -14,8 +14,9 @@ from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
 from vllm_sarathi.policy import presets
 from vllm_sarathi.policy.admission import mean_context
+from vllm_sarathi.policy.answers import AnswerListener, Answers
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
-from vllm_sarathi.policy.deadlines import AnswerListener, Answers, Promise
+from vllm_sarathi.policy.deadlines import Promise
 from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import NOTHING_DUE, Company, Due, Outlook, Rank
@@ -91,7 +92,9 @@ class Promises:
     def first_due_s(self, request: Any) -> float:
         """When a request's first token is due, on the clock of its arrival."""
         promise = self.promise(request)
-        decode_s = self.answers.mean_output * self._step_s if promise.e2e_s < inf else 0.0
+        decode_s = 0.0
+        if promise.e2e_s < inf:
+            decode_s = self.answers.mean_output / self.answers.tokens_per_step * self._step_s
         return promise.first_due_s(request.arrival_time, decode_s)
 
     def place(self, request: Any) -> Place:
@@ -156,6 +159,7 @@ class Promises:
         due_s = pace_s = lost_due_s = inf
         has_auto, auto_is_left = False, self.reader.is_auto
         begun, begin_s, least_s = self.answers.begun, outlook.begin_s, self._least_pace_s()
+        expected = self.answers.tokens_per_step
         per_step = 1 + int(self.scheduler.num_spec_tokens)
         for request in ready:  # up to a thousand, in every step
             answer = begun.get(request.request_id)
@@ -174,16 +178,16 @@ class Promises:
                 else:
                     num_in_flight = -(-request.num_output_placeholders // per_step)
                     its_due_s = answer.next_due_s(num_in_flight, begin_s)
-                    if answer.is_lost and answer.tpot_s >= least_s:
+                    if answer.is_lost and answer.tokens_per_step * answer.tpot_s >= least_s:
                         lost_due_s = min(lost_due_s, answer.next_paced_s(num_in_flight))
             if its_pace_s < pace_s:
                 pace_s = its_pace_s
             if its_due_s < due_s:
                 due_s = its_due_s
         for request in others:
-            asker = begun.get(request.request_id) or self.promise(request)
-            has_auto = has_auto or self.promise(request).is_auto
-            its_pace_s = max(asker.pace_s, least_s)
+            answer, promise = begun.get(request.request_id), self.promise(request)
+            has_auto = has_auto or promise.is_auto
+            its_pace_s = max(answer.pace_s if answer else promise.pace_s(expected), least_s)
             due_s, pace_s = min(due_s, begin_s + its_pace_s), min(pace_s, its_pace_s)
         return Due(due_s - begin_s, pace_s, has_auto, lost_due_s - begin_s)
 
@@ -193,14 +197,15 @@ class Promises:
         if not (scheduler.waiting and self.follows_tokens):
             return None
         first = scheduler.waiting.peek_request()
-        pace_s = inf if self.is_late(first) else self.promise(first).pace_s
-        importance, least_important = self.promise(first).importance, inf
+        asked, expected = self.promise(first), self.answers.tokens_per_step
+        pace_s = inf if self.is_late(first) else asked.pace_s(expected)
+        importance, least_important = asked.importance, inf
         least_s = self._least_pace_s()
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
             answer = begun.get(request.request_id)
             promise = answer.promise if answer else self.promise(request)
-            pace_s = min(pace_s, (answer or promise).pace_s)
+            pace_s = min(pace_s, answer.pace_s if answer else promise.pace_s(expected))
             least_important = min(least_important, promise.importance)
             context_tokens += mean_context(
                 request.num_prompt_tokens, request.num_computed_tokens, mean_output
@@ -209,12 +214,13 @@ class Promises:
             return None
         pace_s = max(pace_s, least_s)
         num_running, is_outranked = len(scheduler.running), importance > least_important
-        return Company(num_running, context_tokens, mean_output, pace_s, is_outranked)
+        tokens_each = 1 + int(scheduler.num_spec_tokens)
+        return Company(num_running, context_tokens, mean_output, pace_s, is_outranked, tokens_each)
 
     def _least_pace_s(self) -> float:
         """Tightest pace that binds others: the operator's own, or what a small batch can keep."""
         lone_s = self.step_time.predict(StepWork(1))
-        return min(self.default.pace_s, LEAST_PACE * lone_s)
+        return min(self.default.pace_s(self.answers.tokens_per_step), LEAST_PACE * lone_s)
 
     def scheduled(self, output: Any, chunks: Iterable[Any]) -> None:
         """Note what a step does: whose prefill it ends, and who has ended."""
@@ -239,6 +245,8 @@ class Promises:
             return
         now_s = time.monotonic()
         for group in outputs.values():
+            if self.scheduler.num_spec_tokens:
+                self.answers.count_drafts(group.outputs)
             self.answers.came(group.outputs, now_s, _CUT_OFF)
 
     def finished(self, num_prefill_tokens: int, duration_s: float, is_full: bool) -> None:

@@ -17,6 +17,7 @@ from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.capacity import Capacity, find_capacity
 from vllm_sarathi.simulator.engine.loop import SchedulerDeadlockError
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.engine.speculation import Speculation
 from vllm_sarathi.simulator.goal import CapacityGoal, Check
 from vllm_sarathi.simulator.load.lengths import (
     LENGTHS,
@@ -61,6 +62,7 @@ __all__ = [
     "Replay",
     "Report",
     "SchedulerDeadlockError",
+    "Speculation",
     "StepCost",
     "StepWork",
     "Synthetic",

@@ -15,6 +15,7 @@ from vllm_sarathi.simulator.engine.loop import EngineLoop, SchedulerDeadlockErro
 from vllm_sarathi.simulator.engine.requests import RequestSource, block_hasher
 from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
 from vllm_sarathi.simulator.engine.settings import EngineSettings
+from vllm_sarathi.simulator.engine.speculation import Drafts
 from vllm_sarathi.simulator.engine.stretch import Stretch
 from vllm_sarathi.simulator.load.workload import Workload
 from vllm_sarathi.simulator.machine.pipeline import Pipeline
@@ -51,7 +52,7 @@ def simulate(
         deployment: what a step costs.
         workload: the requests.
         noise: standard deviation of every step's time, as a share of it.
-        seed: of the noise.
+        seed: of the noise, and of which drafts are accepted.
         limit_s: virtual time at which the run ends at the latest; None: an hour
             after the last arrival.
         stop_rule: objectives whose miss ends the run early; None runs to the end.
@@ -67,6 +68,7 @@ def simulate(
         SchedulerDeadlockError: the scheduler schedules nothing any more.
     """
     check_arguments(engine, deployment, noise)
+    _check_speculation(engine, deployment)
     if num_replicas < 1:
         raise ValueError(f"num_replicas={num_replicas!r} must be 1 or more")
     if router not in ROUTERS:
@@ -80,13 +82,15 @@ def simulate(
         block_size=engine.block_size,
         in_flight_tokens=num_in_flight * engine.max_num_batched_tokens,
     )
+    drafting_s = engine.speculation.drafting_s if engine.speculation else 0.0
+    drafts = Drafts(engine.speculation, seed) if engine.speculation else None
     recorder = Recorder(workload, stop_rule, StepHistory() if keep_steps else None, on_progress)
     with quiet_vllm(), without_garbage_collection():
         pipelines = [
-            Pipeline(deployment, noise, seed + 1000 * replica, engine.v2_model_runner)
+            Pipeline(deployment, noise, seed + 1000 * replica, engine.v2_model_runner, drafting_s)
             for replica in range(num_replicas)
         ]
-        completed = _run(engine, pipelines, recorder, limit_s, stretches, router)
+        completed = _run(engine, pipelines, recorder, limit_s, stretches, router, drafts)
     return Report.of(engine.name, recorder, completed, pipelines, perf_counter() - started)
 
 
@@ -113,6 +117,15 @@ def check_arguments(engine: EngineSettings, deployment: Deployment, noise: float
         raise ValueError(f"noise={noise!r} must be a share from 0 to 1")
 
 
+def _check_speculation(engine: EngineSettings, deployment: Deployment) -> None:
+    num_stages = len(deployment.stages)
+    if engine.speculation and num_stages > 1 and not engine.async_scheduling:
+        raise ValueError(
+            f"async_scheduling=False must be True for speculation over {num_stages} stages: "
+            "vLLM fetches the drafts after each step, which empties the pipeline"
+        )
+
+
 def _run(
     engine: EngineSettings,
     pipelines: Sequence[Pipeline],
@@ -120,6 +133,7 @@ def _run(
     limit_s: float | None,
     stretches: bool,
     router: Router,
+    drafts: Drafts | None,
 ) -> bool:
     """Build a scheduler and a loop for each replica, and run them; whether all was done."""
     clock, workload = VirtualClock(), recorder.workload
@@ -140,7 +154,9 @@ def _run(
             shortcuts.install(scheduler)
             most, routed = config.max_concurrent_batches, Routed(source)
             stretch = Stretch(scheduler, pipeline, clock, recorder, most) if stretches else None
-            loop = EngineLoop(scheduler, pipeline, routed, recorder, clock, most, limit_s, stretch)
+            loop = EngineLoop(
+                scheduler, pipeline, routed, recorder, clock, most, limit_s, stretch, drafts
+            )
             replicas.append(Replica(loop, routed))
         with clock.installed():
             return run_fleet(replicas, source, router, clock)

@@ -93,7 +93,7 @@ class TokenDeadlines:
 
     def slacks_s(self, decodes: Decodes, begin_s: float) -> Iterator[float]:
         """Time from when the step can begin until each decode's next token is due."""
-        promises = self.scheduler._promises
+        promises, per_step = self.scheduler._promises, 1 + self.scheduler.num_spec_tokens
         to_monotonic_s = time.monotonic() - time.time()
         for request in decodes.requests:
             answer = promises.answers.begun.get(request.request_id)
@@ -106,7 +106,8 @@ class TokenDeadlines:
                 anchor_s = first_s
             elif self.anchor is Anchor.LATER:
                 anchor_s = max(anchor_s, first_s)
-            num_tokens = answer.num_tokens + request.num_output_placeholders
+            num_in_flight = -(-request.num_output_placeholders // per_step)
+            num_tokens = answer.num_tokens + num_in_flight * answer.tokens_per_step
             yield anchor_s + num_tokens * promises.promise(request).tpot_s - begin_s
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from vllm.v1.engine.core import EngineCore
-from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 
 from vllm_sarathi.simulator import (
     Deployment,
@@ -18,6 +18,7 @@ from vllm_sarathi.simulator import (
     Fixed,
     Lengths,
     SchedulerDeadlockError,
+    Speculation,
     Synthetic,
     Workload,
     simulate,
@@ -27,12 +28,15 @@ from vllm_sarathi.simulator.engine.requests import RequestSource
 from vllm_sarathi.simulator.engine.scheduler_factory import gpu_engine
 
 KINDS = [(False, 1), (True, 1), (False, 2), (True, 2), (True, 4)]
+PLAIN = [(*kind, None) for kind in KINDS]
+WITH_DRAFTS = [(*kind, Speculation(3, 0.0)) for kind in KINDS if kind != (False, 2)]  # refused
 SCHEDULERS = ["stock", "sarathi"]
 
 
 def record(scheduler: Any, events: list[Any]) -> None:
     """Note the order of calls on a scheduler, with what each batch holds."""
     schedule, update = scheduler.schedule, scheduler.update_from_output
+    take_drafts = scheduler.update_draft_token_ids
 
     def noted_schedule(*args: Any, **kwargs: Any) -> Any:
         output = schedule(*args, **kwargs)
@@ -43,11 +47,16 @@ def record(scheduler: Any, events: list[Any]) -> None:
         events.append(("update", list(output.num_scheduled_tokens)))
         return update(output, answer)
 
+    def noted_drafts(drafts: Any) -> None:
+        events.append(("drafts", drafts.req_ids, drafts.draft_token_ids))
+        take_drafts(drafts)
+
     scheduler.schedule, scheduler.update_from_output = noted_schedule, noted_update
+    scheduler.update_draft_token_ids = noted_drafts
 
 
 class InstantExecutor:
-    """Answers at once with a token for each request that is not prefilling."""
+    """Answers at once with a token for each request that is not prefilling; no draft is right."""
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
@@ -58,10 +67,14 @@ class InstantExecutor:
         answer: Future[Any] = Future()
         answer.set_result(ModelRunnerOutput(names, {n: i for i, n in enumerate(names)}, tokens))
         self.answer = answer
+        self.drafts = DraftTokenIds(names, [[0] * self.scheduler.num_spec_tokens for _ in names])
         return answer
 
     def sample_tokens(self, grammar: Any, non_block: bool = False) -> "Future[Any]":
         return self.answer
+
+    def take_draft_token_ids(self) -> DraftTokenIds:
+        return self.drafts
 
 
 def vllm_loop(scheduler: Any, config: Any, source: RequestSource) -> None:
@@ -71,6 +84,8 @@ def vllm_loop(scheduler: Any, config: Any, source: RequestSource) -> None:
     core.model_executor = InstantExecutor(scheduler)
     core.log_stats, core.is_mm_encoder_only, core.is_pooling_model = False, False, False
     core.is_ec_consumer = False  # until 0.27
+    core.check_for_draft_tokens = bool(scheduler.num_spec_tokens)
+    core.async_scheduling = config.scheduler_config.async_scheduling
     core.aborts_queue = SimpleNamespace(empty=lambda: True)
     core._weight_version = "default"
     core.batch_queue_size = config.max_concurrent_batches
@@ -79,18 +94,22 @@ def vllm_loop(scheduler: Any, config: Any, source: RequestSource) -> None:
         scheduler.add_request(source.take())
     step = core.step if core.batch_queue is None else core.step_with_batch_queue
     while scheduler.has_requests() or core.batch_queue:
-        step()
+        _, executed = step()
+        core.post_step(executed)
 
 
-@pytest.mark.parametrize(("asynchronous", "num_stages"), KINDS)
+@pytest.mark.parametrize(("asynchronous", "num_stages", "speculation"), [*PLAIN, *WITH_DRAFTS])
 def test_the_loop_calls_the_scheduler_in_vllms_order(
     monkeypatch: pytest.MonkeyPatch,
     machine: Callable[..., Deployment],
     mixed: Callable[..., Workload],
     asynchronous: bool,
     num_stages: int,
+    speculation: Speculation | None,
 ) -> None:
-    engine = EngineSettings(async_scheduling=asynchronous, max_num_batched_tokens=256)
+    engine = EngineSettings(
+        async_scheduling=asynchronous, max_num_batched_tokens=256, speculation=speculation
+    )
     workload = replace(mixed(12), arrival_s=np.zeros(12))
     expected: list[Any] = []
     seen: list[Any] = []

@@ -219,7 +219,7 @@ def counters(owner: Any) -> dict[str, Any]:
 
 def test_what_a_stretch_asks_before_it_starts_is_there(build: Callable[..., Any]) -> None:
     scheduler = build()
-    assert scheduler.num_lookahead_tokens == 0
+    assert scheduler.num_spec_tokens == 0
     assert reads(Scheduler.schedule, "self.current_step")
     assert reads(Scheduler.schedule, "request.next_decode_eligible_step")
     scheduler.add_request(request(max_tokens=8))

@@ -3,16 +3,18 @@
 Mirrors ``EngineCoreProc.run_busy_loop``, ``EngineCore.step`` and
 ``EngineCore.step_with_batch_queue`` of vllm/v1/engine/core.py: which is called in
 which order, and when new requests are seen. Only the model runner is replaced, by
-``Pipeline``.
+``Pipeline`` and, with speculative decoding, ``Drafts``. As in vLLM, drafts go to the
+scheduler after each step; with async scheduling it counts on them without seeing them.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vllm_sarathi.policy.step_time import StepWork
 from vllm_sarathi.simulator.engine.clock import VirtualClock
+from vllm_sarathi.simulator.engine.speculation import Drafts
 from vllm_sarathi.simulator.engine.stretch import Stretch
 from vllm_sarathi.simulator.machine.pipeline import Execution, Pipeline
 
@@ -20,6 +22,7 @@ from vllm_sarathi.simulator.machine.pipeline import Execution, Pipeline
 EMPTY_STEP_S = 0.001
 # A scheduler that gets so much time without doing anything will never do anything.
 DEADLOCK_S = 10.0
+NOTHING_ACCEPTED: Mapping[str, int] = {}
 
 
 class SchedulerDeadlockError(RuntimeError):
@@ -63,6 +66,7 @@ class EngineLoop:
         max_in_flight: vLLM's ``max_concurrent_batches``.
         limit_s: virtual time at which the run ends at the latest.
         stretch: what runs steps that are all alike; None asks the scheduler each time.
+        drafts: of speculative decoding; None without.
     """
 
     scheduler: Any
@@ -73,6 +77,7 @@ class EngineLoop:
     max_in_flight: int
     limit_s: float
     stretch: Stretch | None = None
+    drafts: Drafts | None = None
     last_output: Any = None
     _has_in_flight: bool = False
 
@@ -126,9 +131,11 @@ class EngineLoop:
             due_s = source.next_arrival_s
 
     def _step(self, in_flight: deque[tuple[Any, Execution]]) -> bool:
-        """One batch, start to end (``EngineCore.step``)."""
+        """One batch, start to end (``EngineCore.step`` and ``post_step``)."""
         output, run = self._schedule()
         self._answer(output, run)
+        if self.drafts is not None and run.num_tokens:
+            self.scheduler.update_draft_token_ids(self.drafts.of(list(output.num_scheduled_tokens)))
         return run.num_tokens > 0
 
     def _step_with_queue(self, in_flight: deque[tuple[Any, Execution]]) -> bool:
@@ -147,11 +154,12 @@ class EngineLoop:
         began_s = self.clock.now_s
         output = self.last_output = self.scheduler.schedule()
         requests, sampled = self.scheduler.requests, []
+        drafts = output.scheduled_spec_decode_tokens
         decode_context, chunk_context = 0, 0.0
         for name, num_tokens in output.num_scheduled_tokens.items():
             request = requests[name]
             context = request.num_computed_tokens - num_tokens
-            if num_tokens == 1:
+            if num_tokens == 1 or name in drafts:
                 decode_context += context
             else:
                 chunk_context += num_tokens * (context + num_tokens / 2)
@@ -161,7 +169,8 @@ class EngineLoop:
         overhead = self.pipeline.overhead
         num_requests = len(output.num_scheduled_tokens)
         self.clock.now_s += overhead.schedule_s + num_requests * overhead.schedule_request_s
-        run = self.pipeline.execute(self.clock.now_s, work, frozenset(sampled))
+        num_drafts = sum(map(len, drafts.values()))
+        run = self.pipeline.execute(self.clock.now_s, work, frozenset(sampled), num_drafts)
         self.observer.scheduled(began_s, output, run)
         return output, run
 
@@ -169,12 +178,22 @@ class EngineLoop:
         """Wait for a batch and give its tokens to the scheduler."""
         clock, overhead = self.clock, self.pipeline.overhead
         clock.now_s = max(clock.now_s, run.ready_s)
-        answer = model_runner_output(output.num_scheduled_tokens, run.sampled)
+        accepted = self._accepted(output)
+        answer = model_runner_output(output.num_scheduled_tokens, run.sampled, accepted)
         outputs = self.scheduler.update_from_output(output, answer)
         if run.num_tokens:
             num_requests = len(output.num_scheduled_tokens)
             clock.now_s += overhead.update_s + num_requests * overhead.update_request_s
         self.observer.answered(clock.now_s, outputs)
+
+    def _accepted(self, output: Any) -> dict[str, int]:
+        """How many drafts of a batch are accepted, by request; nothing where there are none."""
+        requests, drafts = self.scheduler.requests, self.drafts
+        return {
+            name: drafts.num_accepted(requests[name], len(tokens))
+            for name, tokens in output.scheduled_spec_decode_tokens.items()
+            if drafts is not None and name in requests
+        }
 
     def _state(self) -> str:
         scheduler = self.scheduler
@@ -190,13 +209,25 @@ class EngineLoop:
         )
 
 
-def model_runner_output(scheduled: dict[str, int], sampled: frozenset[str]) -> Any:
-    """What vLLM's model runner would answer: token 0 for each request that gets one."""
+def model_runner_output(
+    scheduled: dict[str, int],
+    sampled: frozenset[str],
+    accepted: Mapping[str, int] = NOTHING_ACCEPTED,
+) -> Any:
+    """What vLLM's model runner would answer: token 0 for each request that gets one.
+
+    Args:
+        scheduled: tokens of each request in the batch.
+        sampled: the requests that get a token.
+        accepted: how many drafts each of them gets besides.
+    """
     from vllm.v1.outputs import ModelRunnerOutput
 
     names = list(scheduled)
     return ModelRunnerOutput(
         req_ids=names,
         req_id_to_index=dict(zip(names, range(len(names)), strict=True)),
-        sampled_token_ids=[[0] if name in sampled else [] for name in names],
+        sampled_token_ids=[
+            [0] * (1 + accepted.get(name, 0)) if name in sampled else [] for name in names
+        ],
     )

@@ -76,7 +76,7 @@ def gpu_engine(
     from vllm_sarathi.scheduler.faults import Faults
 
     chosen = scheduler_class(settings)
-    limits = json.dumps([max_model_len, _engine_args(settings)])
+    limits = json.dumps([max_model_len, _engine_args(settings, max_model_len)])
     config = _engine_config(limits)
     # What the engine arguments say beside it is a scheduler's of the user's own.
     config.additional_config = {**config.additional_config, "sarathi": dict(settings.sarathi)}
@@ -96,13 +96,23 @@ def gpu_engine(
             scheduler.shutdown()
 
 
-def _engine_args(settings: EngineSettings) -> dict[str, Any]:
+def _engine_args(settings: EngineSettings, max_model_len: int) -> dict[str, Any]:
+    speculative: dict[str, Any] = {}
+    if settings.speculation is not None:
+        # EAGLE is what vLLM allows with and without async scheduling. The scheduler reads how
+        # many tokens it drafts and the KV slots that these take; any model will do.
+        speculative["speculative_config"] = {
+            "method": "eagle",
+            "model": _model_folder(max_model_len),
+            "num_speculative_tokens": settings.speculation.num_tokens,
+        }
     return {
         "max_num_batched_tokens": settings.max_num_batched_tokens,
         "max_num_seqs": settings.num_seqs,
         "enable_prefix_caching": bool(settings.enable_prefix_caching),
         "block_size": settings.block_size,
         "scheduling_policy": settings.policy,
+        **speculative,
         **settings.engine_args,
     }
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from vllm_sarathi.simulator.engine.speculation import Speculation
+
 # What else a word may say of any engine (``engine_spec``).
 WORD_KEYS = ("max_num_seqs", "async_scheduling", "policy", "enable_prefix_caching")
 POLICIES = ("fcfs", "priority")
@@ -29,6 +31,7 @@ class EngineSettings:
             elsewhere it only costs hashing.
         block_size: tokens in a KV block.
         policy: vLLM's queue policy, "fcfs" or "priority".
+        speculation: speculative decoding; None decodes token by token.
         engine_args: further arguments of ``EngineArgs``.
         label: what reports call it; None makes one up.
 
@@ -45,6 +48,7 @@ class EngineSettings:
     enable_prefix_caching: bool | None = None
     block_size: int = 16
     policy: str = "fcfs"
+    speculation: Speculation | None = None
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     label: str | None = None
 

@@ -25,9 +25,10 @@ def install(scheduler: Any) -> None:
         scheduler._make_cached_request_data = _cached_request_data
     if is_from(Scheduler, "_reserve_prefill_lookahead") and not scheduler.num_prefill_lookahead:
         scheduler._reserve_prefill_lookahead = _all_new_tokens
-    if is_from(Scheduler, "_update_request_with_output"):
+    one_by_one = not scheduler.num_spec_tokens
+    if one_by_one and is_from(Scheduler, "_update_request_with_output"):
         scheduler._update_request_with_output = _append_token(scheduler)
-    elif is_from(AsyncScheduler, "_update_request_with_output"):
+    elif one_by_one and is_from(AsyncScheduler, "_update_request_with_output"):
         scheduler._update_request_with_output = _append_token_async(scheduler)
     if hasattr(scheduler.structured_output_manager, "accept_tokens"):
         scheduler.structured_output_manager.accept_tokens = lambda request, tokens: True

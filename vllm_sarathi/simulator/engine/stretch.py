@@ -176,6 +176,7 @@ def _is_known(scheduler: Any) -> bool:
     known = (Scheduler, AsyncScheduler, SarathiScheduler, AsyncSarathiScheduler)
     if type(scheduler) not in known:
         return False
-    # Cached blocks are ordered by when they filled up, which a stretch does not keep.
-    plain = not scheduler.kv_cache_manager.enable_caching and not scheduler.num_lookahead_tokens
+    # Cached blocks are ordered by when they filled up, which a stretch does not keep; nor does it
+    # know how many drafts are accepted.
+    plain = not scheduler.kv_cache_manager.enable_caching and not scheduler.num_spec_tokens
     return plain and hasattr(scheduler, "current_step")

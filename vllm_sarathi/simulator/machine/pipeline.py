@@ -36,6 +36,7 @@ class Pipeline:
         waits_for_tokens: a batch starts only after the batch ``num_stages`` before
             it has sampled, empty ones counted, as in vLLM's V2 runner (``PPHandler``):
             its decodes need those tokens.
+        drafting_s: seconds that the last stage drafts for after it has sampled.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Pipeline:
         noise: float,
         seed: int,
         waits_for_tokens: bool,
+        drafting_s: float = 0.0,
     ) -> None:
         num_stages = len(deployment.stages)
         self.deployment = deployment
@@ -51,6 +53,7 @@ class Pipeline:
         self.num_extrapolated = 0  # steps beyond any that the costs were fitted to
         self._free_s = [0.0] * num_stages
         self._prepared_s = 0.0
+        self._drafting_s = [*[0.0] * (num_stages - 1), drafting_s]
         self._noise = noise
         self._random = Random(seed)
         depth = num_stages if waits_for_tokens and num_stages > 1 else 0
@@ -61,13 +64,16 @@ class Pipeline:
         """CPU time around a step."""
         return self.deployment.overhead
 
-    def execute(self, sent_s: float, work: StepWork, sampled: frozenset[str]) -> Execution:
+    def execute(
+        self, sent_s: float, work: StepWork, sampled: frozenset[str], num_drafts: int = 0
+    ) -> Execution:
         """Send a batch through the stages.
 
         Args:
             sent_s: when the engine sends it off.
             work: what decides its duration, with the tokens sampled.
             sampled: ids of the requests that get a token from it.
+            num_drafts: drafts that it verifies: each is sampled as a token is.
         """
         self._wait_for_tokens()
         if not work.num_tokens:
@@ -83,7 +89,10 @@ class Pipeline:
         times = []
         for i, stage in enumerate(deployment.stages):
             start_s = max(start_s, self._free_s[i])
-            step_s = stage.step_s(work, len(sampled)) * self._factor()
+            step_s = stage.step_s(work, len(sampled)) + num_drafts * stage.sampled_s
+            if sampled:
+                step_s += self._drafting_s[i]
+            step_s *= self._factor()
             end_s = self._free_s[i] = start_s + step_s
             self.busy_s[i] += step_s
             times.append((start_s, end_s))

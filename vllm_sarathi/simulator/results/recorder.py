@@ -22,7 +22,7 @@ STEPS_BETWEEN_PROGRESS = 256
 
 
 class Gaps:
-    """Times between tokens, counted in logarithmic bins.
+    """Times between tokens, counted in logarithmic bins. Tokens that come together are one.
 
     Memory does not grow with their number; percentiles are exact to ``RESOLUTION``.
     """
@@ -152,7 +152,7 @@ class Recorder:
         self._num_misses, self._most_misses = [0, 0, 0], self._rule.most_misses(num)
         self._most_late_gaps = 0.01 * float((workload.lengths.num_output - 1).sum())
         self._on_progress = on_progress
-        self._num_expected, self._num_first = int(workload.lengths.num_output.sum()), 0
+        self._num_expected, self._num_gapless = int(workload.lengths.num_output.sum()), 0
         self._first_s: float | None = None
         self.last_s = 0.0
         self.stage_span_s: tuple[float, float] | None = None
@@ -164,7 +164,7 @@ class Recorder:
         self.num_steps += 1
         self.num_tokens += run.num_tokens
         if self._on_progress is not None and self.num_steps % STEPS_BETWEEN_PROGRESS == 0:
-            self._on_progress((self._num_first + self.gaps.num) / self._num_expected)
+            self._on_progress((self._num_gapless + self.gaps.num) / self._num_expected)
         if output.preempted_req_ids:
             self.num_preemptions += len(output.preempted_req_ids)
         for new in output.scheduled_new_reqs:
@@ -172,10 +172,12 @@ class Recorder:
         first_s, last_s = self.stage_span_s or run.stages[0]
         self.stage_span_s = min(first_s, run.stages[0][0]), max(last_s, run.stages[-1][1])
         if self.steps is not None:
-            num_decode = sum(1 for n in output.num_scheduled_tokens.values() if n == 1)
+            drafts = output.scheduled_spec_decode_tokens
+            scheduled = output.num_scheduled_tokens.items()
+            decodes = [num for name, num in scheduled if num == 1 or name in drafts]
             self.steps.scheduled_s.append(now_s)
-            self.steps.num_decode.append(num_decode)
-            self.steps.num_prefill.append(run.num_tokens - num_decode)
+            self.steps.num_decode.append(len(decodes))
+            self.steps.num_prefill.append(run.num_tokens - sum(decodes))
             self.steps.stages.append(run.stages)
 
     def _note_start(self, index: int, now_s: float) -> None:
@@ -187,7 +189,11 @@ class Recorder:
             self._num_late_starts += 1
 
     def answered(self, now_s: float, outputs: Any) -> None:
-        """Note the tokens that came back."""
+        """Note the tokens that came back.
+
+        Tokens of a request that come together end one gap, as vLLM's metrics and its client count
+        ITL. TPOT is over all tokens.
+        """
         gaps: Counter[float] = Counter()
         times = self._times
         for group in outputs.values():
@@ -196,10 +202,14 @@ class Recorder:
                 seen = times.get(name)
                 if seen is None:
                     times[name] = seen = [now_s]
-                    self._num_first += 1
+                    self._num_gapless += 1
                 else:
                     gaps[now_s - seen[-1]] += 1
                     seen.append(now_s)
+                num_more = len(answer.new_token_ids) - 1
+                if num_more > 0:
+                    seen += [now_s] * num_more
+                    self._num_gapless += num_more
                 if answer.finish_reason is not None:
                     self._finish(int(name), times.pop(name))
         self.last_s = max(self.last_s, now_s)
