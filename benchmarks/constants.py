@@ -38,7 +38,7 @@ CONSTANTS = (
     "policy.step_time._OUTLIER_RATIO",
     "policy.step_time._WARM_STEPS",
     "policy.step_time._STEPS_PER_FIT",
-    "policy.token_budget.LOST_FACTOR",
+    "policy.token_budget.WANTED_FACTOR",
     "policy.token_budget._LEVEL_EXCESS",
     "policy.token_budget._PAUSE_SAVING",
     "policy.token_budget._UNTRIED_DISCOUNT",

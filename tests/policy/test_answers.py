@@ -72,10 +72,11 @@ def test_of_a_broken_promise_only_the_bound_on_stalls_is_left() -> None:
     assert lost.next_due_s(1, 10.7) == pytest.approx(11.2)
 
 
-def test_a_broken_promise_still_tells_its_pace() -> None:
+def test_the_pace_of_a_broken_promise_is_still_wanted() -> None:
     lost = answer(PACE, 10.0, 10.65)
-    assert lost.next_paced_s(0) == pytest.approx(10.2)
-    assert lost.next_paced_s(2) == pytest.approx(10.4)
+    assert lost.next_wanted_s(0) == pytest.approx(10.2)
+    assert lost.next_wanted_s(2) == pytest.approx(10.4)
+    assert answer(PACE, 10.0).next_wanted_s(0) == inf
 
 
 def test_a_broken_promise_without_a_bound_on_stalls_leaves_nothing() -> None:
@@ -84,20 +85,25 @@ def test_a_broken_promise_without_a_bound_on_stalls_leaves_nothing() -> None:
     assert lost.next_due_s(0, 10.0) == inf
 
 
-def test_an_answer_twice_the_average_keeps_its_deadline_at_its_pace() -> None:
+def test_a_pace_is_wanted_at_which_an_answer_twice_the_average_ends_in_time() -> None:
     answers = Answers()
     answers.expect("before", PACE, 0.0, inf)
     came(answers, "before", 50, 1.0, is_last=True)
     answers.expect("r", promise(e2e_s=30.0), 100.0, 125.0)
     ours = answers.begun["r"]
-    assert ours.pace_s == inf
     came(answers, "r", 1, 110.0)
-    assert ours.pace_s == pytest.approx(0.2, rel=0.01)
-    assert ours.next_due_s(0, 110.0) == pytest.approx(110.2, rel=0.01)
-    came(answers, "r", 1, 129.0)
+    assert ours.wanted_tpot_s == pytest.approx(0.2, rel=0.01)
+    assert ours.next_wanted_s(0) == pytest.approx(110.2, rel=0.01)
+    assert (ours.pace_s, ours.next_due_s(0, 110.0)) == (inf, inf)
+
+
+def test_being_behind_a_wanted_pace_breaks_no_promise() -> None:
+    both = promise(tbt_s=0.05, e2e_s=4.0)
+    ours = Answer(both, 10.0, end_due_s=14.0, num_expected=100.0)
+    for i in range(50):
+        came(Answers({"r": ours}), "r", 1, 10.0 + 0.045 * i)
+    assert ours.wanted_tpot_s == 0.04
     assert not ours.is_lost
-    came(answers, "r", 1, 131.0)
-    assert ours.is_lost
 
 
 def test_answers_expect_most_of_what_steps_bring_and_first_tokens_alone() -> None:

@@ -229,11 +229,15 @@ def test_a_step_ends_in_time_for_the_earliest_token_but_a_late_one_leaves_half_t
         assert budget.objective_s(seen) == pytest.approx(objective_s)
 
 
-def test_a_broken_promise_leaves_prefill_half_of_the_time() -> None:
+@pytest.mark.parametrize(
+    ("wanted_in_s", "gap_s"), [(0.9, 0.5), (0.04, 0.04), (0.02, 0.028), (-9, 0.028)]
+)
+def test_what_is_wanted_leaves_prefill_half_of_the_time(wanted_in_s: float, gap_s: float) -> None:
     budget = SloTokenBudget(known())  # a step that only decodes takes 14 ms
-    for lost_in_s, objective_s in ((0.9, 0.5), (0.04, 0.04), (0.02, 0.028), (-9, 0.028)):
-        seen = replace(view(10), due=Due(0.5, pace_s=0.5, lost_in_s=lost_in_s))
-        assert budget.objective_s(seen) == pytest.approx(objective_s)
+    seen = replace(view(10, 90_000), max_num_scheduled_tokens=90_000)
+    wanted = replace(seen, due=Due(0.5, pace_s=0.5, wanted_in_s=wanted_in_s))
+    assert budget(wanted) == budget(replace(seen, due=Due(gap_s, pace_s=0.01)))
+    assert budget.objective_s(wanted) == 0.5
 
 
 def test_where_nothing_was_promised_there_is_no_bound() -> None:

@@ -57,11 +57,14 @@ class Answer:
         num_tokens: tokens so far.
         due_s: when the next token is due by the mean pace; minus infinity before the first.
         pace_s: longest that steps may take on average.
-        is_lost: whether the promise is broken for good: that no gap is longer than a stall is
-            still kept, its pace only while prefill gets its share of the time.
+        is_lost: whether the promise is broken for good: all that is left of it is that no
+            gap is longer than a stall.
         listener: who is told of its tokens.
         tokens_per_step: tokens that it may expect of a step.
-        tpot_s: mean time of a token that was promised, or by which the last one is in time.
+        tpot_s: mean time of a token that was promised.
+        wanted_tpot_s: mean time of a token that is not promised, but wanted while prefill gets its
+            share of the time: what was promised before it was lost, or what lets the last token
+            come in time. Infinite for none.
         longest_gap_s: a longer gap stands out; minus infinity once the promise is broken.
     """
 
@@ -77,6 +80,7 @@ class Answer:
     pace_s: float = inf
     is_lost: bool = False
     tpot_s: float = field(init=False)
+    wanted_tpot_s: float = inf
     longest_gap_s: float = inf
     _stall_s: float = field(init=False)
 
@@ -93,18 +97,18 @@ class Answer:
         """
         if not self.num_tokens:
             return begin_s + self.pace_s
-        last_s = begin_s if num_in_flight and begin_s > self.last_s else self.last_s
+        due_s, last_s = self.due_s, self.last_s
+        if num_in_flight:
+            due_s += num_in_flight * self.tokens_per_step * self.tpot_s
+            if begin_s > last_s:
+                last_s = begin_s
         stalls_s = last_s + self._stall_s
-        if self.is_lost:
-            return stalls_s
-        due_s = self.next_paced_s(num_in_flight)
         return due_s if due_s < stalls_s else stalls_s
 
-    def next_paced_s(self, num_in_flight: int) -> float:
-        """When the token after those of so many steps in flight is due by the mean pace."""
-        if not num_in_flight:
-            return self.due_s
-        return self.due_s + num_in_flight * self.tokens_per_step * self.tpot_s
+    def next_wanted_s(self, num_in_flight: int) -> float:
+        """When the token after those of so many steps in flight is wanted."""
+        num_tokens = self.num_tokens + num_in_flight * self.tokens_per_step
+        return self.first_s + num_tokens * self.wanted_tpot_s
 
     def stands_out(self, num_tokens: int, now_s: float) -> None:
         """Note that tokens come that are the first, late or after a long gap."""
@@ -118,8 +122,7 @@ class Answer:
             self.listener.began(now_s, self.first_s)
         is_late = now_s > self.first_s
         self.first_s = self.due_s = now_s
-        self.tpot_s = min(self.tpot_s, max(self.end_due_s - now_s, 0.0) / self.num_expected)
-        self.pace_s = min(self.pace_s, self.tokens_per_step * self.tpot_s)
+        self.wanted_tpot_s = max(self.end_due_s - now_s, 0.0) / self.num_expected
         if is_late:
             self._lose()
 
@@ -127,12 +130,13 @@ class Answer:
         if self.listener:
             self.listener.may_be_late(self.num_tokens, self.last_s, now_s)
         last_due_s = self.due_s + (num_tokens - 1) * self.tpot_s
-        if now_s > min(last_due_s + self._stall_s, self.end_due_s):
+        if now_s > last_due_s + self._stall_s:
             self._lose()
 
     def _lose(self) -> None:
         self.is_lost = True
-        self.pace_s, self.longest_gap_s = self._stall_s, -inf
+        self.wanted_tpot_s = min(self.wanted_tpot_s, self.tpot_s)
+        self.due_s, self.pace_s, self.longest_gap_s = inf, self._stall_s, -inf
 
 
 class NewTokens(Protocol):

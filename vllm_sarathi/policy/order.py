@@ -41,10 +41,11 @@ requests/s: goodput 0.981, 0.971 with the full weight at any load; at 3.8: 0.925
 0.904 without)."""
 
 IN_OVERLOAD = 2.5
-"""How much more lengths count in full overload among those that can be in time. Measured at 1.5
-times capacity, three or four seeds: goodput of conversations with Mixtral-8x7B, where short
-prompts leave KV blocks for more requests, 0.752 (0.710 with 1); with Llama-3-8B on an A100 0.765
-(0.762), ShareGPT-like 0.816 (0.821); beside prompts of 100,000 tokens 0.712 (0.698)."""
+"""How much more lengths count in full overload among those that can be in time: 20 times in the
+hybrid. Measured with that at 1.5 times capacity, three or four seeds: goodput of conversations
+with Mixtral-8x7B, where short prompts leave KV blocks for more requests, 0.752 (0.710 with 1);
+with Llama-3-8B on an A100 0.765 (0.762), ShareGPT-like 0.816 (0.821); beside prompts of 100,000
+tokens 0.712 (0.698)."""
 
 _REQUEST_WEIGHT = 1 / 50
 """Weight of the last request in the share of those that step aside."""

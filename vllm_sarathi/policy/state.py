@@ -81,13 +81,13 @@ class Due(NamedTuple):
             seconds; infinite where none is.
         pace_s: the tightest pace of those whose promise can still be kept, in seconds a step.
         has_auto: whether a gap follows the objective derived from decode-only steps.
-        lost_in_s: time until the earliest next token of a broken promise is due by its pace.
+        wanted_in_s: time until the earliest next token that is wanted, but not promised (any more).
     """
 
     in_s: float = inf
     pace_s: float = inf
     has_auto: bool = False
-    lost_in_s: float = inf
+    wanted_in_s: float = inf
 
 
 class Company(NamedTuple):

@@ -12,13 +12,13 @@ from vllm_sarathi.policy.state import RequestView
 from vllm_sarathi.policy.step import BatchLimit, BatchSize, StepView
 from vllm_sarathi.policy.step_time import BATCH_SIZES, StepTimeModel, StepWork
 
-LOST_FACTOR = 2.0
-"""Decode-only steps that a gap may last, however far an answer with a broken promise is behind its
-pace: half of the time is left for prefill that can be in time. Where a decode-only step takes
-nearly the whole pace (agentic turns among chats, A100, two seeds), the 99th percentile of the time
-to first token of the chats is 1.6 s; with 1.5 steps 3.9 s, with the pace kept at any price 11 s.
-In overload the 99th percentile of gaps is 57 to 79 ms with it, 90 to 250 ms where a broken promise
-leaves nothing but the bound on stalls (five loads, 1.5 and 2 times capacity); goodput is equal."""
+WANTED_FACTOR = 2.0
+"""Decode-only steps that a gap may last at least, however soon a token is wanted: half of the time
+is left for prefill. Where a decode-only step takes nearly the whole pace (agentic turns among
+chats, A100, two seeds), the 99th percentile of the time to first token of the chats is 1.6 s; with
+1.5 steps 3.9 s, with the pace of those that were late kept at any price 11 s. In overload the 99th
+percentile of gaps is 57 to 79 ms with it, 90 to 250 ms where a broken promise leaves nothing but
+the bound on stalls (five loads, 1.5 and 2 times capacity); goodput is equal."""
 
 AUTO_TBT_FACTOR = 5.0
 """A strict objective in decode-only steps (Sarathi-Serve, arXiv 2403.02310, section 5.1)."""
@@ -109,18 +109,16 @@ class SloTokenBudget:
 
         It ends in time for the earliest token that is due. A late one does not shrink it
         further than a share of the pace, for nothing is gained by batches of a few tokens.
-        One whose promise is broken leaves prefill its share of the time.
         """
         due = view.due
         objective_s = max(view.outlook.paused_s + due.in_s, _LEAST_GAP * due.pace_s)
-        if due.has_auto or due.lost_in_s < inf:
-            decodes = StepWork(view.num_decode_tokens, 0.0, view.decode_context_tokens)
-            decodes_s = self.model.predict(decodes) * self.num_stages
-            lost_s = max(view.outlook.paused_s + due.lost_in_s, LOST_FACTOR * decodes_s)
-            objective_s = min(objective_s, lost_s)
-            if due.has_auto:
-                objective_s = min(objective_s, AUTO_TBT_FACTOR * decodes_s)
+        if due.has_auto:
+            objective_s = min(objective_s, AUTO_TBT_FACTOR * self._decode_only_s(view))
         return objective_s
+
+    def _decode_only_s(self, view: StepView) -> float:
+        decodes = StepWork(view.num_decode_tokens, 0.0, view.decode_context_tokens)
+        return self.model.predict(decodes) * self.num_stages
 
     def __call__(self, view: StepView) -> BatchSize:
         """Choose the batch size for these requests."""
@@ -139,7 +137,11 @@ class SloTokenBudget:
 
     def _step_limit_s(self, view: StepView) -> float:
         """What steps between two tokens may be predicted to take, in seconds."""
-        return self.objective_s(view) / self.num_stages / self.model.safety.value
+        limit_s = self.objective_s(view)
+        if view.due.wanted_in_s < inf:
+            wanted_s = view.outlook.paused_s + view.due.wanted_in_s
+            limit_s = min(limit_s, max(wanted_s, WANTED_FACTOR * self._decode_only_s(view)))
+        return limit_s / self.num_stages / self.model.safety.value
 
     def _largest_trusted(self, view: StepView) -> int:
         """Largest batch that the model may be asked about: some more than it has seen."""

@@ -156,7 +156,7 @@ class Promises:
             gap_s = self.default.stall_s
             has_auto = self.default.is_auto and bool(ready or others)
             return Due(gap_s - outlook.paused_s, gap_s, has_auto)
-        due_s = pace_s = lost_due_s = inf
+        due_s = pace_s = wanted_s = inf
         has_auto, auto_is_left = False, self.reader.is_auto
         begun, begin_s, least_s = self.answers.begun, outlook.begin_s, self._least_pace_s()
         expected = self.answers.tokens_per_step
@@ -178,8 +178,8 @@ class Promises:
                 else:
                     num_in_flight = -(-request.num_output_placeholders // per_step)
                     its_due_s = answer.next_due_s(num_in_flight, begin_s)
-                    if answer.is_lost and answer.tokens_per_step * answer.tpot_s >= least_s:
-                        lost_due_s = min(lost_due_s, answer.next_paced_s(num_in_flight))
+                    if least_s <= answer.tokens_per_step * answer.wanted_tpot_s < inf:
+                        wanted_s = min(wanted_s, answer.next_wanted_s(num_in_flight))
             if its_pace_s < pace_s:
                 pace_s = its_pace_s
             if its_due_s < due_s:
@@ -187,9 +187,13 @@ class Promises:
         for request in others:
             answer, promise = begun.get(request.request_id), self.promise(request)
             has_auto = has_auto or promise.is_auto
+            if answer is not None:
+                has_auto = has_auto or (auto_is_left and answer.is_lost)
+                if least_s <= answer.tokens_per_step * answer.wanted_tpot_s < inf:
+                    wanted_s = min(wanted_s, answer.next_wanted_s(1))
             its_pace_s = max(answer.pace_s if answer else promise.pace_s(expected), least_s)
             due_s, pace_s = min(due_s, begin_s + its_pace_s), min(pace_s, its_pace_s)
-        return Due(due_s - begin_s, pace_s, has_auto, lost_due_s - begin_s)
+        return Due(due_s - begin_s, pace_s, has_auto, wanted_s - begin_s)
 
     def company(self) -> Company | None:
         """What those that run will share; None where nothing was promised or nobody waits."""
