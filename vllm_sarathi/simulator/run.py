@@ -68,7 +68,6 @@ def simulate(
         SchedulerDeadlockError: the scheduler schedules nothing any more.
     """
     check_arguments(engine, deployment, noise)
-    _check_speculation(engine, deployment)
     if num_replicas < 1:
         raise ValueError(f"num_replicas={num_replicas!r} must be 1 or more")
     if router not in ROUTERS:
@@ -115,9 +114,6 @@ def check_arguments(engine: EngineSettings, deployment: Deployment, noise: float
             raise ValueError(f"{name}={value!r} must be of the class {kind.__name__}")
     if not 0 <= noise <= 1:
         raise ValueError(f"noise={noise!r} must be a share from 0 to 1")
-
-
-def _check_speculation(engine: EngineSettings, deployment: Deployment) -> None:
     num_stages = len(deployment.stages)
     if engine.speculation and num_stages > 1 and not engine.async_scheduling:
         raise ValueError(

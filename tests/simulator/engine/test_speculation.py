@@ -17,7 +17,6 @@ from vllm_sarathi.simulator import (
     Workload,
     simulate,
 )
-from vllm_sarathi.simulator.engine import shortcuts
 
 SCHEDULERS = ["stock", "sarathi"]
 KINDS = [(scheduler, asynchronous) for scheduler in SCHEDULERS for asynchronous in (False, True)]
@@ -144,30 +143,6 @@ def test_a_draft_is_accepted_as_often_as_asked_if_those_before_it_are(
     engine = EngineSettings(speculation=Speculation(3, acceptance))
     report = simulate(engine, machine(), workload)
     assert 50 * 400 / report.gaps.num == pytest.approx(mean, rel=0.03)
-
-
-@pytest.mark.parametrize("caching", [False, True])
-@of_every_kind
-@pytest.mark.parametrize("num_kv_tokens", [4_000, 100_000])
-def test_shortcuts_change_no_batch_with_drafts(
-    monkeypatch: pytest.MonkeyPatch,
-    machine: Callable[..., Deployment],
-    mixed: Callable[..., Workload],
-    batches: Callable[..., list[str]],
-    scheduler: str,
-    asynchronous: bool,
-    caching: bool,
-    num_kv_tokens: int,
-) -> None:
-    engine = replace(
-        lone(scheduler, asynchronous, SOME),
-        enable_prefix_caching=caching,
-        max_num_batched_tokens=512,
-    )
-    options = {"deployment": machine(num_kv_tokens=num_kv_tokens, max_model_len=2048)}
-    short = batches(engine, mixed(40, rate=50), **options)
-    monkeypatch.setattr(shortcuts, "install", lambda scheduler: None)
-    assert batches(engine, mixed(40, rate=50), **options) == short
 
 
 @pytest.mark.parametrize("num_stages", [2, 4])
