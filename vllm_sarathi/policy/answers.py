@@ -220,7 +220,7 @@ class Answers:
             now_s: when that came.
             cut_off: finish reasons of answers that do not tell how long answers are.
         """
-        begun = self.begun
+        begun, longest, num_came = self.begun, self._longest, 0
         for output in outputs:
             answer = begun.get(output.request_id)
             if answer is None:
@@ -234,11 +234,13 @@ class Answers:
                 answer.stands_out(num_new, now_s)
             answer.num_tokens, answer.last_s = num_tokens, now_s
             answer.due_s += num_new * answer.tpot_s
-            self._num_tokens += num_new
-            if num_tokens > self._longest:
-                self._longest = num_tokens
+            num_came += num_new
+            if num_tokens > longest:
+                longest = num_tokens
             if reason is not None:
                 self._ended(output.request_id, answer)
+        self._longest = longest
+        self._num_tokens += num_came
 
     def _ended(self, request_id: str, answer: Answer) -> None:
         keep = 1 - 1 / _MEMORY_ANSWERS
