@@ -88,14 +88,18 @@ weights, read at 1.5 TB/s."""
 DEFAULTS = {A100: (2048, 256), H100: (8192, 1024), EXPERTS: (8192, 1024)}
 LOADS = (
     Load("A100 ShareGPT-like", A100, LENGTHS["sharegpt"], 4.5, 60.0),
-    Load("A100 conversation", A100, LENGTHS["conversation"], 9.0, 40.0),
-    Load("A100 decode-only (16 in, 512 out)", A100, Fixed(16, 512), 20.0, 15.0),
+    Load("A100 conversation", A100, LENGTHS["conversation"], 11.0, 40.0),
+    Load("A100 decode-only (16 in, 512 out)", A100, Fixed(16, 512), 35.0, 15.0),
     Load(
-        "H100 one prompt of 100K in a hundred chats", H100, LENGTHS["long-among-short"], 8.0, 50.0
+        "H100 one prompt of 100K in a hundred chats", H100, LENGTHS["long-among-short"], 35.0, 50.0
     ),
-    Load("H100 agentic (95% hits; 50K misses)", H100, LENGTHS["agentic"], 0.7, 120.0, 0.7),
+    Load("H100 agentic (95% hits; 50K misses)", H100, LENGTHS["agentic"], 1.1, 120.0, 0.7),
     Load(
-        "2 x H100, experts (Mixtral-8x7B), conversation", EXPERTS, LENGTHS["conversation"], 16, 30
+        "2 x H100, experts (Mixtral-8x7B), conversation",
+        EXPERTS,
+        LENGTHS["conversation"],
+        35.0,
+        30.0,
     ),
     Load(
         "H100 one prompt of 340K in three hundred chats",
@@ -109,7 +113,7 @@ LOADS = (
         "A100 conversation, 3 drafts, 70% accepted",
         A100,
         LENGTHS["conversation"],
-        10.5,
+        11.0,
         40.0,
         speculation=Speculation(3, 0.7, draft_s=EAGLE_S),
     ),
