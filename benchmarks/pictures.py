@@ -1,7 +1,7 @@
 """Draw the pictures of ``results/`` again, without measuring anything anew.
 
-Those of the demo, of goodput and of rates are made of their JSON files. That of pipelines and
-those of the simulator, with the README's first comparison, are simulated.
+Those of the demo, of goodput, of rivals and of rates are made of their JSON files. That of
+pipelines and those of the simulator, with the README's first comparison, are simulated.
 """
 
 import argparse
@@ -37,6 +37,12 @@ def goodput() -> None:
     goodput_plot.draw(found["runs"], RESULTS / "goodput.png", foot(found["provenance"]))
 
 
+def rivals() -> None:
+    found = json.loads((RESULTS / "rivals.json").read_text())
+    path = RESULTS / "rivals.png"
+    goodput_plot.draw(found["runs"], path, foot(found["provenance"]), "compare", num_columns=4)
+
+
 def rates() -> None:
     runs = json.loads((RESULTS / "rates.json").read_text())["results"]
     draw_rates(runs, RESULTS / "simulate" / "rates.png", Objectives(ttft_s=2.0, tpot_s=0.05))
@@ -62,6 +68,7 @@ def simulator() -> None:
 PICTURES = {
     "demo": demo,
     "goodput": goodput,
+    "rivals": rivals,
     "rates": rates,
     "pipeline": pipeline,
     "simulator": simulator,

@@ -12,8 +12,10 @@ from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
+from support.goodput_plot import draw
 from support.goodput_rivals import ADMISSION, AGEING, BUDGET, PAUSES, RELEGATION, without
 from support.goodput_runs import OURS_BUDGET, Bench, Run, Search, markdown, mean
+from support.provenance import foot
 from support.rivals_cases import (
     BEST_STATIC,
     LOADS,
@@ -173,6 +175,9 @@ def main() -> None:
         name = (PARTS[part].__doc__ or part).removesuffix(".")
         tables.append(f"### {name}\n\n{table}")
     bench.runs.write_table("\n\n".join(tables))
+    if "compare" in arguments.parts:
+        found, path = bench.runs, arguments.output.with_suffix(".png")
+        draw(found.figures, path, foot(found.provenance), "compare", num_columns=4)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Draws goodput against the offered rate."""
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,36 +14,53 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from support.runs import Figures
 
+BEST_STATIC = "best static"
 # Okabe and Ito's colours, which the colour-blind can tell apart; markers tell them too.
 STYLES = {
     "ours": ("#D55E00", "o"),
     "prototype": ("#009E73", "s"),
-    "best static": ("#0072B2", "^"),
+    BEST_STATIC: ("#0072B2", "^"),
     "stock 2048": ("#000000", "v"),
     "ours (nothing set)": ("#E69F00", "D"),
+    "QoServe, TPOT from first token": ("#009E73", "s"),
+    "SlidingServe": ("#CC79A7", "D"),
+    "FairBatching, TPOT from first token": ("#56B4E9", "v"),
 }
+_STATIC = re.compile(r"(stock )?\d+/\d+/\d+( adaptive)?( every \d+)?")
 
 
-def draw(runs: Mapping[str, Figures], path: Path, foot: str) -> None:
+def draw(
+    runs: Mapping[str, Figures], path: Path, foot: str, part: str = "load", num_columns: int = 2
+) -> None:
     """One panel a case, one line an engine: requests per second in time by those offered.
 
     Args:
-        runs: figures by key; those of the part "load" are drawn.
+        runs: figures by key.
         path: where the picture goes.
         foot: what stands under it.
+        part: whose runs are drawn.
+        num_columns: panels side by side.
     """
     found: dict[str, dict[str, dict[str, list[Figures]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
     for key, figures in runs.items():
-        if key.startswith("load: "):
-            case, engine, load, _ = key.removeprefix("load: ").rsplit(", ", 3)
-            found[case][engine][load].append(figures)
+        if key.startswith(f"{part}: "):
+            engine = figures["label"]
+            case, load = key.removeprefix(f"{part}: ").split(f", {engine}, ")
+            found[case][engine][load.rsplit(", ", 1)[0]].append(figures)
+    num_rows = -(-len(found) // num_columns)
     fig, panels = plt.subplots(
-        1, len(found), figsize=(5.5 * len(found), 4.6), layout="constrained", squeeze=False
+        num_rows,
+        num_columns,
+        figsize=(5.5 * num_columns, 0.4 + 4.2 * num_rows),
+        layout="constrained",
+        squeeze=False,
     )
-    for axes, (case, engines) in zip(panels[0], found.items(), strict=True):
+    for axes, (case, engines) in zip(panels.flat, found.items(), strict=False):
         draw_panel(axes, case, engines)
+    for axes in panels.flat[len(found) :]:
+        axes.axis("off")
     handles, labels = panels[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     fig.supxlabel(foot, fontsize=7, color="0.4")
@@ -53,15 +71,17 @@ def draw(runs: Mapping[str, Figures], path: Path, foot: str) -> None:
 def draw_panel(axes: Axes, case: str, engines: Mapping[str, Mapping[str, list[Figures]]]) -> None:
     """A case: the best of the static settings at each rate, and the others."""
     lines = {name: points(loads) for name, loads in engines.items()}
-    statics = [line for name, line in lines.items() if name not in STYLES]
-    lines["best static"] = [
+    statics = [line for name, line in lines.items() if _STATIC.fullmatch(name)]
+    lines[BEST_STATIC] = [
         max(at_rate, key=lambda point: point[1]) for at_rate in zip(*statics, strict=True)
     ]
-    most = max(rate for rate, _ in lines["best static"])
+    most = max(rate for rate, _ in lines[BEST_STATIC])
     axes.plot([0, most], [0, most], ":", color="grey", label="all offered")
-    for name, (colour, marker) in STYLES.items():
+    drawn = [name for name in STYLES if name in lines]
+    for behind, name in enumerate(drawn):
+        colour, marker = STYLES[name]
         rates, goodputs = zip(*lines[name], strict=True)
-        axes.plot(rates, goodputs, marker=marker, color=colour, label=name)
+        axes.plot(rates, goodputs, marker=marker, color=colour, label=name, zorder=9 - behind)
     axes.set_title(case, loc="left", fontsize="medium")
     axes.grid(True, color="0.92")
     axes.set_xlabel("offered, requests/s")
