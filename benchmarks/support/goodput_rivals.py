@@ -14,6 +14,7 @@ from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm_sarathi import AsyncSarathiScheduler
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.policy.batch_builder import StallFree
+from vllm_sarathi.policy.company import Company
 from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.policy import Policy
@@ -130,6 +131,10 @@ class NobodyAside(WaitingOrder):
 @dataclass(frozen=True, slots=True)
 class AllJoin(Policy):
     """A policy that admits requests whatever their company makes of the pace."""
+
+    def keeps_pace(self, company: Company) -> bool:
+        """Nobody asks."""
+        return True
 
     def plan(self, state: SchedulerState) -> StepPlan:
         """Plan the next batch."""

@@ -1,11 +1,13 @@
 """Those that run keep the KV blocks and the pace that they were promised."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
 from vllm_sarathi.policy.admission import MAX_RESERVED_SHARE, RESERVED_BLOCKS, backlog
-from vllm_sarathi.policy.state import Company, KvRoom, RequestView, SchedulerState
+from vllm_sarathi.policy.company import Company
+from vllm_sarathi.policy.state import KvRoom, RequestView, SchedulerState
 from vllm_sarathi.policy.step import BatchLimit
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
 
@@ -107,9 +109,32 @@ def test_drafts_of_all_that_run_count(num_running: int, admitted: int) -> None:
     assert num_admitted(replace(speculates, company=company)) == admitted
 
 
+def test_the_pace_of_each_that_joins_counts() -> None:
+    room = in_company(10, 0.0502, 1, 1)
+    first, second = room.waiting
+    hurried = replace(room, waiting=(first, second._replace(pace_s=0.0119)))
+    assert num_admitted(room) == 2
+    assert num_admitted(hurried) == 1
+    assert room.company is not None
+    nobody_waits = room.company._replace(least_pace_s=0.05)
+    assert num_admitted(replace(hurried, company=nobody_waits)) == 2
+
+
+def test_a_context_longer_than_the_average_leaves_room_for_an_average_one() -> None:
+    company = Company(10, 20_000.0, 0.0, 0.0661)  # with one more, 55,100 tokens of context fit
+    for num_prompt, fits in ((33_000, True), (33_200, False), (2_000, True)):
+        joined = company.joined_by(num_prompt, inf)
+        assert joined.keeps_pace(OneMillisecondADecode()) is fits, num_prompt
+
+
 def test_contexts_count_as_grown_as_they_are_halfway_through_an_answer() -> None:
     assert num_admitted(in_company(10, 0.0119, 800)) == 1  # 11 ms and 850 tokens of context
     assert num_admitted(in_company(10, 0.0118, 800)) == 0
+
+
+def test_those_beyond_the_view_join_where_nobody_has_a_pace() -> None:
+    assert backlog(in_company(40, inf, 1), OneMillisecondADecode()).max_new > 1
+    assert backlog(in_company(40, 1.0, 1), OneMillisecondADecode()).max_new == 1
 
 
 def test_one_request_may_always_run() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, IN_OVERLOAD, WaitingOrder
+from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, IN_OVERLOAD, WaitingOrder, last_of_kind
 from vllm_sarathi.policy.place import Place
 
 TOKEN_S = 0.01
@@ -352,6 +352,106 @@ def test_the_wait_of_those_aside_is_bounded_by_what_is_in_time_and_no_more_impor
         else:
             num_admitted += not (taken.is_aside or taken.importance)
     assert num_admitted <= (num_ahead + 1) * ageing
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "begun": {"has_begun": True},
+    "important": {"importance": 1},
+    "in time": {},
+    "late": {"due_s": -1.0},
+}
+
+
+@given(
+    st.lists(st.sampled_from(list(KINDS)), max_size=20),
+    st.sets(st.integers(0, 19)),
+    st.integers(0, 19),
+)
+def test_those_that_stand_back_come_last_of_their_kind_until_the_next_step(
+    kinds: list[str], back: set[int], passer: int
+) -> None:
+    waiting = order(*(place(f"{kind} {i}", **KINDS[kind]) for i, kind in enumerate(kinds)))
+    before = names(waiting)
+    kind = before[passer].split()[0] if passer < len(before) else ""
+    behind = [before[i] for i in back if i < len(before) and before[i].startswith(kind)]
+    if not (kind and behind) or before[passer] in behind:
+        return
+    waiting.stand_back(behind, before[passer])
+    expected = before
+    if kind != "begun":
+        last = max(i for i, name in enumerate(before) if name.startswith(kind))
+        expected = [name for name in before[: last + 1] if name not in behind]
+        expected += [name for name in before if name in behind] + before[last + 1 :]
+    assert names(waiting) == expected
+    first = waiting.first()
+    assert first is not None
+    assert first.request == expected[0]
+    ranks = [
+        last_of_kind(waiting.rank(one)) if waiting.stands_back(one.request) else waiting.rank(one)
+        for one in waiting
+    ]
+    assert ranks == sorted(ranks)
+    waiting.expire(0.0)
+    assert names(waiting) == before
+
+
+@pytest.mark.parametrize("other", ["begun", "important", "late"])
+def test_nobody_stands_back_for_one_of_another_kind(other: str) -> None:
+    waiting = order(place("in time"), place(other, **KINDS[other]))
+    before = names(waiting)
+    waiting.stand_back(before[:1], before[1])
+    assert names(waiting) == before
+
+
+@given(
+    st.integers(1, 5), st.integers(0, 6), st.booleans(), st.lists(st.integers(1, 4), max_size=300)
+)
+def test_the_wait_of_one_aside_that_always_stands_back_is_bounded(
+    ageing: int, num_ahead: int, are_late: bool, numbers: list[int]
+) -> None:
+    waiting = order(*(place(f"ahead{i}", due_s=-1.0) for i in range(num_ahead)), ageing=ageing)
+    waiting.add(place("last", due_s=-1.0, arrival_s=1.0), 0.0)
+    num_steps, more = (num_ahead + 1) * (ageing + 1), iter(numbers)
+    for step in range(num_steps):
+        waiting.expire(0.0)
+        passing = [f"r{step}.{i}" for i in range(next(more, 1))]
+        for name in passing:
+            due_s = -1.0 if are_late else 10.0
+            waiting.add(place(name, due_s=due_s, arrival_s=2.0 + step), 0.0)
+        waiting.stand_back(["last"], passing[0])
+        for _ in passing:
+            if waiting.pop().request == "last":
+                return
+    pytest.fail(f"it was passed in {num_steps} steps")
+
+
+def test_one_that_passes_another_does_not_take_the_batch_that_is_owed_for_it() -> None:
+    waiting = order(aside("passed"), aside("first", 1.0), aside("second", 2.0), ageing=1)
+    waiting.stand_back(["passed"], "first")
+    assert [waiting.pop().request for _ in range(2)] == ["first", "second"]
+    waiting.expire(0.0)
+    assert waiting.owes("passed")
+
+
+def test_one_that_was_taken_or_left_while_it_stood_back_is_gone() -> None:
+    waiting = order(*(place(name) for name in "abcd"))
+    waiting.stand_back(["a", "b"], "c")
+    waiting.remove("a")
+    assert served(waiting) == ["c", "d", "b"]
+    waiting.put_back("b")
+    waiting.expire(0.0)
+    assert names(waiting) == ["b"]
+
+
+def test_requests_that_pass_one_for_long_leave_nothing_behind() -> None:
+    waiting = order(place("passed", due_s=1e6), ageing=10**9)
+    for i in range(1000):
+        waiting.add(place(f"r{i}", due_s=1e7 + i), 0.0)
+    for _ in range(500):
+        waiting.expire(0.0)
+        waiting.stand_back(["passed"], next(one for one in names(waiting) if one != "passed"))
+        waiting.pop()
+    assert len(waiting._in_time._entries) < 510
 
 
 def test_those_aside_get_one_admission_in_so_many() -> None:

@@ -300,33 +300,25 @@ def test_a_preempted_request_keeps_its_answer(ours: type, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("ours", OURS)
-def test_company_has_the_pace_of_the_tightest_that_runs_or_is_next(
+def test_company_has_the_tightest_pace_of_those_that_run_and_one_that_waits_its_own(
     ours: type, clock: Clock
 ) -> None:
     loop = decoding(clock, ours, {}, {"tpot_slo_ms": 60}, max_num_seqs=2)
     ask = promises(loop)
-
-    def pace_s() -> float | None:
-        company = ask.company()
-        return company and company.pace_s
-
-    assert pace_s() is None  # nobody waits
+    assert ask.company() is None  # nobody waits
     loop.add("next", 20, 8, extra_args={"ttft_slo_ms": 500, "tpot_slo_ms": 40})
-    assert pace_s() == 0.04
+    company, request = ask.company(), loop.scheduler.requests["next"]
+    assert company is not None
+    assert (company.pace_s, ask.pace_s(request)) == (0.06, 0.04)
     clock.now_s += 1.0
     assert ask.expire()  # its promise is broken before it began
-    assert pace_s() == 0.06
+    assert ask.pace_s(request) == inf
 
 
-def test_company_has_the_pace_of_one_that_is_next_and_asks_nothing_of_its_first_token(
-    clock: Clock,
-) -> None:
+def test_one_that_waits_and_asks_nothing_of_its_first_token_has_its_pace(clock: Clock) -> None:
     loop = decoding(clock, SarathiScheduler, {}, max_num_seqs=1)
     loop.add("next", 20, 8, extra_args={"tpot_slo_ms": 40})
-    ask = promises(loop)
-    company = ask.company()
-    assert company is not None
-    assert company.pace_s == 0.04
+    assert promises(loop).pace_s(loop.scheduler.requests["next"]) == 0.04
 
 
 @pytest.mark.parametrize(("importance", "outranks"), [(5, True), (0, False), (-5, False)])
@@ -343,11 +335,15 @@ def test_company_says_whether_the_next_is_more_important_than_one_that_runs(
     assert company.is_outranked is outranks
 
 
-def test_company_is_none_where_nothing_was_promised(clock: Clock) -> None:
+def test_company_has_no_pace_where_none_was_promised(clock: Clock) -> None:
     loop = decoding(clock, SarathiScheduler, {"qos": "batch"}, max_num_seqs=1)
     loop.add("next", 20, 8, extra_args={"qos": "batch"})
-    ask = promises(loop)
-    assert ask.company() is None
+    company = promises(loop).company()
+    assert company is not None
+    assert company.pace_s == inf
+    loop = SchedulerLoop(SarathiScheduler, {})
+    loop.add("next", 20, 8)
+    assert promises(loop).company() is None
 
 
 def test_company_has_the_pace_of_decodes_in_other_micro_batches(clock: Clock) -> None:

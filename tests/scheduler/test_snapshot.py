@@ -37,9 +37,6 @@ class ByLength:
     def due(self, *given: Any) -> Due:
         return NOTHING_DUE
 
-    def company(self) -> None:
-        return None
-
 
 def by_length(loop: SchedulerLoop) -> Snapshot:
     promises: Any = ByLength()

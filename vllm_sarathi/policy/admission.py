@@ -5,10 +5,11 @@ They were promised KV blocks to grow into, and a pace.
 
 import sys
 from itertools import accumulate
+from math import inf
 
 from vllm_sarathi.policy.state import RequestView, SchedulerState
 from vllm_sarathi.policy.step import Backlog, BatchLimit
-from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
+from vllm_sarathi.policy.step_time import StepTimeModel
 
 RESERVED_BLOCKS = 4
 """Free KV blocks kept for the growth of each running request when another is admitted: an
@@ -50,35 +51,23 @@ def backlog(state: SchedulerState, model: StepTimeModel, num_stages: int = 1) ->
     )
 
 
-def mean_context(num_prompt: int, num_computed: int, mean_output: float) -> float:
-    """Context that a request reads over its life, on average, or reads now if that is more."""
-    return max(num_computed, num_prompt + mean_output / 2)
-
-
 def _num_joining(state: SchedulerState, model: StepTimeModel, num_stages: int) -> int:
     """How many of the waiting requests may join those that run; one may always run.
 
-    Decodes that run together share every step, so each one more lengthens the time per
-    token of all. Those that run must fit the tightest pace among them when their contexts
-    have grown. How much prefill fits beside them is not this question: the token budget
-    gives prefill what is left of the pace. Those beyond the view are not admitted in this
-    step. The first joins whatever the pace if it is more important than one that runs: while
-    its prefill lasts others end, and the bound keeps others out until the pace holds again.
+    Those that run must fit the tightest pace among them when their contexts have grown. How
+    much prefill fits beside them is not this question: the token budget gives prefill what is
+    left of the pace. Those beyond the view are not admitted in this step, if there is a pace.
     """
     company = state.company
     if company is None or state.lower_priority:
         return sys.maxsize
-    context_tokens = company.context_tokens
-    num_sure = 1 if company.is_outranked or not company.num_running else 0
     for num_joining, request in enumerate(state.waiting):
         num_prompt = request.num_tokens + request.num_computed_tokens
-        context_tokens += mean_context(num_prompt, 0, company.mean_output)
-        num_decodes = -(-(company.num_running + num_joining + 1) // num_stages)
-        context = round(context_tokens / num_stages)
-        share = StepWork(num_decodes * company.tokens_each, 0.0, context)
-        if num_joining >= num_sure and num_stages * model.predict(share) > company.pace_s:
+        is_sure = company.admits_any
+        company = company.joined_by(num_prompt, request.pace_s)
+        if not (is_sure or company.keeps_pace(model, num_stages)):
             return num_joining
-    return len(state.waiting)
+    return sys.maxsize if company.pace_s == inf else len(state.waiting)
 
 
 def _num_spare_blocks(state: SchedulerState, request: RequestView | None) -> int:

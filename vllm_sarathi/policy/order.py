@@ -8,9 +8,14 @@ however long the overload lasts: with k batches of prefill ahead of its own, a p
 after at most (k + 1) x ``AGEING`` batches of those that are in time, and one prompt more each time,
 for it counts once it is taken. Requests of positive importance go before others of their kind:
 before those that are in time, and before those that stepped aside.
+
+A request whose context does not fit the pace of those that run stands back for those of its kind
+that fit: a long one would keep short ones waiting that take hardly any of the pace. Those that
+pass count as ahead of those that stepped aside and never get the batch that is owed, and nobody
+passes while it is: so the bound holds. One that is in time is passed until it is late at most.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import merge
 from itertools import count
@@ -92,6 +97,7 @@ class WaitingOrder:
     _owed: WeakKeyDictionary[Any, int] = field(default_factory=WeakKeyDictionary)
     _taken: dict[Any, _Taken] = field(default_factory=dict)
     _blocked: set[Any] = field(default_factory=set)
+    _standing_back: dict[Any, Entry] = field(default_factory=dict)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
     _expiring: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
@@ -147,6 +153,9 @@ class WaitingOrder:
         if any(taken.was_granted for taken in self._taken.values()):
             self._blocked.clear()
         self._taken.clear()
+        for *_, place in self._standing_back.values():
+            self._push(place)
+        self._standing_back.clear()
         late = []
         while (entry := self._expiring.first()) and entry[0] < now_s:
             place = entry[-1]
@@ -162,12 +171,12 @@ class WaitingOrder:
 
     def first(self) -> Place | None:
         """Who is served next."""
-        in_time, aside = self._in_time.first(), self._first_aside()
-        if in_time is None or aside is None:
-            found = in_time or aside
-            return found[-1] if found else None
-        aside_rank = self.owed_rank(aside[-1]) if self.owes_aside else aside[0]
-        return (aside if aside_rank < in_time[0] else in_time)[-1]
+        aside = self._first_aside()
+        if aside is not None and self._grants:
+            aside = (self.owed_rank(aside[-1]), *aside[1:])
+        entries = (self._in_time.first(), aside, *self._standing_back.values())
+        found = min(filter(None, entries), default=None)
+        return found[-1] if found else None
 
     def pop(self) -> Place:
         """Take who is served next.
@@ -184,14 +193,14 @@ class WaitingOrder:
     def _take(self, place: Place) -> None:
         self.remove(place.request)
         num_before = self._tokens_since_aside
-        is_owed = place.is_aside and self.owes_aside
+        is_owed = place.is_aside and self._grants
         if is_owed:
             self._grant(place)
-        if not place.is_aside:
+        if not place.is_aside or self._standing_back:
             # Those whose prompts are in the prefix cache take places among the running ones too.
             self._tokens_since_aside += max(place.num_tokens, MIN_PREFILL_TOKENS)
-            if place.importance in self.share_aside:
-                self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
+        if not place.is_aside and place.importance in self.share_aside:
+            self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
         self._taken[place.request] = _Taken(place, self._tokens_since_aside - num_before, is_owed)
 
     @property
@@ -228,9 +237,17 @@ class WaitingOrder:
         """Whether those that stepped aside are owed a batch."""
         return self._tokens_since_aside >= self.ageing * self.batch_tokens
 
+    @property
+    def _grants(self) -> bool:
+        """Whether the first of those that stepped aside gets what they are owed, if it is taken.
+
+        One that passes another does not.
+        """
+        return self.owes_aside and not self._standing_back
+
     def owes(self, request: Any) -> bool:
         """Whether a waiting request is the one that is owed a batch."""
-        first = self.first() if self.owes_aside else None
+        first = self.first() if self._grants else None
         return first is not None and first.is_aside and bool(first.request == request)
 
     def pays(self, place: Place) -> bool:
@@ -246,6 +263,27 @@ class WaitingOrder:
         self._grant(place)
         return True
 
+    def stand_back(self, requests: Iterable[Any], passer: Any) -> None:
+        """Let one that waits go before others, until the next step begins.
+
+        They must be of its kind. Nobody passes one whose tokens flow already, or anyone while a
+        batch is owed to one that waits.
+        """
+        if self.owes_aside and self._num_aside:
+            return
+        rank = self.rank(self._places[passer])
+        places = [self._places[request] for request in requests]
+        if any(self.rank(place)[:3] != rank[:3] or place.has_begun for place in places):
+            return
+        for place in places:
+            place.is_gone = True  # from where it stood
+            back = self._places[place.request] = replace(place, is_gone=False)
+            self._standing_back[place.request] = (last_of_kind(rank), place.number, 0, back)
+
+    def stands_back(self, request: Any) -> bool:
+        """Whether a request is served last of its kind in this step."""
+        return request in self._standing_back
+
     def is_aside(self, request: Any) -> bool:
         """Whether a waiting request stepped aside."""
         return self._places[request].is_aside
@@ -259,6 +297,7 @@ class WaitingOrder:
         place = self._places.pop(request)
         place.is_gone = True
         self._blocked.discard(place.request)
+        self._standing_back.pop(place.request, None)
         self._count(place, -1)
         self._drop_stale()
 
@@ -274,9 +313,8 @@ class WaitingOrder:
         if first is None:
             return
         yield first
-        yield from (
-            entry[-1] for entry in merge(self._in_time, self._aside) if entry[-1] is not first
-        )
+        entries = merge(self._in_time, self._aside, sorted(self._standing_back.values()))
+        yield from (entry[-1] for entry in entries if entry[-1] is not first)
 
     def _wait(self, place: Place, now_s: float) -> None:
         if place.request in self._places:  # vLLM may add a session that already waits
@@ -285,10 +323,13 @@ class WaitingOrder:
         place.is_aside = self.steps_aside(place, now_s)
         self._owed.pop(place.request, None)
         self._count(place, 1)
+        self._push(place)
+        self._drop_stale()
+
+    def _push(self, place: Place) -> None:
         (self._aside if place.is_aside else self._in_time).push(self.rank(place), place)
         if not (place.is_aside or place.has_begun):
             self._expiring.push(self._latest_s(place), place)
-        self._drop_stale()
 
     def _latest_s(self, place: Place) -> float:
         """When a request must be taken at the latest. Its own prefill takes a step at least."""
@@ -297,7 +338,7 @@ class WaitingOrder:
 
     def _first_aside(self) -> Entry | None:
         """The first of those that stepped aside; if a batch is owed, of those that can take it."""
-        if self.owes_aside and self._blocked:
+        if self._grants and self._blocked:
             for entry in self._aside:
                 if entry[-1].request not in self._blocked:
                     return entry
@@ -319,3 +360,8 @@ class WaitingOrder:
         self._in_time.shrink(num_in_time)
         self._expiring.shrink(num_in_time)
         self._aside.shrink(self._num_aside)
+
+
+def last_of_kind(rank: Rank) -> Rank:
+    """Behind all of the same kind."""
+    return (*rank[:3], inf)

@@ -6,6 +6,7 @@ from typing import Any
 
 from vllm_sarathi.policy.admission import backlog
 from vllm_sarathi.policy.batch_builder import BatchBuilder
+from vllm_sarathi.policy.company import Company
 from vllm_sarathi.policy.micro_batch import Cohorts
 from vllm_sarathi.policy.running_order import arranged
 from vllm_sarathi.policy.state import Decodes, SchedulerState
@@ -37,6 +38,10 @@ class Policy:
     def observing(self) -> "Policy":
         """The same, but it leaves every batch to vLLM."""
         return replace(self, builder=None, cohorts=None, pauses_decodes=False)
+
+    def keeps_pace(self, company: Company) -> bool:
+        """Whether those that run together are predicted to keep the tightest pace among them."""
+        return company.keeps_pace(self.step_time, self.num_stages)
 
     def plan(self, state: SchedulerState) -> StepPlan:
         """Plan the next batch."""

@@ -13,7 +13,7 @@ batches of at most 512 tokens had 729 output tokens/s rather than 746 in the sma
 rather than 852 in the larger one, and the same with shared prefixes.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
@@ -179,6 +179,11 @@ class PrefixOrder(WaitingOrder):
         """Let one that was taken wait again at its place: it was not admitted after all."""
         self._walk.put_back(request)
         WaitingOrder.put_back(self, request)
+
+    def stand_back(self, requests: Iterable[Any], passer: Any) -> None:
+        """Let one that waits go before others, but not off the walk."""
+        if not self.is_aside(passer):
+            WaitingOrder.stand_back(self, requests, passer)
 
     def remove(self, request: Any) -> None:
         """Let a request go."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple
 
+from vllm_sarathi.policy.company import Company
+
 Rank = tuple[int, int, int, float]
 """Where a request stands in the order of service: the lower comes first."""
 
@@ -27,12 +29,14 @@ class RequestView(NamedTuple):
         num_tokens: prefill tokens left, at least 1, without those in the prefix cache.
         num_computed_tokens: tokens before them, the context of the next chunk.
         rank: where it stands in the order of service.
+        pace_s: for one that waits, what it was promised, in seconds a step; infinite for none.
     """
 
     request_id: str
     num_tokens: int
     num_computed_tokens: int = 0
     rank: Rank = FIRST_COME
+    pace_s: float = inf
 
 
 class Decodes(NamedTuple):
@@ -90,26 +94,6 @@ class Due(NamedTuple):
     wanted_in_s: float = inf
 
 
-class Company(NamedTuple):
-    """What those that run together will share, for who asks whether one more may join.
-
-    Attributes:
-        num_running: requests that run.
-        context_tokens: sum of the contexts that they read, on average of their life.
-        mean_output: output tokens of a request, on average.
-        pace_s: the tightest pace among them and the first that waits, in seconds a step.
-        tokens_each: tokens of each in a step, drafts included.
-        is_outranked: whether the first that waits is more important than one of them.
-    """
-
-    num_running: int
-    context_tokens: float
-    mean_output: float
-    pace_s: float
-    is_outranked: bool = False
-    tokens_each: int = 1
-
-
 class KvRoom(NamedTuple):
     """What is free of the KV cache.
 
@@ -164,7 +148,7 @@ class SchedulerState:
         num_waiting: all requests that wait, at least ``len(waiting)``.
         is_by_rank: whether prefills are served by rank, those that run too.
         due: what was promised to the decodes.
-        company: what those that run will share; None where nothing was promised.
+        company: what those that run will share; None where no token is followed.
         is_in_order: whether vLLM's list has the order of service, decodes before prefills.
         has_priorities: whether vLLM preempts by priority, not from the end of its list.
         lower_priority: running requests that vLLM preempts before the first waiting one.

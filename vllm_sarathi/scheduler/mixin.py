@@ -31,7 +31,7 @@ from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 from vllm_sarathi.scheduler.precedence import precedence
 from vllm_sarathi.scheduler.promises import Promises
 from vllm_sarathi.scheduler.shedding import Shedding
-from vllm_sarathi.scheduler.snapshot import Snapshot, take_snapshot
+from vllm_sarathi.scheduler.snapshot import Snapshot, num_seqs_left, take_snapshot
 from vllm_sarathi.scheduler.start_line import start_line
 from vllm_sarathi.scheduler.step_logger import StepLogger
 from vllm_sarathi.scheduler.vllm_versions import (
@@ -160,7 +160,10 @@ class SarathiMixin:
         if any((*args[:1], kwargs.get("throttle_prefills"))):
             outlook = replace(outlook, is_as_planned=False)
         self._too_late(self._promises.expire())
-        snapshot = take_snapshot(self, outlook, self._promises)
+        company = self._promises.company() if num_seqs_left(self) else None
+        if company is not None:
+            self._promises.let_pass(company, self.batch_policy.keeps_pace)
+        snapshot = take_snapshot(self, outlook, self._promises, company)
         return self.batch_policy.plan(snapshot.state), snapshot
 
     def _leave_all_to_vllm(self) -> None:

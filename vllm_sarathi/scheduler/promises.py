@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,15 +14,16 @@ from vllm.v1.engine import FinishReason
 from vllm_sarathi.config import SarathiConfig
 from vllm_sarathi.objectives import ObjectivesReader, RequestObjectives
 from vllm_sarathi.policy import presets
-from vllm_sarathi.policy.admission import mean_context
 from vllm_sarathi.policy.answers import AnswerListener, Answers
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
+from vllm_sarathi.policy.company import Company, mean_context
 from vllm_sarathi.policy.deadlines import Promise
-from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.order import WaitingOrder, last_of_kind
 from vllm_sarathi.policy.place import Place
-from vllm_sarathi.policy.state import NOTHING_DUE, Company, Due, Outlook, Rank
+from vllm_sarathi.policy.state import NOTHING_DUE, Due, Outlook, Rank
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
 from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
+from vllm_sarathi.scheduler.vllm_versions import passed_over
 
 LEAST_PACE = 2.0
 """Steps of a lone decode that a client's pace spans at least, to bind the others: what a small
@@ -29,6 +31,10 @@ batch cannot keep, nobody else waits for."""
 
 _STEP_WEIGHT = 1 / 50
 """Weight of the last step in means over steps: they follow load within a second or two."""
+
+MAX_STANDING_BACK = 7
+"""Waiting requests that may stand back for the one behind them: so many are looked at in a step in
+which the first does not fit the pace."""
 
 _CUT_OFF = (FinishReason.ABORT, FinishReason.ERROR)
 
@@ -77,6 +83,10 @@ class Promises:
         """Whether any request is followed token by token."""
         return bool(self.answers.begun) or not self.default.is_uniform
 
+    @property
+    def _has_priorities(self) -> bool:
+        return bool(self.scheduler.policy == SchedulingPolicy.PRIORITY)
+
     def objectives(self, request: Any) -> RequestObjectives:
         """What a request asks."""
         params = request.sampling_params
@@ -103,14 +113,13 @@ class Promises:
         return self._place(request, max(request.num_tokens - computed, 1))
 
     def _place(self, request: Any, num_tokens: int) -> Place:
-        has_priorities = self.scheduler.policy == SchedulingPolicy.PRIORITY
         return Place(
             request,
             arrival_s=request.arrival_time,
             due_s=self.first_due_s(request),
             num_tokens=num_tokens,
             importance=self.promise(request).importance,
-            priority=request.priority if has_priorities else 0,
+            priority=request.priority if self._has_priorities else 0,
             block_hashes=request.block_hashes,
             has_begun=bool(request.num_output_tokens),
         )
@@ -121,7 +130,10 @@ class Promises:
         place = self._place(request, num_tokens)
         place.is_aside = self.order.steps_aside(place, time.time())
         is_owed = self.order.owes(request) if request in self.order else self.order.pays(place)
-        return self.order.owed_rank(place) if is_owed else self.order.rank(place)
+        if is_owed:
+            return self.order.owed_rank(place)
+        rank = self.order.rank(place)
+        return last_of_kind(rank) if self.order.stands_back(request) else rank
 
     def expire(self) -> list[Any]:
         """Let those step aside that can no longer be in time; who did."""
@@ -196,14 +208,12 @@ class Promises:
         return Due(due_s - begin_s, pace_s, has_auto, wanted_s - begin_s)
 
     def company(self) -> Company | None:
-        """What those that run will share; None where nothing was promised or nobody waits."""
+        """What those that run will share; None where no token is followed or nobody waits."""
         scheduler, begun = self.scheduler, self.answers.begun
         if not (scheduler.waiting and self.follows_tokens):
             return None
-        first = scheduler.waiting.peek_request()
-        asked, expected = self.promise(first), self.answers.tokens_per_step
-        pace_s = inf if self.is_late(first) else asked.pace_s(expected)
-        importance, least_important = asked.importance, inf
+        expected = self.answers.tokens_per_step
+        pace_s = least_important = inf
         least_s = self._least_pace_s()
         mean_output, context_tokens = self.answers.mean_output, 0.0
         for request in scheduler.running:
@@ -214,12 +224,46 @@ class Promises:
             context_tokens += mean_context(
                 request.num_prompt_tokens, request.num_computed_tokens, mean_output
             )
-        if pace_s == inf:
-            return None
-        pace_s = max(pace_s, least_s)
-        num_running, is_outranked = len(scheduler.running), importance > least_important
-        tokens_each = 1 + int(scheduler.num_spec_tokens)
-        return Company(num_running, context_tokens, mean_output, pace_s, is_outranked, tokens_each)
+        first = self.promise(scheduler.waiting.peek_request())
+        return Company(
+            len(scheduler.running),
+            context_tokens,
+            mean_output,
+            max(pace_s, least_s),
+            least_s,
+            is_outranked=first.importance > least_important,
+            tokens_each=1 + int(scheduler.num_spec_tokens),
+        )
+
+    def pace_s(self, request: Any) -> float:
+        """What one that waits was promised, in seconds a step; infinite once it is late."""
+        if self.is_late(request):
+            return inf
+        return self.promise(request).pace_s(self.answers.tokens_per_step)
+
+    def let_pass(self, company: Company, keeps_pace: Callable[[Company], bool]) -> None:
+        """Let those that wait and do not fit the pace stand back for one that does.
+
+        Not where those that are late are refused: one that is passed would be. Priorities are
+        vLLM's matter.
+
+        Args:
+            company: those that run.
+            keeps_pace: whether a decode step of these fits their pace.
+        """
+        if self.order is None or company.admits_any or self._has_priorities or self.sheds:
+            return
+        front, skipped = list[Any](), passed_over(self.scheduler)
+        for place in islice(self.order, MAX_STANDING_BACK + 1):
+            request = place.request
+            if request in skipped:
+                continue
+            joined = company.joined_by(request.num_tokens, self.pace_s(request))
+            if keeps_pace(joined):
+                if front:
+                    self.order.stand_back(front, request)
+                return
+            front.append(request)
 
     def _least_pace_s(self) -> float:
         """Tightest pace that binds others: the operator's own, or what a small batch can keep."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 
+from vllm_sarathi.policy.company import Company
 from vllm_sarathi.policy.state import (
     LAST,
     Decodes,
@@ -49,13 +50,16 @@ class Snapshot:
     prefills: list[Any]
 
 
-def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snapshot:
+def take_snapshot(
+    scheduler: Any, outlook: Outlook, promises: Promises, company: Company | None = None
+) -> Snapshot:
     """Read the requests that vLLM's ``schedule()`` could run now.
 
     Args:
         scheduler: a vLLM ``Scheduler`` between two calls of ``schedule()``.
         outlook: what the steps before mean for the next one.
         promises: what the requests were promised.
+        company: what those that run will share; None where no token is followed.
     """
     running = scheduler.running
     ranks = promises if _serves_by_rank(scheduler, outlook, promises) else None
@@ -64,7 +68,8 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
     num_decodes = len(running) - len(prefills)
     num_left = num_seqs_left(scheduler)
     # At max_num_seqs the first one tells whether there are KV blocks for it; no other matters.
-    shown = _read_waiting(scheduler, ranks, MAX_WAITING_SHOWN if num_left or ranks else 1)
+    most = MAX_WAITING_SHOWN if num_left or ranks else 1
+    shown = _read_waiting(scheduler, ranks, promises if company else None, most)
     has_prefill = bool(prefills or (num_left and shown))
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
@@ -78,7 +83,7 @@ def take_snapshot(scheduler: Any, outlook: Outlook, promises: Promises) -> Snaps
         num_waiting=scheduler.get_request_counts()[1],
         is_by_rank=ranks is not None,
         due=promises.due(decodes.requests, in_flight, outlook, has_prefill),
-        company=promises.company() if num_left else None,
+        company=company,
         is_in_order=prefills == running[num_decodes:],
         has_priorities=scheduler.policy == SchedulingPolicy.PRIORITY,
         lower_priority=_lower_priority(scheduler),
@@ -141,19 +146,21 @@ def _in_order_of_service(
 
 
 def _read_waiting(
-    scheduler: Any, ranks: Promises | None, most: int
+    scheduler: Any, ranks: Promises | None, paces: Promises | None, most: int
 ) -> list[tuple[RequestView, Any]]:
     """The requests that vLLM would admit next, so many at most, and a view of each.
 
-    Nobody makes way for those that it passed over.
+    Nobody makes way for those that it passed over, or is held to their pace.
     """
     first, skipped = tuple(_heads(second_waiting_queue(scheduler), most)), passed_over(scheduler)
     shown = list[tuple[RequestView, Any]]()
     for request in (*first, *_heads(scheduler.waiting, most)):
         num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
         view = _view(request, ranks, num_cached)
-        if ranks is not None and (request in first or request in skipped):
-            view = view._replace(rank=LAST)
+        if request in first or request in skipped:
+            view = view._replace(rank=LAST if ranks else view.rank)
+        elif paces is not None:
+            view = view._replace(pace_s=paces.pace_s(request))
         shown.append((view, request))
     return sorted(shown, key=_rank)[:most]
 
