@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from support.runs import Figures
 
 BEST_STATIC = "best static"
-# Okabe and Ito's colours, which the colour-blind can tell apart; markers tell them too.
+# Okabe and Ito's colours, which the colour-blind can tell apart; markers tell them too. Both may
+# repeat across pictures, not within one.
 STYLES = {
     "ours": ("#D55E00", "o"),
     "prototype": ("#009E73", "s"),

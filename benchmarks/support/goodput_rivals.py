@@ -4,8 +4,9 @@ The simulator finds them by their paths (``prototype``, ``without``).
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -124,8 +125,11 @@ class NobodyAside(WaitingOrder):
         return False
 
     def expire(self, now_s: float) -> list[Any]:
-        """Nobody is too late."""
-        return []
+        """Begin a step. Nobody is too late."""
+        return WaitingOrder.expire(self, -inf)
+
+    def bypass(self, requests: Collection[Any], by: Any) -> None:
+        """Nobody is bypassed: no batch would be owed to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ class AllJoin(Policy):
     """A policy that admits requests whatever their company makes of the pace."""
 
     def keeps_pace(self, company: Company) -> bool:
-        """Nobody asks."""
+        """Everyone fits, so nobody is bypassed."""
         return True
 
     def plan(self, state: SchedulerState) -> StepPlan:

@@ -7,6 +7,7 @@ import pytest
 
 from vllm_sarathi.policy.admission import MAX_RESERVED_SHARE, RESERVED_BLOCKS, backlog
 from vllm_sarathi.policy.company import Company
+from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import KvRoom, RequestView, SchedulerState
 from vllm_sarathi.policy.step import BatchLimit
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
@@ -27,7 +28,7 @@ def state(num_blocks: int, num_free: int, num_running: int, num_tokens: int) -> 
 
 
 def admits(state: SchedulerState) -> bool:
-    return backlog(state, StepTimeModel()).admission_blocked_by is None
+    return backlog(state, Policy(StepTimeModel()).keeps_pace).admission_blocked_by is None
 
 
 @pytest.mark.parametrize(("num_free", "admitted"), [(24, True), (23, False)])
@@ -68,7 +69,9 @@ def test_prompts_that_run_keep_their_blocks_from_those_that_are_served_after_the
     room = replace(state(10_000, 28, 1, num_tokens=160), prefills=(late,), num_waiting=2)
     first, last = room.waiting[0], RequestView("last", 80, rank=served_last)
     both = room.kv._replace(waiting_blocks=(10, 5))
-    bound = backlog(replace(room, waiting=(first, last), kv=both), StepTimeModel())
+    bound = backlog(
+        replace(room, waiting=(first, last), kv=both), Policy(StepTimeModel()).keeps_pace
+    )
     assert bound.max_new == 1
 
 
@@ -89,7 +92,7 @@ def in_company(num_running: int, pace_s: float, *prompts: int) -> SchedulerState
 
 
 def num_admitted(state: SchedulerState) -> int:
-    found = backlog(state, OneMillisecondADecode())
+    found = backlog(state, Policy(OneMillisecondADecode()).keeps_pace)
     assert (found.admission_blocked_by is BatchLimit.PACE) == (found.max_new == 0)
     return min(found.max_new, len(state.waiting))
 
@@ -116,15 +119,8 @@ def test_the_pace_of_each_that_joins_counts() -> None:
     assert num_admitted(room) == 2
     assert num_admitted(hurried) == 1
     assert room.company is not None
-    nobody_waits = room.company._replace(least_pace_s=0.05)
-    assert num_admitted(replace(hurried, company=nobody_waits)) == 2
-
-
-def test_a_context_longer_than_the_average_leaves_room_for_an_average_one() -> None:
-    company = Company(10, 20_000.0, 0.0, 0.0661)  # with one more, 55,100 tokens of context fit
-    for num_prompt, fits in ((33_000, True), (33_200, False), (2_000, True)):
-        joined = company.joined_by(num_prompt, inf)
-        assert joined.keeps_pace(OneMillisecondADecode()) is fits, num_prompt
+    ignored_below_50_ms = room.company._replace(least_pace_s=0.05)
+    assert num_admitted(replace(hurried, company=ignored_below_50_ms)) == 2
 
 
 def test_contexts_count_as_grown_as_they_are_halfway_through_an_answer() -> None:
@@ -133,8 +129,9 @@ def test_contexts_count_as_grown_as_they_are_halfway_through_an_answer() -> None
 
 
 def test_those_beyond_the_view_join_where_nobody_has_a_pace() -> None:
-    assert backlog(in_company(40, inf, 1), OneMillisecondADecode()).max_new > 1
-    assert backlog(in_company(40, 1.0, 1), OneMillisecondADecode()).max_new == 1
+    keeps_pace = Policy(OneMillisecondADecode()).keeps_pace
+    assert backlog(in_company(40, inf, 1), keeps_pace).max_new > 1
+    assert backlog(in_company(40, 1.0, 1), keeps_pace).max_new == 1
 
 
 def test_one_request_may_always_run() -> None:

@@ -12,6 +12,7 @@ from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import SarathiScheduler
 from vllm_sarathi.policy.admission import MAX_RESERVED_SHARE, RESERVED_BLOCKS
 from vllm_sarathi.policy.admission import backlog as admitted
+from vllm_sarathi.policy.policy import Policy
 from vllm_sarathi.policy.state import KvRoom, RequestView, SchedulerState
 from vllm_sarathi.policy.step import Backlog, BatchLimit
 from vllm_sarathi.policy.step_time import StepTimeModel
@@ -51,7 +52,7 @@ def state(
 
 
 def backlog(seen: SchedulerState) -> Backlog:
-    return admitted(seen, StepTimeModel())
+    return admitted(seen, Policy(StepTimeModel()).keeps_pace)
 
 
 def is_kv_bound(seen: Backlog) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, IN_OVERLOAD, WaitingOrder, last_of_kind
+from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, IN_OVERLOAD, WaitingOrder
 from vllm_sarathi.policy.place import Place
 
 TOKEN_S = 0.01
@@ -69,12 +69,27 @@ class Sorted:
     waits: list[Entry] = field(default_factory=list)
     taken: dict[str, tuple[Entry, int, bool]] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
+    bypassed: set[str] = field(default_factory=set)
     tokens_since: int = 0
     number: int = 0
 
     @property
+    def bypasses_aside(self) -> bool:
+        return any(e.is_aside for e in self.waits if e.place.request in self.bypassed)
+
+    @property
     def is_owed(self) -> bool:
-        return self.tokens_since >= self.ageing * BATCH_TOKENS
+        return self.tokens_since >= self.ageing * BATCH_TOKENS and not self.bypasses_aside
+
+    def bypass(self, num: int) -> tuple[list[str], str]:
+        """Let one of the list bypass so many before it, as the rules allow."""
+        *before, by = self.sorted()[: num + 1]
+        is_due = self.tokens_since >= self.ageing * BATCH_TOKENS
+        are_alike = all(e.rank[:3] == by.rank[:3] and e.rank[1] >= 0 for e in before)
+        requests = [str(e.place.request) for e in before]
+        if are_alike and not (is_due and any(e.is_aside for e in self.waits)):
+            self.bypassed.update(requests)
+        return requests, str(by.place.request)
 
     def add(self, one: Place, now_s: float, back: Entry | None = None) -> None:
         self.number += 1
@@ -101,6 +116,7 @@ class Sorted:
         if any(was_owed for *_, was_owed in self.taken.values()):
             self.blocked.clear()
         self.taken.clear()
+        self.bypassed.clear()
         begun = {e.place.request for e in self.waits if e.rank[1] == -1}
         late = [
             e
@@ -115,7 +131,11 @@ class Sorted:
         return {e.place.request for e in late}
 
     def sorted(self) -> list[Entry]:
-        by_rank = sorted(self.waits, key=lambda e: (e.rank, e.number))
+        def key(e: Entry) -> tuple[tuple[float, ...], int]:
+            is_last = e.place.request in self.bypassed
+            return ((*e.rank[:3], inf) if is_last else e.rank), e.number
+
+        by_rank = sorted(self.waits, key=key)
         aside = [e for e in by_rank if e.is_aside]
         in_time = [e for e in by_rank if not e.is_aside]
         if self.is_owed and aside:
@@ -123,19 +143,20 @@ class Sorted:
             owed = (free or aside)[0]
             one = owed.place
             owed_rank = (one.priority, 0, -max(one.importance, 0), one.arrival_s)
-            if not in_time or owed_rank < in_time[0].rank:
+            if not in_time or owed_rank < key(in_time[0])[0]:
                 by_rank.remove(owed)
                 by_rank.insert(0, owed)
         return by_rank
 
     def pop(self) -> str:
         entry = self.sorted()[0]
-        self.waits.remove(entry)
         before, was_owed = self.tokens_since, entry.is_aside and self.is_owed
-        if not entry.is_aside:
+        if not entry.is_aside or self.bypasses_aside:
             self.tokens_since += max(entry.place.num_tokens, 16)
         elif was_owed:
             self.tokens_since = 0
+        self.waits.remove(entry)
+        self.bypassed.discard(str(entry.place.request))
         if not entry.is_aside and entry.place.importance in self.share:
             self.share[entry.place.importance] *= 1 - 1 / 50
         self.taken[entry.place.request] = entry, self.tokens_since - before, was_owed
@@ -177,6 +198,7 @@ acts = st.one_of(
     st.tuples(st.just("remove"), st.integers(0, 99)),
     st.tuples(st.just("put back"), st.integers(0, 99)),
     st.tuples(st.just("step"), st.sampled_from([0.0, 0.3, 1.0, 4.0])),
+    st.tuples(st.just("bypass"), st.integers(1, 4)),
 )
 
 
@@ -197,7 +219,10 @@ def test_it_serves_as_a_sorted_list_would_whatever_comes_and_goes(
         elif act == "remove" and plain.waits:
             entry = plain.waits.pop(what % len(plain.waits))
             plain.blocked.discard(entry.place.request)
+            plain.bypassed.discard(entry.place.request)
             ours.remove(entry.place.request)
+        elif act == "bypass" and len(plain.waits) > 1:
+            ours.bypass(*plain.bypass(what))
         elif act == "put back" and plain.taken:
             name = list(plain.taken)[what % len(plain.taken)]
             assert ours.took(name)
@@ -362,52 +387,23 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@given(
-    st.lists(st.sampled_from(list(KINDS)), max_size=20),
-    st.sets(st.integers(0, 19)),
-    st.integers(0, 19),
-)
-def test_those_that_stand_back_come_last_of_their_kind_until_the_next_step(
-    kinds: list[str], back: set[int], passer: int
-) -> None:
-    waiting = order(*(place(f"{kind} {i}", **KINDS[kind]) for i, kind in enumerate(kinds)))
-    before = names(waiting)
-    kind = before[passer].split()[0] if passer < len(before) else ""
-    behind = [before[i] for i in back if i < len(before) and before[i].startswith(kind)]
-    if not (kind and behind) or before[passer] in behind:
-        return
-    waiting.stand_back(behind, before[passer])
-    expected = before
-    if kind != "begun":
-        last = max(i for i, name in enumerate(before) if name.startswith(kind))
-        expected = [name for name in before[: last + 1] if name not in behind]
-        expected += [name for name in before if name in behind] + before[last + 1 :]
-    assert names(waiting) == expected
-    first = waiting.first()
-    assert first is not None
-    assert first.request == expected[0]
-    ranks = [
-        last_of_kind(waiting.rank(one)) if waiting.stands_back(one.request) else waiting.rank(one)
-        for one in waiting
-    ]
-    assert ranks == sorted(ranks)
-    waiting.expire(0.0)
-    assert names(waiting) == before
-
-
 @pytest.mark.parametrize("other", ["begun", "important", "late"])
-def test_nobody_stands_back_for_one_of_another_kind(other: str) -> None:
+def test_nobody_is_bypassed_by_one_of_another_kind(other: str) -> None:
     waiting = order(place("in time"), place(other, **KINDS[other]))
     before = names(waiting)
-    waiting.stand_back(before[:1], before[1])
+    waiting.bypass(before[:1], before[1])
     assert names(waiting) == before
 
 
-@given(
-    st.integers(1, 5), st.integers(0, 6), st.booleans(), st.lists(st.integers(1, 4), max_size=300)
-)
-def test_the_wait_of_one_aside_that_always_stands_back_is_bounded(
-    ageing: int, num_ahead: int, are_late: bool, numbers: list[int]
+def test_nobody_is_bypassed_where_one_that_has_begun_waits_among_them() -> None:
+    waiting = order(place("a"), place("b"), place("begun", has_begun=True))
+    waiting.bypass(["begun", "a"], "b")
+    assert names(waiting) == ["begun", "a", "b"]
+
+
+@given(st.integers(1, 5), st.integers(0, 6), st.lists(st.integers(1, 4), max_size=300))
+def test_the_wait_of_one_aside_that_is_always_bypassed_is_bounded(
+    ageing: int, num_ahead: int, numbers: list[int]
 ) -> None:
     waiting = order(*(place(f"ahead{i}", due_s=-1.0) for i in range(num_ahead)), ageing=ageing)
     waiting.add(place("last", due_s=-1.0, arrival_s=1.0), 0.0)
@@ -416,42 +412,54 @@ def test_the_wait_of_one_aside_that_always_stands_back_is_bounded(
         waiting.expire(0.0)
         passing = [f"r{step}.{i}" for i in range(next(more, 1))]
         for name in passing:
-            due_s = -1.0 if are_late else 10.0
-            waiting.add(place(name, due_s=due_s, arrival_s=2.0 + step), 0.0)
-        waiting.stand_back(["last"], passing[0])
+            waiting.add(place(name, due_s=-1.0, arrival_s=2.0 + step), 0.0)
+        waiting.bypass(["last"], passing[0])
         for _ in passing:
             if waiting.pop().request == "last":
                 return
-    pytest.fail(f"it was passed in {num_steps} steps")
+    pytest.fail(f"it was bypassed in {num_steps} steps")
 
 
-def test_one_that_passes_another_does_not_take_the_batch_that_is_owed_for_it() -> None:
-    waiting = order(aside("passed"), aside("first", 1.0), aside("second", 2.0), ageing=1)
-    waiting.stand_back(["passed"], "first")
+def test_one_that_bypasses_another_does_not_take_the_batch_that_it_is_owed() -> None:
+    waiting = order(aside("bypassed"), aside("first", 1.0), aside("second", 2.0), ageing=1)
+    waiting.bypass(["bypassed"], "first")
     assert [waiting.pop().request for _ in range(2)] == ["first", "second"]
     waiting.expire(0.0)
-    assert waiting.owes("passed")
+    assert waiting.owes("bypassed")
 
 
-def test_one_that_was_taken_or_left_while_it_stood_back_is_gone() -> None:
+def test_one_in_time_that_is_bypassed_keeps_no_owed_batch_from_those_aside() -> None:
+    in_time = (place(name, due_s=due_s) for name, due_s in (("a", 10.0), ("b", 11.0), ("c", 12.0)))
+    waiting = order(*in_time, aside("late"), ageing=1)
+    waiting.bypass(["a"], "b")
+    assert served(waiting) == ["b", "late", "c", "a"]
+
+
+def test_one_that_left_while_it_was_bypassed_is_gone() -> None:
     waiting = order(*(place(name) for name in "abcd"))
-    waiting.stand_back(["a", "b"], "c")
+    waiting.bypass(["a", "b"], "c")
     waiting.remove("a")
     assert served(waiting) == ["c", "d", "b"]
-    waiting.put_back("b")
-    waiting.expire(0.0)
-    assert names(waiting) == ["b"]
 
 
-def test_requests_that_pass_one_for_long_leave_nothing_behind() -> None:
-    waiting = order(place("passed", due_s=1e6), ageing=10**9)
+def test_one_that_was_bypassed_taken_and_put_back_is_at_its_own_place() -> None:
+    waiting = order(*(place(name) for name in "abc"))
+    waiting.bypass(["a"], "b")
+    assert [waiting.pop().request for _ in range(3)] == ["b", "c", "a"]
+    for name in "ac":
+        waiting.put_back(name)
+    assert names(waiting) == ["a", "c"]
+
+
+def test_one_that_is_bypassed_for_long_leaves_nothing_behind() -> None:
+    waiting = order(place("bypassed", due_s=1e6), ageing=10**9)
     for i in range(1000):
         waiting.add(place(f"r{i}", due_s=1e7 + i), 0.0)
     for _ in range(500):
         waiting.expire(0.0)
-        waiting.stand_back(["passed"], next(one for one in names(waiting) if one != "passed"))
+        waiting.bypass(["bypassed"], next(one for one in names(waiting) if one != "bypassed"))
         waiting.pop()
-    assert len(waiting._in_time._entries) < 510
+        assert len(waiting._in_time._entries) <= 2 * len(waiting) + 64
 
 
 def test_those_aside_get_one_admission_in_so_many() -> None:

@@ -37,6 +37,9 @@ class ByLength:
     def due(self, *given: Any) -> Due:
         return NOTHING_DUE
 
+    def pace_s(self, request: Any) -> float:
+        return inf
+
 
 def by_length(loop: SchedulerLoop) -> Snapshot:
     promises: Any = ByLength()

@@ -4,12 +4,13 @@ They were promised KV blocks to grow into, and a pace.
 """
 
 import sys
+from collections.abc import Callable
 from itertools import accumulate
 from math import inf
 
+from vllm_sarathi.policy.company import Company
 from vllm_sarathi.policy.state import RequestView, SchedulerState
 from vllm_sarathi.policy.step import Backlog, BatchLimit
-from vllm_sarathi.policy.step_time import StepTimeModel
 
 RESERVED_BLOCKS = 4
 """Free KV blocks kept for the growth of each running request when another is admitted: an
@@ -25,18 +26,17 @@ MAX_RESERVED_SHARE = 1 / 16
 would: 256 running requests reach it in a cache of 16,384 blocks."""
 
 
-def backlog(state: SchedulerState, model: StepTimeModel, num_stages: int = 1) -> Backlog:
+def backlog(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> Backlog:
     """The waiting requests, and how many of them may be admitted.
 
     Args:
         state: who runs and who waits.
-        model: predicts step times: the bound on company is learned, and is no setting.
-        num_stages: pipeline stages, each of which a decode passes for every token.
+        keeps_pace: whether those that run together keep the tightest pace among them.
     """
     num_spare = _num_spare_blocks(state, state.waiting[0] if state.waiting else None)
     keeps_blocks = state.num_decodes or (state.is_by_rank and state.prefills)
     num_fitting = _num_fitting(state) if keeps_blocks else sys.maxsize
-    num_joining = _num_joining(state, model, num_stages) if num_fitting else sys.maxsize
+    num_joining = _num_joining(state, keeps_pace) if num_fitting else sys.maxsize
     admission_blocked_by = None
     if num_fitting == 0:
         admission_blocked_by = BatchLimit.KV_BLOCKS
@@ -51,12 +51,12 @@ def backlog(state: SchedulerState, model: StepTimeModel, num_stages: int = 1) ->
     )
 
 
-def _num_joining(state: SchedulerState, model: StepTimeModel, num_stages: int) -> int:
+def _num_joining(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> int:
     """How many of the waiting requests may join those that run; one may always run.
 
     Those that run must fit the tightest pace among them when their contexts have grown. How
     much prefill fits beside them is not this question: the token budget gives prefill what is
-    left of the pace. Those beyond the view are not admitted in this step, if there is a pace.
+    left of the pace. Those beyond the view wait for the next step, unless nobody has a pace.
     """
     company = state.company
     if company is None or state.lower_priority:
@@ -65,7 +65,7 @@ def _num_joining(state: SchedulerState, model: StepTimeModel, num_stages: int) -
         num_prompt = request.num_tokens + request.num_computed_tokens
         is_sure = company.admits_any
         company = company.joined_by(num_prompt, request.pace_s)
-        if not (is_sure or company.keeps_pace(model, num_stages)):
+        if not (is_sure or keeps_pace(company)):
             return num_joining
     return sys.maxsize if company.pace_s == inf else len(state.waiting)
 

@@ -13,10 +13,9 @@ class Company(NamedTuple):
         context_tokens: sum of the contexts that they read, on average of their life.
         mean_output: output tokens of a request, on average.
         pace_s: the tightest pace among them, in seconds a step.
-        least_pace_s: a tighter one binds nobody, in seconds a step.
+        least_pace_s: tighter ones count as this, in seconds a step.
         is_outranked: whether the first that waits is more important than one of them.
         tokens_each: tokens of each in a step, drafts included.
-        spare_tokens: context for which room is left besides.
     """
 
     num_running: int
@@ -26,7 +25,6 @@ class Company(NamedTuple):
     least_pace_s: float = 0.0
     is_outranked: bool = False
     tokens_each: int = 1
-    spare_tokens: float = 0.0
 
     @property
     def admits_any(self) -> bool:
@@ -38,25 +36,23 @@ class Company(NamedTuple):
         return self.is_outranked or not self.num_running
 
     def joined_by(self, num_prompt: int, pace_s: float) -> "Company":
-        """The same and one more, whose prompt has so many tokens and that was promised a pace.
+        """The same with one more request.
 
-        A context that is longer than the average leaves room for an average one: if long ones
-        filled the pace to the brim, short ones would wait that take hardly any of it.
+        Args:
+            num_prompt: tokens of its prompt.
+            pace_s: the pace that it was promised, in seconds a step.
         """
-        own = mean_context(num_prompt, 0, self.mean_output)
-        average = self.context_tokens / max(self.num_running, 1)
         return self._replace(
             num_running=self.num_running + 1,
-            context_tokens=self.context_tokens + own,
+            context_tokens=self.context_tokens + mean_context(num_prompt, 0, self.mean_output),
             pace_s=min(self.pace_s, max(pace_s, self.least_pace_s)),
             is_outranked=False,
-            spare_tokens=min(max(own - average, 0.0), average),
         )
 
     def keeps_pace(self, model: StepTimeModel, num_stages: int = 1) -> bool:
         """Whether a decode step of all of them is predicted to fit the tightest pace."""
         num_decodes = -(-self.num_running // num_stages)
-        context = round((self.context_tokens + self.spare_tokens) / num_stages)
+        context = round(self.context_tokens / num_stages)
         share = StepWork(num_decodes * self.tokens_each, 0.0, context)
         return num_stages * model.predict(share) <= self.pace_s
 

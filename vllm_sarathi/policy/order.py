@@ -9,13 +9,14 @@ after at most (k + 1) x ``AGEING`` batches of those that are in time, and one pr
 for it counts once it is taken. Requests of positive importance go before others of their kind:
 before those that are in time, and before those that stepped aside.
 
-A request whose context does not fit the pace of those that run stands back for those of its kind
-that fit: a long one would keep short ones waiting that take hardly any of the pace. Those that
-pass count as ahead of those that stepped aside and never get the batch that is owed, and nobody
-passes while it is: so the bound holds. One that is in time is passed until it is late at most.
+A long context that does not fit the pace of the running requests would hold up short ones that do.
+So it is bypassed: for one step all requests of its kind (priority, in time or aside, importance) go
+first. Requests that bypass one that stepped aside count towards the batch that is owed, and never
+take it. While one is owed, nobody is bypassed. So the bound holds, with one step more for each
+prompt. A request in time can be bypassed only until it is late.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import merge
 from itertools import count
@@ -75,7 +76,8 @@ class WaitingOrder:
     """Waiting requests in the order of service. O(log n) a change.
 
     Attributes:
-        prefill_weight: how many times its own prefill time a request is postponed.
+        prefill_weight: how many times its own prefill time a request is postponed; in full
+            overload, those in time ``IN_OVERLOAD`` times that.
         token_s: predicted seconds of prefill for each token, as load has it.
         step_s: predicted seconds of a full step.
         num_ahead: full steps that a prefill waits for if it is not taken now: the next one, and
@@ -97,7 +99,7 @@ class WaitingOrder:
     _owed: WeakKeyDictionary[Any, int] = field(default_factory=WeakKeyDictionary)
     _taken: dict[Any, _Taken] = field(default_factory=dict)
     _blocked: set[Any] = field(default_factory=set)
-    _standing_back: dict[Any, Entry] = field(default_factory=dict)
+    _bypassed: set[Any] = field(default_factory=set)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
     _expiring: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
@@ -109,6 +111,10 @@ class WaitingOrder:
 
     def rank(self, place: Place) -> Rank:
         """Where a request stands: lower is served first."""
+        rank = self._own_rank(place)
+        return (*rank[:3], inf) if place.request in self._bypassed else rank
+
+    def _own_rank(self, place: Place) -> Rank:
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
         if place.is_aside:
@@ -153,9 +159,9 @@ class WaitingOrder:
         if any(taken.was_granted for taken in self._taken.values()):
             self._blocked.clear()
         self._taken.clear()
-        for *_, place in self._standing_back.values():
-            self._push(place)
-        self._standing_back.clear()
+        bypassed = [*self._bypassed]
+        self._bypassed.clear()
+        self._rank_again(bypassed)
         late = []
         while (entry := self._expiring.first()) and entry[0] < now_s:
             place = entry[-1]
@@ -171,12 +177,12 @@ class WaitingOrder:
 
     def first(self) -> Place | None:
         """Who is served next."""
-        aside = self._first_aside()
-        if aside is not None and self._grants:
-            aside = (self.owed_rank(aside[-1]), *aside[1:])
-        entries = (self._in_time.first(), aside, *self._standing_back.values())
-        found = min(filter(None, entries), default=None)
-        return found[-1] if found else None
+        in_time, aside = self._in_time.first(), self._first_aside()
+        if in_time is None or aside is None:
+            found = in_time or aside
+            return found[-1] if found else None
+        aside_rank = self.owed_rank(aside[-1]) if self._grants else aside[0]
+        return (aside if aside_rank < in_time[0] else in_time)[-1]
 
     def pop(self) -> Place:
         """Take who is served next.
@@ -191,16 +197,16 @@ class WaitingOrder:
         return place
 
     def _take(self, place: Place) -> None:
-        self.remove(place.request)
         num_before = self._tokens_since_aside
         is_owed = place.is_aside and self._grants
         if is_owed:
             self._grant(place)
-        if not place.is_aside or self._standing_back:
+        if not place.is_aside or self._bypasses_aside:
             # Those whose prompts are in the prefix cache take places among the running ones too.
             self._tokens_since_aside += max(place.num_tokens, MIN_PREFILL_TOKENS)
         if not place.is_aside and place.importance in self.share_aside:
             self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
+        self.remove(place.request)
         self._taken[place.request] = _Taken(place, self._tokens_since_aside - num_before, is_owed)
 
     @property
@@ -239,11 +245,15 @@ class WaitingOrder:
 
     @property
     def _grants(self) -> bool:
-        """Whether the first of those that stepped aside gets what they are owed, if it is taken.
+        """Whether the first of those that stepped aside gets the owed batch.
 
-        One that passes another does not.
+        Not while one that came before it is bypassed.
         """
-        return self.owes_aside and not self._standing_back
+        return self.owes_aside and not self._bypasses_aside
+
+    @property
+    def _bypasses_aside(self) -> bool:
+        return any(self._places[request].is_aside for request in self._bypassed)
 
     def owes(self, request: Any) -> bool:
         """Whether a waiting request is the one that is owed a batch."""
@@ -263,26 +273,24 @@ class WaitingOrder:
         self._grant(place)
         return True
 
-    def stand_back(self, requests: Iterable[Any], passer: Any) -> None:
-        """Let one that waits go before others, until the next step begins.
+    def bypass(self, requests: Collection[Any], by: Any) -> None:
+        """Serve requests last of their kind until the next step begins, so that one comes first.
 
-        They must be of its kind. Nobody passes one whose tokens flow already, or anyone while a
-        batch is owed to one that waits.
+        Does nothing if one of them is not of its kind or has begun, or while a batch is owed to
+        one that waits.
+
+        Args:
+            requests: those before it.
+            by: that one.
         """
         if self.owes_aside and self._num_aside:
             return
-        rank = self.rank(self._places[passer])
+        rank = self.rank(self._places[by])
         places = [self._places[request] for request in requests]
         if any(self.rank(place)[:3] != rank[:3] or place.has_begun for place in places):
             return
-        for place in places:
-            place.is_gone = True  # from where it stood
-            back = self._places[place.request] = replace(place, is_gone=False)
-            self._standing_back[place.request] = (last_of_kind(rank), place.number, 0, back)
-
-    def stands_back(self, request: Any) -> bool:
-        """Whether a request is served last of its kind in this step."""
-        return request in self._standing_back
+        self._bypassed.update(requests)
+        self._rank_again(requests)
 
     def is_aside(self, request: Any) -> bool:
         """Whether a waiting request stepped aside."""
@@ -297,7 +305,7 @@ class WaitingOrder:
         place = self._places.pop(request)
         place.is_gone = True
         self._blocked.discard(place.request)
-        self._standing_back.pop(place.request, None)
+        self._bypassed.discard(place.request)
         self._count(place, -1)
         self._drop_stale()
 
@@ -313,8 +321,9 @@ class WaitingOrder:
         if first is None:
             return
         yield first
-        entries = merge(self._in_time, self._aside, sorted(self._standing_back.values()))
-        yield from (entry[-1] for entry in entries if entry[-1] is not first)
+        yield from (
+            entry[-1] for entry in merge(self._in_time, self._aside) if entry[-1] is not first
+        )
 
     def _wait(self, place: Place, now_s: float) -> None:
         if place.request in self._places:  # vLLM may add a session that already waits
@@ -330,6 +339,13 @@ class WaitingOrder:
         (self._aside if place.is_aside else self._in_time).push(self.rank(place), place)
         if not (place.is_aside or place.has_begun):
             self._expiring.push(self._latest_s(place), place)
+
+    def _rank_again(self, requests: Iterable[Any]) -> None:
+        for request in requests:
+            place = self._places[request]
+            place.is_gone = True  # its entries have the old rank
+            self._places[request] = replace(place, is_gone=False)
+            self._push(self._places[request])
 
     def _latest_s(self, place: Place) -> float:
         """When a request must be taken at the latest. Its own prefill takes a step at least."""
@@ -360,8 +376,3 @@ class WaitingOrder:
         self._in_time.shrink(num_in_time)
         self._expiring.shrink(num_in_time)
         self._aside.shrink(self._num_aside)
-
-
-def last_of_kind(rank: Rank) -> Rank:
-    """Behind all of the same kind."""
-    return (*rank[:3], inf)

@@ -24,7 +24,7 @@ class Place:
         block_hashes: of its prompt's blocks, each of which stands for all before it too.
         has_begun: whether tokens of it are out already, so that a gap grows.
         is_aside: whether it steps aside: it cannot be in time, or has no time to keep.
-        is_gone: whether it waits no more.
+        is_gone: whether entries with it no longer count.
         number: of equals, the lower is served first; the order gives it.
     """
 

@@ -89,7 +89,7 @@ class Policy:
             num_decode_tokens=sum(decodes.num_tokens),
             decode_context_tokens=sum(decodes.contexts),
             prefills=state.prefills,
-            backlog=backlog(state, self.step_time, self.num_stages),
+            backlog=backlog(state, self.keeps_pace),
             num_other_decodes=state.num_decodes - len(decodes.requests),
             due=state.due,
             may_pause=may_pause,

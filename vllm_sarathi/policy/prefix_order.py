@@ -13,7 +13,7 @@ batches of at most 512 tokens had 729 output tokens/s rather than 746 in the sma
 rather than 852 in the larger one, and the same with shared prefixes.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from math import inf
@@ -180,10 +180,10 @@ class PrefixOrder(WaitingOrder):
         self._walk.put_back(request)
         WaitingOrder.put_back(self, request)
 
-    def stand_back(self, requests: Iterable[Any], passer: Any) -> None:
-        """Let one that waits go before others, but not off the walk."""
-        if not self.is_aside(passer):
-            WaitingOrder.stand_back(self, requests, passer)
+    def bypass(self, requests: Collection[Any], by: Any) -> None:
+        """Serve requests last of their kind; the walk orders those aside."""
+        if not self.is_aside(by):
+            WaitingOrder.bypass(self, requests, by)
 
     def remove(self, request: Any) -> None:
         """Let a request go."""

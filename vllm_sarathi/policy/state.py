@@ -148,7 +148,8 @@ class SchedulerState:
         num_waiting: all requests that wait, at least ``len(waiting)``.
         is_by_rank: whether prefills are served by rank, those that run too.
         due: what was promised to the decodes.
-        company: what those that run will share; None where no token is followed.
+        company: what those that run share; None where nobody asks: no token is followed, nobody
+            waits or no seat is left.
         is_in_order: whether vLLM's list has the order of service, decodes before prefills.
         has_priorities: whether vLLM preempts by priority, not from the end of its list.
         lower_priority: running requests that vLLM preempts before the first waiting one.

@@ -162,7 +162,7 @@ class SarathiMixin:
         self._too_late(self._promises.expire())
         company = self._promises.company() if num_seqs_left(self) else None
         if company is not None:
-            self._promises.let_pass(company, self.batch_policy.keeps_pace)
+            self._promises.bypass(company, self.batch_policy.keeps_pace)
         snapshot = take_snapshot(self, outlook, self._promises, company)
         return self.batch_policy.plan(snapshot.state), snapshot
 

@@ -18,7 +18,7 @@ from vllm_sarathi.policy.answers import AnswerListener, Answers
 from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
 from vllm_sarathi.policy.company import Company, mean_context
 from vllm_sarathi.policy.deadlines import Promise
-from vllm_sarathi.policy.order import WaitingOrder, last_of_kind
+from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import NOTHING_DUE, Due, Outlook, Rank
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
@@ -32,9 +32,9 @@ batch cannot keep, nobody else waits for."""
 _STEP_WEIGHT = 1 / 50
 """Weight of the last step in means over steps: they follow load within a second or two."""
 
-MAX_STANDING_BACK = 7
-"""Waiting requests that may stand back for the one behind them: so many are looked at in a step in
-which the first does not fit the pace."""
+MAX_BYPASSED = 7
+"""Waiting requests that one may bypass: so many, and one more, are looked at in a step in which the
+first does not fit the pace."""
 
 _CUT_OFF = (FinishReason.ABORT, FinishReason.ERROR)
 
@@ -130,10 +130,7 @@ class Promises:
         place = self._place(request, num_tokens)
         place.is_aside = self.order.steps_aside(place, time.time())
         is_owed = self.order.owes(request) if request in self.order else self.order.pays(place)
-        if is_owed:
-            return self.order.owed_rank(place)
-        rank = self.order.rank(place)
-        return last_of_kind(rank) if self.order.stands_back(request) else rank
+        return self.order.owed_rank(place) if is_owed else self.order.rank(place)
 
     def expire(self) -> list[Any]:
         """Let those step aside that can no longer be in time; who did."""
@@ -208,7 +205,7 @@ class Promises:
         return Due(due_s - begin_s, pace_s, has_auto, wanted_s - begin_s)
 
     def company(self) -> Company | None:
-        """What those that run will share; None where no token is followed or nobody waits."""
+        """What those that run share; None where no token is followed or nobody waits."""
         scheduler, begun = self.scheduler, self.answers.begun
         if not (scheduler.waiting and self.follows_tokens):
             return None
@@ -241,27 +238,27 @@ class Promises:
             return inf
         return self.promise(request).pace_s(self.answers.tokens_per_step)
 
-    def let_pass(self, company: Company, keeps_pace: Callable[[Company], bool]) -> None:
-        """Let those that wait and do not fit the pace stand back for one that does.
+    def bypass(self, company: Company, keeps_pace: Callable[[Company], bool]) -> None:
+        """Let the first of those that wait and fit the pace bypass those before it that do not.
 
-        Not where those that are late are refused: one that is passed would be. Priorities are
+        Not where those that are late are refused: one that is bypassed would be. Priorities are
         vLLM's matter.
 
         Args:
             company: those that run.
-            keeps_pace: whether a decode step of these fits their pace.
+            keeps_pace: whether those that run together keep the tightest pace among them.
         """
         if self.order is None or company.admits_any or self._has_priorities or self.sheds:
             return
         front, skipped = list[Any](), passed_over(self.scheduler)
-        for place in islice(self.order, MAX_STANDING_BACK + 1):
+        for place in islice(self.order, MAX_BYPASSED + 1):
             request = place.request
             if request in skipped:
                 continue
             joined = company.joined_by(request.num_tokens, self.pace_s(request))
             if keeps_pace(joined):
                 if front:
-                    self.order.stand_back(front, request)
+                    self.order.bypass(front, request)
                 return
             front.append(request)
 

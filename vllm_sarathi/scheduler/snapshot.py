@@ -59,7 +59,8 @@ def take_snapshot(
         scheduler: a vLLM ``Scheduler`` between two calls of ``schedule()``.
         outlook: what the steps before mean for the next one.
         promises: what the requests were promised.
-        company: what those that run will share; None where no token is followed.
+        company: what those that run share; None where nobody asks: no token is followed, nobody
+            waits or no seat is left.
     """
     running = scheduler.running
     ranks = promises if _serves_by_rank(scheduler, outlook, promises) else None
@@ -69,7 +70,7 @@ def take_snapshot(
     num_left = num_seqs_left(scheduler)
     # At max_num_seqs the first one tells whether there are KV blocks for it; no other matters.
     most = MAX_WAITING_SHOWN if num_left or ranks else 1
-    shown = _read_waiting(scheduler, ranks, promises if company else None, most)
+    shown = _read_waiting(scheduler, promises, ranks is not None, most)
     has_prefill = bool(prefills or (num_left and shown))
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
@@ -146,21 +147,21 @@ def _in_order_of_service(
 
 
 def _read_waiting(
-    scheduler: Any, ranks: Promises | None, paces: Promises | None, most: int
+    scheduler: Any, promises: Promises, is_by_rank: bool, most: int
 ) -> list[tuple[RequestView, Any]]:
     """The requests that vLLM would admit next, so many at most, and a view of each.
 
-    Nobody makes way for those that it passed over, or is held to their pace.
+    Nobody makes way for those that it passed over, or keeps their pace.
     """
     first, skipped = tuple(_heads(second_waiting_queue(scheduler), most)), passed_over(scheduler)
     shown = list[tuple[RequestView, Any]]()
     for request in (*first, *_heads(scheduler.waiting, most)):
         num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
-        view = _view(request, ranks, num_cached)
-        if request in first or request in skipped:
-            view = view._replace(rank=LAST if ranks else view.rank)
-        elif paces is not None:
-            view = view._replace(pace_s=paces.pace_s(request))
+        view = _view(request, promises if is_by_rank else None, num_cached)
+        if request not in first and request not in skipped:
+            view = view._replace(pace_s=promises.pace_s(request))
+        elif is_by_rank:
+            view = view._replace(rank=LAST)
         shown.append((view, request))
     return sorted(shown, key=_rank)[:most]
 

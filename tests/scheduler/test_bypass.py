@@ -1,4 +1,4 @@
-"""Contexts that do not fit the pace let shorter ones pass, over vLLM's real schedulers."""
+"""Requests bypass those before them that do not fit the pace, over vLLM's real schedulers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -49,7 +49,7 @@ def loaded(
 
 @pytest.mark.parametrize("settings", [TPOT, BOTH])
 @pytest.mark.parametrize("ours", [SarathiScheduler, AsyncSarathiScheduler])
-def test_short_contexts_pass_one_that_does_not_fit_the_pace(
+def test_a_short_context_bypasses_one_that_does_not_fit_the_pace(
     ours: type, settings: dict[str, Any], clock: Clock
 ) -> None:
     loop = loaded(clock, settings, ours)
@@ -60,7 +60,7 @@ def test_short_contexts_pass_one_that_does_not_fit_the_pace(
     assert len(loop.outputs["long"]) == 8
 
 
-def test_short_contexts_pass_after_any_number_of_batches_in_time(clock: Clock) -> None:
+def test_a_short_context_bypasses_after_any_number_of_batches_in_time(clock: Clock) -> None:
     loop = loaded(clock, BOTH)
     order = loop.scheduler._promises.order
     order._tokens_since_aside = order.ageing * order.batch_tokens
@@ -73,7 +73,7 @@ def test_short_contexts_pass_after_any_number_of_batches_in_time(clock: Clock) -
     ("settings", "options"),
     [({**BOTH, "shed": True}, {}), (BOTH, {"scheduling_policy": "priority"})],
 )
-def test_nobody_passes_where_the_late_are_refused_or_vllms_priorities_rule(
+def test_nobody_is_bypassed_where_the_late_are_refused_or_vllms_priorities_rule(
     settings: dict[str, Any], options: dict[str, Any], clock: Clock
 ) -> None:
     loop = loaded(clock, settings, **options)
