@@ -65,7 +65,9 @@ class Runs:
         """Keep a run's figures."""
         self.figures[key] = {**figures, "commit": self.provenance["commit"]}
         raw = {"provenance": self.provenance, "earlier": self.earlier, "runs": self.figures}
-        self.output.write_text(json.dumps(raw, indent=1))
+        whole = self.output.with_suffix(".partial")
+        whole.write_text(json.dumps(raw, indent=1))
+        whole.replace(self.output)  # an interruption leaves one or the other
 
     def by_case(self) -> dict[str, dict[str, list[Figures]]]:
         """Figures of every seed, by case and load and by engine; what was asked for first."""
