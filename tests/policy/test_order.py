@@ -249,6 +249,14 @@ def test_a_prompt_is_late_as_soon_as_its_prefill_no_longer_fits() -> None:
     assert waiting.expire(3.01) == ["long"]
 
 
+def test_the_first_steps_aside_as_soon_as_steps_take_too_long_for_it() -> None:
+    waiting = order(place("first", due_s=5.0), place("next", due_s=6.0), place("last", due_s=9.0))
+    waiting.step_s = 2.0
+    assert waiting.expire(1.5) == ["first"]
+    assert names(waiting) == ["next", "last", "first"]
+    assert waiting.expire(2.5) == ["next"]
+
+
 def test_who_stepped_aside_is_named_once() -> None:
     waiting = order(place("r", due_s=5.0))
     assert waiting.expire(9.0) == ["r"]

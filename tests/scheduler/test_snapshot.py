@@ -254,6 +254,16 @@ def test_a_queue_of_ours_shows_those_served_first() -> None:
     assert names(by_length(loop).state.waiting) == "w8 w7 w6 w5"
 
 
+def test_a_queue_of_ours_shows_them_as_they_will_be_served_though_ranks_have_changed() -> None:
+    loop = SchedulerLoop(Scheduler)
+    loop.scheduler.waiting = OrderedQueue(
+        WaitingOrder(), lambda request: Place(request, request.arrival_time, inf, num_tokens=1)
+    )
+    for i in range(9):
+        loop.add(f"w{i}", 90 - 10 * i, arrival_time=float(i))
+    assert names(by_length(loop).state.waiting) == "w0 w1 w2 w3"
+
+
 def test_a_preempted_request_comes_before_all_and_recomputes_its_output_too() -> None:
     loop = lined_up("D D")
     leave_free(loop, 1)

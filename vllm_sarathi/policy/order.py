@@ -164,16 +164,21 @@ class WaitingOrder:
         self._rank_again(bypassed)
         late = []
         while (entry := self._expiring.first()) and entry[0] < now_s:
-            place = entry[-1]
-            place.is_aside = True
-            self._num_aside += 1
-            self._tokens_in_time -= place.num_tokens
-            self._aside.push(self.rank(place), place)
-            late.append(place.request)
-            share = self.share_aside.get(place.importance, 0.0)
-            self.share_aside[place.importance] = share + _REQUEST_WEIGHT * (1 - share)
+            late.append(self._step_aside(entry[-1]))
+        # Steps may take longer than when it came: the first is served only if it can be in time.
+        while (entry := self._in_time.first()) and self.steps_aside(entry[-1], now_s):
+            late.append(self._step_aside(entry[-1]))
         self._drop_stale()
         return late
+
+    def _step_aside(self, place: Place) -> Any:
+        place.is_aside = True
+        self._num_aside += 1
+        self._tokens_in_time -= place.num_tokens
+        self._aside.push(self.rank(place), place)
+        share = self.share_aside.get(place.importance, 0.0)
+        self.share_aside[place.importance] = share + _REQUEST_WEIGHT * (1 - share)
+        return place.request
 
     def first(self) -> Place | None:
         """Who is served next."""

@@ -14,7 +14,6 @@ from vllm_sarathi.policy.state import (
     Decodes,
     KvRoom,
     Outlook,
-    Rank,
     RequestView,
     SchedulerState,
 )
@@ -151,7 +150,8 @@ def _read_waiting(
 ) -> list[tuple[RequestView, Any]]:
     """The requests that vLLM would admit next, so many at most, and a view of each.
 
-    Nobody makes way for those that it passed over, or keeps their pace.
+    They stand as in its queues, though ranks change with load and with the prefix cache. Nobody
+    makes way for those that it passed over, or keeps their pace.
     """
     first, skipped = tuple(_heads(second_waiting_queue(scheduler), most)), passed_over(scheduler)
     shown = list[tuple[RequestView, Any]]()
@@ -163,11 +163,11 @@ def _read_waiting(
         elif is_by_rank:
             view = view._replace(rank=LAST)
         shown.append((view, request))
-    return sorted(shown, key=_rank)[:most]
+    return sorted(shown, key=_is_last)[:most]
 
 
-def _rank(shown: tuple[RequestView, Any]) -> Rank:
-    return shown[0].rank
+def _is_last(shown: tuple[RequestView, Any]) -> bool:
+    return shown[0].rank == LAST
 
 
 def _read_kv_room(scheduler: Any, shown: Sequence[tuple[RequestView, Any]]) -> KvRoom:
