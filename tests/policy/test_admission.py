@@ -123,6 +123,36 @@ def test_the_pace_of_each_that_joins_counts() -> None:
     assert num_admitted(replace(hurried, company=ignored_below_50_ms)) == 2
 
 
+@pytest.mark.parametrize(
+    ("num_spared", "pace_s", "admitted"),
+    [
+        (0, 0.0111, 1),  # ten decodes and its own
+        (5_000, 0.0309, 0),
+        (5_000, 0.0311, 1),  # room for 20 tokens, those of ten requests of 200 in 100 steps
+        (500, 0.0159, 0),
+        (500, 0.0161, 1),  # room for five tokens, as many as it is spared
+    ],
+)
+def test_one_that_the_prefix_cache_spares_prefill_leaves_room_for_that_of_others(
+    num_spared: int, pace_s: float, admitted: int
+) -> None:
+    state = in_company(10, pace_s, 1)
+    assert state.company is not None
+    company = state.company._replace(mean_prefill=200.0, mean_steps=100.0)
+    (waits,) = state.waiting
+    spared = waits._replace(num_spared=num_spared)
+    assert num_admitted(replace(state, waiting=(spared,), company=company)) == admitted
+
+
+def test_those_that_join_after_one_that_was_spared_prefill_leave_no_room() -> None:
+    state = in_company(10, 0.0331, 1, 1)
+    assert state.company is not None
+    company = state.company._replace(mean_prefill=200.0, mean_steps=100.0)
+    first, second = state.waiting
+    waiting = (first._replace(num_spared=5_000), second)
+    assert num_admitted(replace(state, waiting=waiting, company=company)) == 2
+
+
 def test_contexts_count_as_grown_as_they_are_halfway_through_an_answer() -> None:
     assert num_admitted(in_company(10, 0.0119, 800)) == 1  # 11 ms and 850 tokens of context
     assert num_admitted(in_company(10, 0.0118, 800)) == 0

@@ -257,6 +257,16 @@ def test_the_first_steps_aside_as_soon_as_steps_take_too_long_for_it() -> None:
     assert waiting.expire(2.5) == ["next"]
 
 
+def test_mean_prefill_counts_those_that_come_in_time_each_once() -> None:
+    waiting = order(place("a", num_tokens=50))
+    assert waiting.mean_prefill == pytest.approx(1.0)
+    waiting.put_back(waiting.pop().request)
+    waiting.add(place("preempted", num_tokens=50, has_begun=True), 0.0)
+    assert waiting.mean_prefill == pytest.approx(1.0)
+    waiting.add(place("late", due_s=-1.0, num_tokens=50), 0.0)
+    assert waiting.mean_prefill == pytest.approx(0.98)
+
+
 def test_who_stepped_aside_is_named_once() -> None:
     waiting = order(place("r", due_s=5.0))
     assert waiting.expire(9.0) == ["r"]

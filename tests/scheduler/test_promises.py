@@ -335,6 +335,23 @@ def test_company_says_whether_the_next_is_more_important_than_one_that_runs(
     assert company.is_outranked is outranks
 
 
+@pytest.mark.parametrize("ours", OURS)
+def test_company_has_the_mean_prefill_unless_a_batch_is_owed(ours: type, clock: Clock) -> None:
+    loop = decoding(clock, ours, {}, max_num_seqs=1)
+    loop.add("next", 20, 8, extra_args={"ttft_slo_ms": 500})
+    ask, order = promises(loop), promises(loop).order
+    company = ask.company()
+    assert company is not None
+    assert order is not None
+    assert company.mean_prefill == order.mean_prefill > 0
+    clock.now_s += 1.0
+    assert ask.expire()
+    order._tokens_since_aside = order.ageing * order.batch_tokens
+    company = ask.company()
+    assert company is not None
+    assert company.mean_prefill == 0
+
+
 def test_company_has_no_pace_where_none_was_promised(clock: Clock) -> None:
     loop = decoding(clock, SarathiScheduler, {"qos": "batch"}, max_num_seqs=1)
     loop.add("next", 20, 8, extra_args={"qos": "batch"})

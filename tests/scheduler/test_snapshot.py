@@ -270,6 +270,7 @@ def test_a_preempted_request_comes_before_all_and_recomputes_its_output_too() ->
     loop.step()
     (view,) = by_length(loop).state.waiting
     assert (view.request_id, view.num_tokens, view.rank[1]) == ("d1", 17, -1)
+    assert view.num_spared == 0
 
 
 def test_tokens_in_the_prefix_cache_are_context_of_the_first_chunk() -> None:
@@ -277,6 +278,7 @@ def test_tokens_in_the_prefix_cache_are_context_of_the_first_chunk() -> None:
     loop.add("next", prompt=[*SHARED, *range(40)])
     (view,) = read(loop).waiting
     assert view[:3] == ("next", 40, 160)
+    assert view.num_spared == 160
 
 
 prompts = st.lists(

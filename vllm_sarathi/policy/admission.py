@@ -54,9 +54,9 @@ def backlog(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> Bac
 def _num_joining(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> int:
     """How many of the waiting requests may join those that run; one may always run.
 
-    Those that run must fit the tightest pace among them when their contexts have grown. How
-    much prefill fits beside them is not this question: the token budget gives prefill what is
-    left of the pace. Those beyond the view wait for the next step, unless nobody has a pace.
+    Those that run must fit the tightest pace among them when their contexts have grown. The token
+    budget gives prefill what is left of the pace. Those beyond the view wait for the next step,
+    unless nobody has a pace.
     """
     company = state.company
     if company is None or state.lower_priority:
@@ -64,7 +64,7 @@ def _num_joining(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -
     for num_joining, request in enumerate(state.waiting):
         num_prompt = request.num_tokens + request.num_computed_tokens
         is_sure = company.admits_any
-        company = company.joined_by(num_prompt, request.pace_s)
+        company = company.joined_by(num_prompt, request.pace_s, request.num_spared)
         if not (is_sure or keeps_pace(company)):
             return num_joining
     return sys.maxsize if company.pace_s == inf else len(state.waiting)

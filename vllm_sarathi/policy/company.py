@@ -1,4 +1,10 @@
-"""Requests that run together share every step: one more lengthens the time per token of all."""
+"""Requests that run together share every step: one more lengthens the time per token of all.
+
+A context that the prefix cache holds brings little prefill, yet every step reads it. Filled with
+such contexts, steps would have no time left for the prefill of others. So one more may run only if
+steps keep room for prefill as well: for as much as the cache spares it, and at most for that of the
+requests which follow those that run.
+"""
 
 from typing import NamedTuple
 
@@ -16,6 +22,9 @@ class Company(NamedTuple):
         least_pace_s: tighter ones count as this, in seconds a step.
         is_outranked: whether the first that waits is more important than one of them.
         tokens_each: tokens of each in a step, drafts included.
+        mean_prefill: prefill tokens of a request that may follow, on average.
+        mean_steps: steps in which a request decodes, on average.
+        num_room: prefill tokens of others for which a step keeps room.
     """
 
     num_running: int
@@ -25,6 +34,9 @@ class Company(NamedTuple):
     least_pace_s: float = 0.0
     is_outranked: bool = False
     tokens_each: int = 1
+    mean_prefill: float = 0.0
+    mean_steps: float = 1.0
+    num_room: float = 0.0
 
     @property
     def admits_any(self) -> bool:
@@ -35,25 +47,28 @@ class Company(NamedTuple):
         """
         return self.is_outranked or not self.num_running
 
-    def joined_by(self, num_prompt: int, pace_s: float) -> "Company":
+    def joined_by(self, num_prompt: int, pace_s: float, num_spared: int = 0) -> "Company":
         """The same with one more request.
 
         Args:
             num_prompt: tokens of its prompt.
             pace_s: the pace that it was promised, in seconds a step.
+            num_spared: tokens of its prompt that need no prefill.
         """
+        num_room = min(num_spared, self.num_running * self.mean_prefill) / self.mean_steps
         return self._replace(
             num_running=self.num_running + 1,
             context_tokens=self.context_tokens + mean_context(num_prompt, 0, self.mean_output),
             pace_s=min(self.pace_s, max(pace_s, self.least_pace_s)),
             is_outranked=False,
+            num_room=num_room,
         )
 
     def keeps_pace(self, model: StepTimeModel, num_stages: int = 1) -> bool:
-        """Whether a decode step of all of them is predicted to fit the tightest pace."""
-        num_decodes = -(-self.num_running // num_stages)
+        """Whether a step of all of them, with that room, is predicted to fit the tightest pace."""
+        num_decode = -(-self.num_running // num_stages) * self.tokens_each
         context = round(self.context_tokens / num_stages)
-        share = StepWork(num_decodes * self.tokens_each, 0.0, context)
+        share = StepWork(num_decode + round(self.num_room / num_stages), 0.0, context)
         return num_stages * model.predict(share) <= self.pace_s
 
 

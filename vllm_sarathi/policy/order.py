@@ -54,7 +54,7 @@ with Llama-3-8B on an A100 0.765 (0.762), ShareGPT-like 0.816 (0.821); beside pr
 tokens 0.712 (0.698)."""
 
 _REQUEST_WEIGHT = 1 / 50
-"""Weight of the last request in the share of those that step aside."""
+"""Weight of the last request in the share of those that step aside, and in mean prefill."""
 
 _MOST_BLOCKED = 256
 """How many requests an owed batch passes over, because vLLM could not admit them."""
@@ -87,6 +87,8 @@ class WaitingOrder:
             of a full step.
         share_aside: for each importance, how many of its last requests stepped aside, from 0
             to 1: the less important may be in overload while the others are not.
+        mean_prefill: prefill tokens of a request, on average of the last; one that came too late
+            to be in time counts as none.
     """
 
     prefill_weight: float = PREFILL_WEIGHTS["hybrid"]
@@ -96,6 +98,7 @@ class WaitingOrder:
     ageing: int = AGEING
     batch_tokens: int = 512
     share_aside: dict[int, float] = field(default_factory=dict)
+    mean_prefill: float = 0.0
     _owed: WeakKeyDictionary[Any, int] = field(default_factory=WeakKeyDictionary)
     _taken: dict[Any, _Taken] = field(default_factory=dict)
     _blocked: set[Any] = field(default_factory=set)
@@ -147,6 +150,9 @@ class WaitingOrder:
         """Let a request wait."""
         place.number = next(self._numbers)
         self._wait(place, now_s)
+        if not place.has_begun:
+            num_tokens = 0 if place.is_aside else place.num_tokens
+            self.mean_prefill += _REQUEST_WEIGHT * (num_tokens - self.mean_prefill)
 
     def expire(self, now_s: float) -> list[Any]:
         """Let those step aside that can no longer be in time, as each step begins.
@@ -260,6 +266,11 @@ class WaitingOrder:
     def _bypasses_aside(self) -> bool:
         return any(self._places[request].is_aside for request in self._bypassed)
 
+    @property
+    def owes_waiting(self) -> bool:
+        """Whether a batch is owed while one that stepped aside waits."""
+        return self.owes_aside and self._num_aside > 0
+
     def owes(self, request: Any) -> bool:
         """Whether a waiting request is the one that is owed a batch."""
         first = self.first() if self._grants else None
@@ -288,7 +299,7 @@ class WaitingOrder:
             requests: those before it.
             by: that one.
         """
-        if self.owes_aside and self._num_aside:
+        if self.owes_waiting:
             return
         rank = self.rank(self._places[by])
         places = [self._places[request] for request in requests]

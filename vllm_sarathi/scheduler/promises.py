@@ -209,7 +209,7 @@ class Promises:
         scheduler, begun = self.scheduler, self.answers.begun
         if not (scheduler.waiting and self.follows_tokens):
             return None
-        expected = self.answers.tokens_per_step
+        order, expected = self.order, self.answers.tokens_per_step
         pace_s = least_important = inf
         least_s = self._least_pace_s()
         mean_output, context_tokens = self.answers.mean_output, 0.0
@@ -230,6 +230,9 @@ class Promises:
             least_s,
             is_outranked=first.importance > least_important,
             tokens_each=1 + int(scheduler.num_spec_tokens),
+            # One that is owed a batch keeps all others waiting, so that it needs no more room.
+            mean_prefill=0.0 if order is None or order.owes_waiting else order.mean_prefill,
+            mean_steps=max(mean_output / expected, 1.0),
         )
 
     def pace_s(self, request: Any) -> float:
@@ -255,7 +258,8 @@ class Promises:
             request = place.request
             if request in skipped:
                 continue
-            joined = company.joined_by(request.num_tokens, self.pace_s(request))
+            num_spared = 0 if place.has_begun else request.num_tokens - place.num_tokens
+            joined = company.joined_by(request.num_tokens, self.pace_s(request), num_spared)
             if keeps_pace(joined):
                 if front:
                     self.order.bypass(front, request)

@@ -159,7 +159,8 @@ def _read_waiting(
         num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
         view = _view(request, promises if is_by_rank else None, num_cached)
         if request not in first and request not in skipped:
-            view = view._replace(pace_s=promises.pace_s(request))
+            num_spared = 0 if request.num_output_tokens else view.num_computed_tokens
+            view = view._replace(pace_s=promises.pace_s(request), num_spared=num_spared)
         elif is_by_rank:
             view = view._replace(rank=LAST)
         shown.append((view, request))
