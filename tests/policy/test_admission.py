@@ -128,12 +128,12 @@ def test_the_pace_of_each_that_joins_counts() -> None:
     [
         (0, 0.0111, 1),  # ten decodes and its own
         (5_000, 0.0309, 0),
-        (5_000, 0.0311, 1),  # room for 20 tokens, those of ten requests of 200 in 100 steps
+        (5_000, 0.0311, 1),  # time for 20 tokens, those of ten requests of 200 in 100 steps
         (500, 0.0159, 0),
-        (500, 0.0161, 1),  # room for five tokens, as many as it is spared
+        (500, 0.0161, 1),  # time for five tokens, as many as it is spared
     ],
 )
-def test_one_that_the_prefix_cache_spares_prefill_leaves_room_for_that_of_others(
+def test_one_that_the_prefix_cache_spares_prefill_leaves_time_for_that_of_others(
     num_spared: int, pace_s: float, admitted: int
 ) -> None:
     state = in_company(10, pace_s, 1)
@@ -144,7 +144,7 @@ def test_one_that_the_prefix_cache_spares_prefill_leaves_room_for_that_of_others
     assert num_admitted(replace(state, waiting=(spared,), company=company)) == admitted
 
 
-def test_those_that_join_after_one_that_was_spared_prefill_leave_no_room() -> None:
+def test_those_that_join_after_one_that_was_spared_prefill_need_no_time_for_it() -> None:
     state = in_company(10, 0.0331, 1, 1)
     assert state.company is not None
     company = state.company._replace(mean_prefill=200.0, mean_steps=100.0)

@@ -257,7 +257,15 @@ def test_the_first_steps_aside_as_soon_as_steps_take_too_long_for_it() -> None:
     assert waiting.expire(2.5) == ["next"]
 
 
-def test_mean_prefill_counts_those_that_come_in_time_each_once() -> None:
+def test_a_long_step_puts_no_more_than_the_first_aside_at_once() -> None:
+    waiting = order(*(place(f"r{i}", due_s=5.0) for i in range(9)))
+    waiting.step_s = 9.0
+    assert waiting.expire(0.0) == ["r0"]
+    waiting.step_s = 0.0
+    assert waiting.expire(0.1) == []
+
+
+def test_mean_prefill_counts_each_that_comes_and_those_that_are_late_as_none() -> None:
     waiting = order(place("a", num_tokens=50))
     assert waiting.mean_prefill == pytest.approx(1.0)
     waiting.put_back(waiting.pop().request)

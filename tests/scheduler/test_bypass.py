@@ -60,6 +60,22 @@ def test_a_short_context_bypasses_one_that_does_not_fit_the_pace(
     assert len(loop.outputs["long"]) == 8
 
 
+def test_a_short_context_bypasses_one_that_was_cached_while_it_waited(clock: Clock) -> None:
+    options: dict[str, Any] = {"num_blocks": 20_000, "enable_prefix_caching": True}
+    loop = SchedulerLoop(SarathiScheduler, BOTH, max_num_seqs=2, max_model_len=65_536, **options)
+    loop.add("decodes", 44_000, max_tokens=400, arrival_time=clock.now_s)
+    step(loop, clock, 10)
+    prompt = [5] * 2_000
+    loop.add("twin", prompt=prompt, max_tokens=1, arrival_time=clock.now_s)
+    step(loop, clock, 1)
+    loop.add("long", prompt=[*prompt, *range(100)], max_tokens=8, arrival_time=clock.now_s)
+    loop.add("short", 100, arrival_time=clock.now_s)
+    loop.scheduler._promises.order.mean_prefill = 2_000.0
+    step(loop, clock, 60)
+    assert len(loop.outputs["twin"]) == 1
+    assert (len(loop.outputs["short"]), len(loop.outputs["long"])) == (8, 0)
+
+
 def test_a_short_context_bypasses_after_any_number_of_batches_in_time(clock: Clock) -> None:
     loop = loaded(clock, BOTH)
     order = loop.scheduler._promises.order

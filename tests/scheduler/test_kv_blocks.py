@@ -10,7 +10,7 @@ from vllm.v1.request import RequestStatus
 
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import SarathiScheduler
-from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
+from vllm_sarathi.scheduler.kv_blocks import num_spared_tokens
 
 BOTH = [Scheduler, SarathiScheduler]
 STALL_FREE = {"preset": "stall-free", "token_budget": 512}  # whatever time steps take
@@ -85,7 +85,7 @@ def test_cached_tokens_are_those_that_vllm_finds(num_shared: int) -> None:
     prompt = [5] * num_shared + [7] * 20
     request = loop.add("next", prompt=prompt if num_shared < 160 else [5] * num_shared)
     found = loop.scheduler.kv_cache_manager.get_computed_blocks(request)[1]
-    assert num_cached_tokens(loop.scheduler, request) == found
+    assert num_spared_tokens(loop.scheduler, request) == found
 
 
 def test_a_cached_prefix_is_context_to_the_first_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

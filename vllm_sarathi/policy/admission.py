@@ -54,9 +54,9 @@ def backlog(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> Bac
 def _num_joining(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> int:
     """How many of the waiting requests may join those that run; one may always run.
 
-    Those that run must fit the tightest pace among them when their contexts have grown. The token
-    budget gives prefill what is left of the pace. Those beyond the view wait for the next step,
-    unless nobody has a pace.
+    Those that run must fit the tightest pace among them when their contexts have grown, with time
+    for prefill where the one that joins was spared its own. Those beyond the view wait for the next
+    step, unless nobody has a pace.
     """
     company = state.company
     if company is None or state.lower_priority:
@@ -97,9 +97,9 @@ def _num_fitting(state: SchedulerState) -> int:
     needed = state.kv.waiting_blocks
     if not needed:
         return sys.maxsize
-    num_left = 0
+    num_left = sys.maxsize
     for index, total in enumerate(accumulate(needed)):
-        num_left = _num_spare_blocks(state, state.waiting[index]) - total
+        num_left = min(num_left, _num_spare_blocks(state, state.waiting[index]) - total)
         if num_left < 0:
             return index
     batch = state.kv.num_blocks_for(state.max_num_scheduled_tokens)

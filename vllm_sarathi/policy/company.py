@@ -1,9 +1,10 @@
 """Requests that run together share every step: one more lengthens the time per token of all.
 
-A context that the prefix cache holds brings little prefill, yet every step reads it. Filled with
-such contexts, steps would have no time left for the prefill of others. So one more may run only if
-steps keep room for prefill as well: for as much as the cache spares it, and at most for that of the
-requests which follow those that run.
+A prompt that must be computed slows the admission of others by its own prefill. A context in the
+prefix cache does not, yet every step reads it: admitted without limit, such contexts would leave
+steps no time for the prefill of others. So one joins only if a step has time for the prefill that
+it was spared as well, spread over the steps in which it decodes. The requests that follow those
+that run bring no more than their mean prefill each in that time, so that is the most.
 """
 
 from typing import NamedTuple
@@ -23,8 +24,9 @@ class Company(NamedTuple):
         is_outranked: whether the first that waits is more important than one of them.
         tokens_each: tokens of each in a step, drafts included.
         mean_prefill: prefill tokens of a request that may follow, on average.
-        mean_steps: steps in which a request decodes, on average.
-        num_room: prefill tokens of others for which a step keeps room.
+        mean_steps: steps in which a request decodes, on average, at least 1.
+        num_prefill_tokens: prefill tokens for which a step must have time besides, for the sake of
+            the last that joined.
     """
 
     num_running: int
@@ -36,7 +38,7 @@ class Company(NamedTuple):
     tokens_each: int = 1
     mean_prefill: float = 0.0
     mean_steps: float = 1.0
-    num_room: float = 0.0
+    num_prefill_tokens: float = 0.0
 
     @property
     def admits_any(self) -> bool:
@@ -53,22 +55,23 @@ class Company(NamedTuple):
         Args:
             num_prompt: tokens of its prompt.
             pace_s: the pace that it was promised, in seconds a step.
-            num_spared: tokens of its prompt that need no prefill.
+            num_spared: tokens of its prompt that need no prefill; 0 once it has begun.
         """
-        num_room = min(num_spared, self.num_running * self.mean_prefill) / self.mean_steps
+        most = self.num_running * self.mean_prefill
         return self._replace(
             num_running=self.num_running + 1,
             context_tokens=self.context_tokens + mean_context(num_prompt, 0, self.mean_output),
             pace_s=min(self.pace_s, max(pace_s, self.least_pace_s)),
             is_outranked=False,
-            num_room=num_room,
+            num_prefill_tokens=min(num_spared, most) / self.mean_steps,
         )
 
     def keeps_pace(self, model: StepTimeModel, num_stages: int = 1) -> bool:
-        """Whether a step of all of them, with that room, is predicted to fit the tightest pace."""
-        num_decode = -(-self.num_running // num_stages) * self.tokens_each
+        """Whether a decode step of all is predicted to fit the tightest pace, with that prefill."""
+        num_tokens = -(-self.num_running // num_stages) * self.tokens_each
+        num_tokens += round(self.num_prefill_tokens / num_stages)
         context = round(self.context_tokens / num_stages)
-        share = StepWork(num_decode + round(self.num_room / num_stages), 0.0, context)
+        share = StepWork(num_tokens, 0.0, context)
         return num_stages * model.predict(share) <= self.pace_s
 
 

@@ -87,8 +87,8 @@ class WaitingOrder:
             of a full step.
         share_aside: for each importance, how many of its last requests stepped aside, from 0
             to 1: the less important may be in overload while the others are not.
-        mean_prefill: prefill tokens of a request, on average of the last; one that came too late
-            to be in time counts as none.
+        mean_prefill: prefill tokens of a request, on average of the last that came; 0 for each that
+            was late or has no deadline.
     """
 
     prefill_weight: float = PREFILL_WEIGHTS["hybrid"]
@@ -171,8 +171,9 @@ class WaitingOrder:
         late = []
         while (entry := self._expiring.first()) and entry[0] < now_s:
             late.append(self._step_aside(entry[-1]))
-        # Steps may take longer than when it came: the first is served only if it can be in time.
-        while (entry := self._in_time.first()) and self.steps_aside(entry[-1], now_s):
+        # Steps may take longer than when they came: whoever is first is asked again. No more than
+        # one, so that a single long step does not put all aside.
+        if (entry := self._in_time.first()) and self.steps_aside(entry[-1], now_s):
             late.append(self._step_aside(entry[-1]))
         self._drop_stale()
         return late
@@ -267,8 +268,8 @@ class WaitingOrder:
         return any(self._places[request].is_aside for request in self._bypassed)
 
     @property
-    def owes_waiting(self) -> bool:
-        """Whether a batch is owed while one that stepped aside waits."""
+    def owes_one_waiting(self) -> bool:
+        """Whether one that stepped aside and waits is owed a batch."""
         return self.owes_aside and self._num_aside > 0
 
     def owes(self, request: Any) -> bool:
@@ -299,7 +300,7 @@ class WaitingOrder:
             requests: those before it.
             by: that one.
         """
-        if self.owes_waiting:
+        if self.owes_one_waiting:
             return
         rank = self.rank(self._places[by])
         places = [self._places[request] for request in requests]

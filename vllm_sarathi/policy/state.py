@@ -30,7 +30,7 @@ class RequestView(NamedTuple):
         num_computed_tokens: tokens before them, the context of the next chunk.
         rank: where it stands in the order of service.
         pace_s: for one that waits, what it was promised, in seconds a step; infinite for none.
-        num_spared: for one that waits, tokens that need no prefill; none once it has begun.
+        num_spared: for one that waits, tokens that need no prefill; 0 once it has begun.
     """
 
     request_id: str

@@ -149,7 +149,10 @@ class StepView:
 
     @property
     def prompts(self) -> Iterator[RequestView]:
-        """Requests with prefill left in the order of service; of equals, those that run first."""
+        """Requests with prefill left in the order of service; of equals, those that run first.
+
+        Those that wait stand as in their queue, whatever their ranks.
+        """
         return merge(self.prefills, self.backlog.admissible, key=attrgetter("rank"))
 
     @property

@@ -29,12 +29,14 @@ def num_shared_blocks(scheduler: Any, request: Any) -> int:
     return min(found, _most_cached_blocks(scheduler, request))
 
 
-def num_cached_tokens(scheduler: Any, request: Any) -> int:
-    """Tokens of a waiting request that vLLM will find in its prefix cache.
+def num_spared_tokens(scheduler: Any, request: Any) -> int:
+    """Tokens of a waiting request that need no prefill: vLLM will find them in its prefix cache.
 
-    vLLM's own lookup counts as a query in its metrics, and takes time in proportion to
-    what it finds; this one takes the logarithm.
+    Or they are computed already, elsewhere. vLLM's own lookup counts as a query in its metrics,
+    and takes time in proportion to what it finds; this one takes the logarithm.
     """
+    if request.num_computed_tokens:
+        return int(request.num_computed_tokens)
     if not _reads_cache(scheduler, request) or not holds_every_token(scheduler):
         return 0
     found = _num_prefix_blocks(scheduler, request, lambda block: True)

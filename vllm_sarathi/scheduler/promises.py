@@ -22,7 +22,7 @@ from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import NOTHING_DUE, Due, Outlook, Rank
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
-from vllm_sarathi.scheduler.kv_blocks import num_cached_tokens
+from vllm_sarathi.scheduler.kv_blocks import num_spared_tokens
 from vllm_sarathi.scheduler.vllm_versions import passed_over
 
 LEAST_PACE = 2.0
@@ -109,8 +109,8 @@ class Promises:
 
     def place(self, request: Any) -> Place:
         """The place of a request among those that wait."""
-        computed = request.num_computed_tokens or num_cached_tokens(self.scheduler, request)
-        return self._place(request, max(request.num_tokens - computed, 1))
+        num_spared = num_spared_tokens(self.scheduler, request)
+        return self._place(request, max(request.num_tokens - num_spared, 1))
 
     def _place(self, request: Any, num_tokens: int) -> Place:
         return Place(
@@ -230,8 +230,8 @@ class Promises:
             least_s,
             is_outranked=first.importance > least_important,
             tokens_each=1 + int(scheduler.num_spec_tokens),
-            # One that is owed a batch keeps all others waiting, so that it needs no more room.
-            mean_prefill=0.0 if order is None or order.owes_waiting else order.mean_prefill,
+            # While a batch is owed its prefill comes first: no room for others is needed.
+            mean_prefill=0.0 if order is None or order.owes_one_waiting else order.mean_prefill,
             mean_steps=max(mean_output / expected, 1.0),
         )
 
@@ -253,12 +253,13 @@ class Promises:
         """
         if self.order is None or company.admits_any or self._has_priorities or self.sheds:
             return
-        front, skipped = list[Any](), passed_over(self.scheduler)
+        scheduler = self.scheduler
+        front, skipped = list[Any](), passed_over(scheduler)
         for place in islice(self.order, MAX_BYPASSED + 1):
             request = place.request
             if request in skipped:
                 continue
-            num_spared = 0 if place.has_begun else request.num_tokens - place.num_tokens
+            num_spared = 0 if place.has_begun else num_spared_tokens(scheduler, request)
             joined = company.joined_by(request.num_tokens, self.pace_s(request), num_spared)
             if keeps_pace(joined):
                 if front:

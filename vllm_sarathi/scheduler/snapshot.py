@@ -19,9 +19,9 @@ from vllm_sarathi.policy.state import (
 )
 from vllm_sarathi.scheduler.kv_blocks import (
     holds_every_token,
-    num_cached_tokens,
     num_free_blocks,
     num_shared_blocks,
+    num_spared_tokens,
 )
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 from vllm_sarathi.scheduler.promises import Promises
@@ -140,7 +140,7 @@ def _in_order_of_service(
     prefilling: Iterable[Any], ranks: Promises | None
 ) -> tuple[list[Any], tuple[RequestView, ...]]:
     """Running requests with prefill left in the order of service, and a view of each."""
-    views = {request: _view(request, ranks) for request in prefilling}
+    views = {request: _view(request, ranks, request.num_computed_tokens) for request in prefilling}
     prefills = sorted(views, key=lambda request: views[request].rank)
     return prefills, tuple(views[request] for request in prefills)
 
@@ -156,10 +156,10 @@ def _read_waiting(
     first, skipped = tuple(_heads(second_waiting_queue(scheduler), most)), passed_over(scheduler)
     shown = list[tuple[RequestView, Any]]()
     for request in (*first, *_heads(scheduler.waiting, most)):
-        num_cached = 0 if request.num_computed_tokens else num_cached_tokens(scheduler, request)
-        view = _view(request, promises if is_by_rank else None, num_cached)
+        num_spared = num_spared_tokens(scheduler, request)
+        view = _view(request, promises if is_by_rank else None, num_spared)
         if request not in first and request not in skipped:
-            num_spared = 0 if request.num_output_tokens else view.num_computed_tokens
+            num_spared = 0 if request.num_output_tokens else num_spared
             view = view._replace(pace_s=promises.pace_s(request), num_spared=num_spared)
         elif is_by_rank:
             view = view._replace(rank=LAST)
@@ -196,7 +196,8 @@ def _waiting_blocks(scheduler: Any, shown: Iterable[Any]) -> tuple[int, ...] | N
         return None
     block_size = int(scheduler.block_size)
     return tuple(
-        -(-_num_left(request) // block_size) - num_shared_blocks(scheduler, request)
+        -(-_num_left(request, request.num_computed_tokens) // block_size)
+        - num_shared_blocks(scheduler, request)
         for request in shown
     )
 
@@ -220,18 +221,18 @@ def _heads(queue: Any, most: int) -> Iterable[Any]:
     return (queue.peek_request(),)
 
 
-def _view(request: Any, ranks: Promises | None = None, num_cached: int = 0) -> RequestView:
-    """A request with prefill left, without the tokens that the prefix cache holds."""
-    num_tokens, computed = _num_left(request, num_cached), request.num_computed_tokens + num_cached
+def _view(request: Any, ranks: Promises | None, num_before: int) -> RequestView:
+    """A request with prefill left, behind so many tokens that need none (any more)."""
+    num_tokens = _num_left(request, num_before)
     if ranks is None:
-        return RequestView(request.request_id, num_tokens, computed)
-    return RequestView(request.request_id, num_tokens, computed, ranks.rank(request, num_tokens))
+        return RequestView(request.request_id, num_tokens, num_before)
+    return RequestView(request.request_id, num_tokens, num_before, ranks.rank(request, num_tokens))
 
 
-def _num_left(request: Any, num_cached: int = 0) -> int:
-    """Prefill tokens that a request has left, of which the prefix cache holds so many."""
+def _num_left(request: Any, num_before: int) -> int:
+    """Prefill tokens that a request has left, behind so many that need none (any more)."""
     num_tokens = request.num_tokens_with_spec + request.num_output_placeholders
-    return max(int(num_tokens - request.num_computed_tokens) - num_cached, 1)
+    return max(int(num_tokens) - num_before, 1)
 
 
 def num_seqs_left(scheduler: Any) -> int:
