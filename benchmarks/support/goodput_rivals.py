@@ -35,7 +35,7 @@ RELEGATION, ADMISSION, BUDGET = "relegation", "admission", "budget"
 PAUSES, AGEING = "pauses", "ageing"
 PARTS = (RELEGATION, ADMISSION, BUDGET, PAUSES, AGEING)
 NO_AGEING = 1 << 62
-"""``WaitingOrder.ageing`` of an order that owes nothing to those that stepped aside."""
+"""``OwedBatches.ageing`` of an order that owes nothing to those that stepped aside."""
 
 
 class DeadlineQueue(RequestQueue):
@@ -155,7 +155,7 @@ class PartialScheduler(AsyncSarathiScheduler):
             promises.order = NobodyAside(promises.order.prefill_weight)
             self.waiting = OrderedQueue(promises.order, promises.place)
         if AGEING in self._missing and promises.order is not None:
-            promises.order.ageing = NO_AGEING
+            promises.order.owed.ageing = NO_AGEING
 
     @property
     def _missing(self) -> list[str]:

@@ -15,7 +15,7 @@ from vllm.v1.request import RequestStatus
 from tests.support.clock import Clock, virtual_time
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
-from vllm_sarathi.policy.order import AGEING
+from vllm_sarathi.policy.owed import AGEING
 from vllm_sarathi.scheduler.vllm_versions import second_waiting_queue
 
 BATCH, VIP = {"qos": "batch"}, {"qos": "vip"}

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_sarathi.policy.order import AGEING, FULL_OVERLOAD, IN_OVERLOAD, WaitingOrder
+from vllm_sarathi.policy.order import FULL_OVERLOAD, IN_OVERLOAD, WaitingOrder
+from vllm_sarathi.policy.owed import AGEING, OwedBatches
 from vllm_sarathi.policy.place import Place
 
 TOKEN_S = 0.01
@@ -28,10 +29,11 @@ def place(name: str = "r", due_s: float = 10.0, num_tokens: int = 10, **fields: 
     return Place(Name(name), fields.pop("arrival_s", 0.0), due_s, num_tokens, **fields)
 
 
-def order(*places: Place, now_s: float = 0.0, **fields: Any) -> WaitingOrder:
+def order(*places: Place, now_s: float = 0.0, ageing: int = AGEING, **fields: Any) -> WaitingOrder:
     """An order where a batch holds as many tokens as the smallest admission counts."""
     made = WaitingOrder(
-        **{"prefill_weight": 8.0, "token_s": TOKEN_S, "batch_tokens": BATCH_TOKENS, **fields}
+        **{"prefill_weight": 8.0, "token_s": TOKEN_S, **fields},
+        owed=OwedBatches(ageing, BATCH_TOKENS),
     )
     for one in places:
         made.add(one, now_s)
@@ -501,7 +503,7 @@ def test_those_aside_owe_each_other_nothing() -> None:
         *(place(f"{i}", inf, 10_000, arrival_s=1.0 - i / 99) for i in range(9)), ageing=1
     )
     assert served(waiting) == [f"{8 - i}" for i in range(9)]
-    assert not waiting.owes_aside
+    assert not waiting.owed.is_due
 
 
 def test_a_request_that_is_put_back_was_not_admitted() -> None:
@@ -545,7 +547,7 @@ def owing(*places: Place) -> WaitingOrder:
     """An order that owes a batch to those that stepped aside."""
     waiting = order(place("before"), *places, ageing=1)
     assert waiting.pop().request == "before"
-    assert waiting.owes_aside
+    assert waiting.owed.is_due
     return waiting
 
 
@@ -640,7 +642,7 @@ def test_an_owed_batch_that_was_not_taken_leaves_the_order_as_it_was() -> None:
     assert waiting.pop().request == "long"
     waiting.put_back(long.request)
     waiting.add(short, 0.0)
-    waiting._tokens_since_aside = 0
+    waiting.owed.num_tokens = 0
     assert served(waiting)[0] == "short"
 
 

@@ -79,7 +79,7 @@ def test_a_short_context_bypasses_one_that_was_cached_while_it_waited(clock: Clo
 def test_a_short_context_bypasses_after_any_number_of_batches_in_time(clock: Clock) -> None:
     loop = loaded(clock, BOTH)
     order = loop.scheduler._promises.order
-    order._tokens_since_aside = order.ageing * order.batch_tokens
+    order.owed.num_tokens = order.owed.ageing * order.owed.batch_tokens
     loop.add("short", 100, arrival_time=clock.now_s)
     step(loop, clock, 20)
     assert len(loop.outputs["short"]) == 8

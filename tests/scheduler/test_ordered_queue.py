@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vllm.v1.core.sched.request_queue import RequestQueue
 
-from vllm_sarathi.policy.order import AGEING, WaitingOrder
+from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.owed import AGEING
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.scheduler.ordered_queue import OrderedQueue
 
@@ -164,4 +165,4 @@ def test_requests_passed_over_in_every_step_bring_no_turn_for_those_aside() -> N
     for _ in range(2 * AGEING):
         order.expire(0.0)
         waiting.prepend_requests([waiting.pop_request()])
-    assert not order.owes_aside
+    assert not order.owed.is_due

@@ -346,7 +346,7 @@ def test_company_has_the_mean_prefill_unless_a_batch_is_owed(ours: type, clock: 
     assert company.mean_prefill == order.mean_prefill > 0
     clock.now_s += 1.0
     assert ask.expire()
-    order._tokens_since_aside = order.ageing * order.batch_tokens
+    order.owed.num_tokens = order.owed.ageing * order.owed.batch_tokens
     company = ask.company()
     assert company is not None
     assert company.mean_prefill == 0

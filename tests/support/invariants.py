@@ -50,8 +50,8 @@ def check_order(order: WaitingOrder | None) -> None:
     assert not any(place.is_gone for place in places)
     assert order._num_aside == sum(place.is_aside for place in places)
     assert order._tokens_in_time == sum(p.num_tokens for p in places if not p.is_aside)
-    assert order._tokens_since_aside >= 0
-    assert order._blocked | order._bypassed <= order._places.keys()
+    assert order.owed.num_tokens >= 0
+    assert order.owed.blocked | order._bypassed <= order._places.keys()
     assert all(0 <= share <= 1 for share in order.share_aside.values())
     assert order.first() is (listed[0] if listed else None)
 
@@ -139,4 +139,4 @@ def check_nothing_is_left(scheduler: Any) -> None:
     assert not list(observer._timer.in_flight)
     assert not scheduler._recorder._chunks
     order = observer.promises.order
-    assert order is None or not (order._places or order._blocked or order._bypassed)
+    assert order is None or not (order._places or order.owed.blocked or order._bypassed)

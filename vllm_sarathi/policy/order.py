@@ -22,17 +22,10 @@ from heapq import merge
 from itertools import count
 from math import inf
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
-from vllm_sarathi.policy.batch_builder import MIN_PREFILL_TOKENS
+from vllm_sarathi.policy.owed import OwedBatches
 from vllm_sarathi.policy.place import Entry, Place, PlaceHeap, Places
 from vllm_sarathi.policy.state import Rank
-
-AGEING = 100
-"""One batch of prefill in so many goes to those that stepped aside: overload costs the others 1%
-of their prefill. Measured at 1.5 times capacity, three seeds: goodput of conversations on an A100
-0.749 (0.755 without; 0.745 for one in 40), of chats beside prompts of 100,000 tokens on an H100
-0.886 (0.888; 0.879)."""
 
 PREFILL_WEIGHTS = {"edf": 0.0, "hybrid": 8.0, "prefix": 8.0, "srpf": 100.0, "mlfq": 100.0}
 """How many times its own prefill time a request is postponed (Niyama, section 3.2): not at all is
@@ -55,9 +48,6 @@ tokens 0.712 (0.698)."""
 
 _REQUEST_WEIGHT = 1 / 50
 """Weight of the last request in the share of those that step aside, and in mean prefill."""
-
-_MOST_BLOCKED = 256
-"""How many requests an owed batch passes over, because vLLM could not admit them."""
 
 _TOKEN_S = 1e-4
 """Seconds of prefill for a token before any was seen: those of an 8B model on an A100."""
@@ -82,33 +72,27 @@ class WaitingOrder:
         step_s: predicted seconds of a full step.
         num_ahead: full steps that a prefill waits for if it is not taken now: the next one, and
             under async scheduling the one that runs while that is planned.
-        ageing: one batch of prefill in so many goes to those that stepped aside.
-        batch_tokens: prefill tokens of the batch that those that stepped aside are owed: those
-            of a full step.
         share_aside: for each importance, how many of its last requests stepped aside, from 0
             to 1: the less important may be in overload while the others are not.
         mean_prefill: prefill tokens of a request, on average of the last that came; 0 for each that
             was late or has no deadline.
+        owed: batches that those that stepped aside are owed.
     """
 
     prefill_weight: float = PREFILL_WEIGHTS["hybrid"]
     token_s: float = _TOKEN_S
     step_s: float = 0.0
     num_ahead: int = 1
-    ageing: int = AGEING
-    batch_tokens: int = 512
     share_aside: dict[int, float] = field(default_factory=dict)
     mean_prefill: float = 0.0
-    _owed: WeakKeyDictionary[Any, int] = field(default_factory=WeakKeyDictionary)
+    owed: OwedBatches = field(default_factory=OwedBatches)
     _taken: dict[Any, _Taken] = field(default_factory=dict)
-    _blocked: set[Any] = field(default_factory=set)
     _bypassed: set[Any] = field(default_factory=set)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
     _expiring: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
     _aside: Places = field(default_factory=lambda: PlaceHeap(is_aside=True))
     _numbers: Iterator[int] = field(default_factory=count)
-    _tokens_since_aside: int = 0
     _num_aside: int = 0
     _tokens_in_time: int = 0
 
@@ -121,7 +105,7 @@ class WaitingOrder:
         if place.has_begun:
             return place.priority, -1, 0, place.arrival_s
         if place.is_aside:
-            if place.num_tokens > self._owed.get(place.request, place.num_tokens):
+            if self.owed.is_at_its_batch(place):
                 return self.owed_rank(place)
             return place.priority, 1, -max(place.importance, 0), self._aside_s(place)
         overload = min(self.share_aside.get(place.importance, 0.0) / FULL_OVERLOAD, 1.0)
@@ -163,7 +147,7 @@ class WaitingOrder:
             Their requests.
         """
         if any(taken.was_granted for taken in self._taken.values()):
-            self._blocked.clear()
+            self.owed.blocked.clear()
         self._taken.clear()
         bypassed = [*self._bypassed]
         self._bypassed.clear()
@@ -209,17 +193,16 @@ class WaitingOrder:
         return place
 
     def _take(self, place: Place) -> None:
-        num_before = self._tokens_since_aside
+        num_before = self.owed.num_tokens
         is_owed = place.is_aside and self._grants
         if is_owed:
-            self._grant(place)
+            self.owed.grant(place)
         if not place.is_aside or self._bypasses_aside:
-            # Those whose prompts are in the prefix cache take places among the running ones too.
-            self._tokens_since_aside += max(place.num_tokens, MIN_PREFILL_TOKENS)
+            self.owed.count(place)
         if not place.is_aside and place.importance in self.share_aside:
             self.share_aside[place.importance] *= 1 - _REQUEST_WEIGHT
         self.remove(place.request)
-        self._taken[place.request] = _Taken(place, self._tokens_since_aside - num_before, is_owed)
+        self._taken[place.request] = _Taken(place, self.owed.num_tokens - num_before, is_owed)
 
     @property
     def backlog_s(self) -> float:
@@ -237,13 +220,13 @@ class WaitingOrder:
             KeyError: it was not taken in this step.
         """
         place, num_counted, was_granted = self._taken.pop(request)
-        self._tokens_since_aside = max(self._tokens_since_aside - num_counted, 0)
+        self.owed.uncount(num_counted)
         if not place.is_aside and place.importance in self.share_aside:
             self.share_aside[place.importance] /= 1 - _REQUEST_WEIGHT
         # Whether it is late now is asked as the next step begins, for ``expire`` to tell.
         self._wait(replace(place, is_gone=False), -inf)
-        if was_granted and len(self._blocked) < _MOST_BLOCKED:
-            self._blocked.add(place.request)  # the batch goes to the next one
+        if was_granted:
+            self.owed.block(place.request)
 
     @property
     def num_aside(self) -> int:
@@ -251,17 +234,12 @@ class WaitingOrder:
         return self._num_aside
 
     @property
-    def owes_aside(self) -> bool:
-        """Whether those that stepped aside are owed a batch."""
-        return self._tokens_since_aside >= self.ageing * self.batch_tokens
-
-    @property
     def _grants(self) -> bool:
         """Whether the first of those that stepped aside gets the owed batch.
 
         Not while one that came before it is bypassed.
         """
-        return self.owes_aside and not self._bypasses_aside
+        return self.owed.is_due and not self._bypasses_aside
 
     @property
     def _bypasses_aside(self) -> bool:
@@ -270,7 +248,7 @@ class WaitingOrder:
     @property
     def owes_one_waiting(self) -> bool:
         """Whether one that stepped aside and waits is owed a batch."""
-        return self.owes_aside and self._num_aside > 0
+        return self.owed.is_due and self._num_aside > 0
 
     def owes(self, request: Any) -> bool:
         """Whether a waiting request is the one that is owed a batch."""
@@ -282,12 +260,12 @@ class WaitingOrder:
 
         It does, unless another that waits comes before it.
         """
-        if not (place.is_aside and self.owes_aside):
+        if not (place.is_aside and self.owed.is_due):
             return False
         first = self._first_aside()
         if first and first[0] < self.rank(place):
             return False
-        self._grant(place)
+        self.owed.grant(place)
         return True
 
     def bypass(self, requests: Collection[Any], by: Any) -> None:
@@ -321,7 +299,7 @@ class WaitingOrder:
         """
         place = self._places.pop(request)
         place.is_gone = True
-        self._blocked.discard(place.request)
+        self.owed.blocked.discard(place.request)
         self._bypassed.discard(place.request)
         self._count(place, -1)
         self._drop_stale()
@@ -347,7 +325,7 @@ class WaitingOrder:
             self.remove(place.request)
         self._places[place.request] = place
         place.is_aside = self.steps_aside(place, now_s)
-        self._owed.pop(place.request, None)
+        self.owed.begin_anew(place.request)
         self._count(place, 1)
         self._push(place)
         self._drop_stale()
@@ -371,22 +349,13 @@ class WaitingOrder:
 
     def _first_aside(self) -> Entry | None:
         """The first of those that stepped aside; if a batch is owed, of those that can take it."""
-        if self._grants and self._blocked:
-            for entry in self._aside:
-                if entry[-1].request not in self._blocked:
-                    return entry
-        return self._aside.first()
+        return self.owed.first(self._aside) if self._grants else self._aside.first()
 
     def _count(self, place: Place, sign: int) -> None:
         if place.is_aside:
             self._num_aside += sign
         else:
             self._tokens_in_time += sign * place.num_tokens
-
-    def _grant(self, place: Place) -> None:
-        """Give one that stepped aside the batch that is owed."""
-        self._tokens_since_aside = 0
-        self._owed[place.request] = place.num_tokens - self.batch_tokens
 
     def _drop_stale(self) -> None:
         num_in_time = len(self._places) - self._num_aside

@@ -316,4 +316,4 @@ class Promises:
             return
         self.order.step_s = self._full_step_s
         self.order.token_s = self._full_step_s / max(self._num_prefill, 1.0)
-        self.order.batch_tokens = max(round(self._num_prefill), MIN_PREFILL_TOKENS)
+        self.order.owed.batch_tokens = max(round(self._num_prefill), MIN_PREFILL_TOKENS)

@@ -13,6 +13,7 @@ from support.goodput_rivals import NO_AGEING
 from support.rivals.delegation import Anchor, DeadlineRival
 
 from vllm_sarathi.policy.order import WaitingOrder
+from vllm_sarathi.policy.owed import OwedBatches
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import Rank
 from vllm_sarathi.policy.step import BatchLimit, BatchSize, StepView
@@ -73,4 +74,4 @@ class QoServe(DeadlineRival):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.serve_in(HybridOrder(ageing=NO_AGEING))
+        self.serve_in(HybridOrder(owed=OwedBatches(NO_AGEING)))
