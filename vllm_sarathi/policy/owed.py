@@ -42,12 +42,15 @@ class OwedBatches:
     def count(self, place: Place) -> None:
         """Count the prefill of a request that was taken.
 
-        Those whose prompts are in the prefix cache take places among the running ones too.
+        One in the prefix cache counts as some: it takes a place among those that run.
         """
         self.num_tokens += max(place.num_tokens, MIN_PREFILL_TOKENS)
 
     def uncount(self, num_tokens: int) -> None:
-        """Count so many tokens less; below 0 what a batch that was not used had taken off."""
+        """Count so many tokens less: what a request that was put back had added.
+
+        A negative number gives back what granting it a batch had taken off.
+        """
         self.num_tokens = max(self.num_tokens - num_tokens, 0)
 
     def grant(self, place: Place) -> None:

@@ -30,10 +30,10 @@ def num_shared_blocks(scheduler: Any, request: Any) -> int:
 
 
 def num_spared_tokens(scheduler: Any, request: Any) -> int:
-    """Tokens of a waiting request that need no prefill: vLLM will find them in its prefix cache.
+    """Tokens of a waiting request that need no prefill: computed already, or in the prefix cache.
 
-    Or they are computed already, elsewhere. vLLM's own lookup counts as a query in its metrics,
-    and takes time in proportion to what it finds; this one takes the logarithm.
+    vLLM's own lookup counts as a query in its metrics, and takes time in proportion to
+    what it finds; this one takes the logarithm.
     """
     if request.num_computed_tokens:
         return int(request.num_computed_tokens)

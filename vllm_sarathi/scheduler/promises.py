@@ -230,7 +230,7 @@ class Promises:
             least_s,
             is_outranked=first.importance > least_important,
             tokens_each=1 + int(scheduler.num_spec_tokens),
-            # While a batch is owed its prefill comes first: no room for others is needed.
+            # While a batch is owed, its prefill comes first: others need no time beside it.
             mean_prefill=0.0 if order is None or order.owes_one_waiting else order.mean_prefill,
             mean_steps=max(mean_output / expected, 1.0),
         )

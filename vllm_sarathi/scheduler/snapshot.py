@@ -222,7 +222,7 @@ def _heads(queue: Any, most: int) -> Iterable[Any]:
 
 
 def _view(request: Any, ranks: Promises | None, num_before: int) -> RequestView:
-    """A request with prefill left, behind so many tokens that need none (any more)."""
+    """A request with prefill left, after so many tokens that need none."""
     num_tokens = _num_left(request, num_before)
     if ranks is None:
         return RequestView(request.request_id, num_tokens, num_before)
@@ -230,7 +230,7 @@ def _view(request: Any, ranks: Promises | None, num_before: int) -> RequestView:
 
 
 def _num_left(request: Any, num_before: int) -> int:
-    """Prefill tokens that a request has left, behind so many that need none (any more)."""
+    """Prefill tokens that a request has left, after so many that need none."""
     num_tokens = request.num_tokens_with_spec + request.num_output_placeholders
     return max(int(num_tokens) - num_before, 1)
 
