@@ -216,9 +216,10 @@ _STEPS_ROW = (
     ),
     Panel(
         "Steps that admitted nobody",
-        "Per second, though fewer than max_num_seqs ran. kv_blocks: kept for running requests; "
-        "pace: one more would make running ones miss their objectives.",
-        {"{{reason}}": rate(ours("admission_blocked_steps_total"), "reason")},
+        "Per second, though fewer than max_num_seqs ran, by class of the first that waits. "
+        "kv_blocks: kept for running requests; pace: one more would make running ones miss their "
+        "objectives.",
+        {"{{qos}}: {{reason}}": rate(ours("admission_blocked_steps_total"), "qos, reason")},
         "ops",
         "stacked",
     ),

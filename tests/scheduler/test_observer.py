@@ -1,6 +1,7 @@
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -307,12 +308,15 @@ def test_steps_that_admit_nobody_show_why(clock: Clock) -> None:
     for i in range(2):
         loop.add(f"runs{i}", 300, max_tokens=60, arrival_time=clock.now_s)
     timed(loop, clock, 0.010)
-    loop.add("waits", 600, max_tokens=2, arrival_time=clock.now_s)
+    asked = {"qos": "interactive"}
+    loop.add("waits", 600, max_tokens=2, extra_args=asked, arrival_time=clock.now_s)
     run(loop, clock)
-    num_steps = sample(loop, "admission_blocked_steps_total", reason="kv_blocks")
+    blocked = partial(sample, loop, "admission_blocked_steps_total")
+    num_steps = blocked(qos="interactive", reason="kv_blocks")
     assert num_steps > 30
     assert sample(loop, "steps_total", limit="kv_blocks") == num_steps
-    assert sample(loop, "admission_blocked_steps_total", reason="pace") == 0
+    assert blocked(qos="interactive", reason="pace") == 0
+    assert blocked(qos="default", reason="kv_blocks") == 0
 
 
 @pytest.mark.parametrize("qos", [None, "interactive"])

@@ -9,6 +9,7 @@ from math import inf
 from vllm_sarathi.metrics.answer_record import AnswerRecord
 from vllm_sarathi.metrics.catalogue import Catalogue
 from vllm_sarathi.objectives import RequestObjectives
+from vllm_sarathi.policy.step import BatchLimit
 
 _WAITING_S = (0.01, 0.03, 0.1, 0.3, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
 _LATENCY_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, *_WAITING_S[5:])
@@ -56,6 +57,14 @@ class ObjectivesRecorder:
         )
         self._shed = catalogue.counter("shed_requests_total", text, qos=names)
         text = (
+            "Steps that admitted no waiting request though fewer than max_num_seqs ran, by class "
+            "of the first that waits and by reason: kv_blocks (free KV blocks are kept for running "
+            "requests), pace (one more request would make running ones miss their objectives)."
+        )
+        reasons = (BatchLimit.KV_BLOCKS.value, BatchLimit.PACE.value)
+        name = "admission_blocked_steps_total"
+        self._blocked = catalogue.counter(name, text, qos=names, reason=reasons)
+        text = (
             "Tokens that came after a longer gap than a strict objective for gaps allows; one that "
             "auto derives counts while no request has another objective."
         )
@@ -100,6 +109,10 @@ class ObjectivesRecorder:
     def waited(self, objectives: RequestObjectives, waiting_s: float) -> None:
         """Count a request that runs for the first time."""
         self._waiting(objectives.qos).observe(max(waiting_s, 0.0))
+
+    def blocked(self, objectives: RequestObjectives, by: BatchLimit) -> None:
+        """Count a step that admits nobody, by the first request that waits."""
+        self._blocked(objectives.qos, by.value).inc()
 
     def relegated(self, objectives: RequestObjectives) -> None:
         """Count a request that steps aside."""

@@ -86,13 +86,6 @@ class StepRecorder:
         text = "Decodes that sat a step out because their next token would still be in time."
         self._pauses = catalogue.counter("decode_pauses_total", text)
         text = (
-            "Steps that admitted no waiting request though fewer than max_num_seqs ran, by reason: "
-            "kv_blocks (free KV blocks are kept for running requests), pace (one more request "
-            "would make running ones miss their objectives)."
-        )
-        reasons = (BatchLimit.KV_BLOCKS.value, BatchLimit.PACE.value)
-        self._blocked = catalogue.counter("admission_blocked_steps_total", text, reason=reasons)
-        text = (
             "Exceptions in this scheduler, by what it was doing; vLLM went on without it. 0 is "
             "normal. After 3 within 100 steps vLLM decides alone until the server restarts."
         )
@@ -142,8 +135,6 @@ class StepRecorder:
         self._prefill_tokens().observe(step.num_prefill_tokens)
         self._decode_tokens().observe(step.num_decode_tokens)
         self._pauses().inc(step.num_decodes_paused)
-        if step.admission_blocked_by:
-            self._blocked(step.admission_blocked_by).inc()
         if chunks:
             self._piggybacked().inc(step.num_decodes)
             self._budget().observe(step.token_budget)

@@ -117,6 +117,9 @@ class StepObserver:
         if self._recorder:
             self._recorder.count_schedule(step, chunks, output.finished_req_ids)
             self._count_waiting(self._recorder.objectives, admitted)
+            if step and plan.admission_blocked_by:
+                first = self.promises.objectives(snapshot.first_waiting)
+                self._recorder.objectives.blocked(first, plan.admission_blocked_by)
 
     def finished(
         self, output: Any, drained: bool, answers: Mapping[int, Any] | None = None

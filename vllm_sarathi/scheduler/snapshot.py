@@ -43,10 +43,12 @@ class Snapshot:
     Attributes:
         state: the facts.
         prefills: running requests with prefill left, in the order of service.
+        first_waiting: the request that vLLM would admit next, if any waits.
     """
 
     state: SchedulerState
     prefills: list[Any]
+    first_waiting: Any = None
 
 
 def take_snapshot(
@@ -90,7 +92,7 @@ def take_snapshot(
         has_adapters=bool(scheduler.lora_config),
         outlook=outlook,
     )
-    return Snapshot(state, prefills)
+    return Snapshot(state, prefills, shown[0][1] if shown else None)
 
 
 def _serves_by_rank(scheduler: Any, outlook: Outlook, promises: Promises) -> bool:
