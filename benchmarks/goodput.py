@@ -98,6 +98,7 @@ ABLATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "no order and relegation": ((), {"order": "fcfs"}),
     "order alone": ((RELEGATION, ADMISSION, BUDGET), {}),
     "order and relegation alone": ((ADMISSION, BUDGET), {}),
+    "relegation alone": ((ADMISSION, BUDGET), {"order": "edf"}),  # with one TTFT as they came
     "admission alone": ((BUDGET,), {"order": "fcfs"}),
     "budget alone": ((ADMISSION,), {"order": "fcfs"}),
     "none": ((ADMISSION, BUDGET), {"order": "fcfs"}),
