@@ -20,6 +20,7 @@ import numpy as np
 from support.goodput_cases import (
     A100,
     A100_CONVERSATION,
+    A100_DECODES,
     H100,
     STOCK_2048,
     Mixed,
@@ -107,19 +108,20 @@ ABLATIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 def ablation(bench: Bench) -> str:
     """Ours with parts switched off, at 1.5 times what the best static settings hold."""
-    rate = 1.5 * capacity(bench, A100).rate
-    limits = {"max_num_batched_tokens": OURS_BUDGET}
-    engines = [
-        without(missing, {**A100.settings, **settings}, label=label, **limits)
-        for label, (missing, settings) in ABLATIONS.items()
-    ]
-    runs = [A100.run("ablation", engine, rate, f"1.5x ({rate:.2f}/s)") for engine in engines]
-    bench.run_all(runs)
-    rows = []
-    for label, run in zip(ABLATIONS, runs, strict=True):
-        found = bench.over_seeds(run)
-        rows.append([label, f"{mean(found, 'goodput'):.3f}", f"{mean(found, 'goodput_rps'):.2f}"])
-    return markdown(["ours with", "goodput", "requests/s"], rows)
+    head, rows = ["ours with"], [[label] for label in ABLATIONS]
+    for case in (A100, A100_DECODES):
+        rate = 1.5 * capacity(bench, case).rate
+        head.append(f"{case.name}, {rate:.2f}/s")
+        limits = {"max_num_batched_tokens": OURS_BUDGET}
+        engines = [
+            without(missing, {**case.settings, **settings}, label=label, **limits)
+            for label, (missing, settings) in ABLATIONS.items()
+        ]
+        runs = [case.run("ablation", engine, rate, f"1.5x ({rate:.2f}/s)") for engine in engines]
+        bench.run_all(runs)
+        for row, run in zip(rows, runs, strict=True):
+            row.append(goodput_cell(bench.over_seeds(run)))
+    return markdown(head, rows)
 
 
 IMPORTANT, OTHERS = "important", "others"

@@ -36,7 +36,7 @@ from vllm_sarathi.simulator.results.comparison import default_num_jobs
 
 RESULTS = Path(__file__).parent / "results"
 MULTIPLES = (0.5, 1.0, 1.5, 2.0)
-ABLATED = LOADS[1:4]
+ABLATED = LOADS[1:5]
 NUM_FINALISTS = 2
 
 

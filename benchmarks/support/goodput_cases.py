@@ -18,11 +18,14 @@ from vllm_sarathi.simulator import (
     Synthetic,
     Workload,
 )
+from vllm_sarathi.simulator.load.lengths import Fixed
 from vllm_sarathi.simulator.load.traffic import LengthSource, Random
 
 BUDGETS, SEATS, THRESHOLDS = (256, 512, 1024, 2048), (48, 64, 96, 128, 256), (0, 256)
 STATICS = [stock(*setting) for setting in product(BUDGETS, SEATS, THRESHOLDS)]
 STOCK_2048 = replace(stock(2048, 256, 0), label="stock 2048")
+DECODE_ONLY = "decode-only (16 in, 512 out)"
+SOURCES = {**LENGTHS, DECODE_ONLY: Fixed(16, 512)}
 HELD = 0.9
 NUM_FINALISTS = 3
 
@@ -65,7 +68,7 @@ class Case:
 
     def run(self, part: str, engine: EngineSettings, rate: float, load: str) -> Run:
         """An engine at a rate."""
-        traffic = Synthetic(LENGTHS[self.lengths], round(rate * self.seconds))
+        traffic = Synthetic(SOURCES[self.lengths], round(rate * self.seconds))
         return Run(
             f"{part}: {self.name}", load, engine, self.machine, traffic, rate, self.objectives
         )
@@ -73,6 +76,7 @@ class Case:
 
 A100 = Case("a100-llama-3-8b", "sharegpt", 2.0, 0.050, 3.3, 120.0)
 A100_CONVERSATION = Case("a100-llama-3-8b", "conversation", 2.0, 0.050, 5.0, 60.0)
+A100_DECODES = Case("a100-llama-3-8b", DECODE_ONLY, 2.0, 0.025, 10.0, 60.0)
 H100 = Case("h100-llama-3-8b", "conversation", 2.0, 0.025, 22.0, 60.0)
 
 
