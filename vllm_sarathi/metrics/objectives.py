@@ -59,9 +59,11 @@ class ObjectivesRecorder:
         text = (
             "Steps that admitted no waiting request though fewer than max_num_seqs ran, by class "
             "of the first that waits and by reason: kv_blocks (free KV blocks are kept for running "
-            "requests), pace (one more request would make running ones miss their objectives)."
+            "requests), pace (one more request would make running ones miss their objectives), "
+            "prefix (its prefix is being computed for another)."
         )
-        reasons = (BatchLimit.KV_BLOCKS.value, BatchLimit.PACE.value)
+        blocking = (BatchLimit.KV_BLOCKS, BatchLimit.PACE, BatchLimit.PREFIX)
+        reasons = [reason.value for reason in blocking]
         name = "admission_blocked_steps_total"
         self._blocked = catalogue.counter(name, text, qos=names, reason=reasons)
         text = (

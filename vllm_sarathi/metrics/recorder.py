@@ -28,7 +28,8 @@ _LIMITS = (
     "time than they are worth), maximum (vLLM's max_num_batched_tokens), token_budget and "
     "chunk_size (the settings), micro_batch (longer ones would leave the pipeline idle), kv_blocks "
     "(free KV blocks are kept for running requests), pace (one more request would make running "
-    "ones miss their objectives), no_more_prefill (nothing more waited), vllm (vLLM decided "
+    "ones miss their objectives), prefix (the prefix of the first that waits is being computed for "
+    "another), no_more_prefill (nothing more waited), vllm (vLLM decided "
     "alone: preset observe, or a fault)"
 )
 

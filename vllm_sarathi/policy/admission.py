@@ -1,6 +1,7 @@
 """How many waiting requests may be admitted, so that those that run keep what they were promised.
 
-They were promised KV blocks to grow into, and a pace.
+They were promised KV blocks to grow into, and a pace. Nor is one admitted while another computes
+its prefix: both would compute it.
 """
 
 import sys
@@ -37,18 +38,27 @@ def backlog(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> Bac
     keeps_blocks = state.num_decodes or (state.is_by_rank and state.prefills)
     num_fitting = _num_fitting(state) if keeps_blocks else sys.maxsize
     num_joining = _num_joining(state, keeps_pace) if num_fitting else sys.maxsize
+    num_ready = _num_ready(state)
     admission_blocked_by = None
     if num_fitting == 0:
         admission_blocked_by = BatchLimit.KV_BLOCKS
     elif num_joining == 0:
         admission_blocked_by = BatchLimit.PACE
+    elif num_ready == 0:
+        admission_blocked_by = BatchLimit.PREFIX
     return Backlog(
         shown=state.waiting,
         num_waiting=state.num_waiting,
-        max_new=min(num_fitting, num_joining, state.num_seqs_left),
+        max_new=min(num_fitting, num_joining, num_ready, state.num_seqs_left),
         max_new_tokens=max(num_spare, 0) * state.kv.block_size,
         admission_blocked_by=admission_blocked_by,
     )
+
+
+def _num_ready(state: SchedulerState) -> int:
+    """How many of the waiting requests come before the first whose prefix another computes."""
+    awaits = (index for index, request in enumerate(state.waiting) if request.awaits_prefix)
+    return next(awaits, sys.maxsize)
 
 
 def _num_joining(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> int:

@@ -14,6 +14,9 @@ So it is bypassed: for one step all requests of its kind (priority, in time or a
 first. Requests that bypass one that stepped aside count towards the batch that is owed, and never
 take it. While one is owed, nobody is bypassed. So the bound holds, with one step more for each
 prompt. A request in time can be bypassed only until it is late.
+
+A prefix that several prompts share is computed once: while one that runs computes it, the others
+wait for that, and lend it their rank. So nobody waits longer than for its own prefix.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -88,6 +91,7 @@ class WaitingOrder:
     owed: OwedBatches = field(default_factory=OwedBatches)
     _taken: dict[Any, _Taken] = field(default_factory=dict)
     _bypassed: set[Any] = field(default_factory=set)
+    _lent: dict[Any, Rank] = field(default_factory=dict)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
     _expiring: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
@@ -99,7 +103,9 @@ class WaitingOrder:
     def rank(self, place: Place) -> Rank:
         """Where a request stands: lower is served first."""
         rank = self._own_rank(place)
-        return (*rank[:3], inf) if place.request in self._bypassed else rank
+        if place.request in self._bypassed:
+            return (*rank[:3], inf)
+        return min(rank, self._lent.get(place.request, rank))
 
     def _own_rank(self, place: Place) -> Rank:
         if place.has_begun:
@@ -149,6 +155,7 @@ class WaitingOrder:
         if any(taken.was_granted for taken in self._taken.values()):
             self.owed.blocked.clear()
         self._taken.clear()
+        self._lent.clear()
         bypassed = [*self._bypassed]
         self._bypassed.clear()
         self._rank_again(bypassed)
@@ -286,6 +293,14 @@ class WaitingOrder:
             return
         self._bypassed.update(requests)
         self._rank_again(requests)
+
+    def lend_rank(self, waiting: Any, running: Any) -> None:
+        """Serve a running request no later than one that waits for it, until the next step begins.
+
+        Priority inheritance: else the one that waits would wait for all that come before the other.
+        """
+        rank = self.rank(self._places[waiting])
+        self._lent[running] = min(rank, self._lent.get(running, rank))
 
     def is_aside(self, request: Any) -> bool:
         """Whether a waiting request stepped aside."""

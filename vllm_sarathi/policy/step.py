@@ -42,6 +42,8 @@ class BatchLimit(Enum):
     """Free KV blocks are kept for the growth of running requests."""
     PACE = "pace"
     """One more request would make those that run miss their objectives."""
+    PREFIX = "prefix"
+    """The prefix of the first that waits is computed by another request already."""
     MAXIMUM = "maximum"
     """vLLM's ``max_num_batched_tokens``."""
     VLLM = "vllm"

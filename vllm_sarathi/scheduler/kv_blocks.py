@@ -1,7 +1,7 @@
 """Reads vLLM's block pool: what is free, what the prefix cache holds."""
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -42,6 +42,31 @@ def num_spared_tokens(scheduler: Any, request: Any) -> int:
     found = _num_prefix_blocks(scheduler, request, lambda block: True)
     block_size = int(scheduler.kv_cache_manager.block_pool.hash_block_size)
     return min(found, _most_cached_blocks(scheduler, request)) * block_size
+
+
+def computing_prefix(
+    scheduler: Any, request: Any, num_spared: int, others: Iterable[Any]
+) -> Any | None:
+    """Which of other requests computes the next KV block of a waiting one's prefix, if any does.
+
+    Args:
+        scheduler: a vLLM ``Scheduler``.
+        request: waits.
+        num_spared: tokens of it that need no prefill.
+        others: requests with prefill left that are admitted before it.
+    """
+    if not _reads_cache(scheduler, request):
+        return None
+    block_size = int(scheduler.kv_cache_manager.block_pool.hash_block_size)
+    index = num_spared // block_size
+    if index >= _most_cached_blocks(scheduler, request):
+        return None
+    block_hash, end = request.block_hashes[index], (index + 1) * block_size
+    for other in others:
+        hashes = other.block_hashes
+        if index < len(hashes) and hashes[index] == block_hash and other.num_computed_tokens < end:
+            return other
+    return None
 
 
 def _reads_cache(scheduler: Any, request: Any) -> bool:

@@ -160,9 +160,10 @@ class SarathiMixin:
         if any((*args[:1], kwargs.get("throttle_prefills"))):
             outlook = replace(outlook, is_as_planned=False)
         self._too_late(self._promises.expire())
-        company = self._promises.company() if num_seqs_left(self) else None
-        if company is not None:
-            self._promises.bypass(company, self.batch_policy.keeps_pace)
+        company = None
+        if num_seqs_left(self):
+            company = self._promises.company()
+            self._promises.rearrange(company, self.batch_policy.keeps_pace)
         snapshot = take_snapshot(self, outlook, self._promises, company)
         return self.batch_policy.plan(snapshot.state), snapshot
 

@@ -22,7 +22,7 @@ from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import NOTHING_DUE, Due, Outlook, Rank
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
-from vllm_sarathi.scheduler.kv_blocks import num_spared_tokens
+from vllm_sarathi.scheduler.kv_blocks import computing_prefix, num_spared_tokens
 from vllm_sarathi.scheduler.vllm_versions import passed_over
 
 LEAST_PACE = 2.0
@@ -34,7 +34,7 @@ _STEP_WEIGHT = 1 / 50
 
 MAX_BYPASSED = 7
 """Waiting requests that one may bypass: so many, and one more, are looked at in a step in which the
-first does not fit the pace."""
+first cannot join."""
 
 _CUT_OFF = (FinishReason.ABORT, FinishReason.ERROR)
 
@@ -241,31 +241,53 @@ class Promises:
             return inf
         return self.promise(request).pace_s(self.answers.tokens_per_step)
 
-    def bypass(self, company: Company, keeps_pace: Callable[[Company], bool]) -> None:
-        """Let the first of those that wait and fit the pace bypass those before it that do not.
+    @property
+    def rearranges(self) -> bool:
+        """Whether those that wait may stand otherwise for a step than their order says.
 
         Not where those that are late are refused: one that is bypassed would be. Priorities are
         vLLM's matter.
+        """
+        return self.order is not None and not self._has_priorities and not self.sheds
+
+    def rearrange(self, company: Company | None, keeps_pace: Callable[[Company], bool]) -> None:
+        """Let the first of those that wait and can join bypass those before it that cannot.
+
+        Those cannot that do not fit the pace, and those whose prefix one that runs computes: they
+        lend it their rank.
 
         Args:
-            company: those that run.
+            company: those that run; None where they have no pace.
             keeps_pace: whether those that run together keep the tightest pace among them.
         """
-        if self.order is None or company.admits_any or self._has_priorities or self.sheds:
+        order, scheduler = self.order, self.scheduler
+        if order is None or not self.rearranges:
             return
-        scheduler = self.scheduler
+        prefills = [request for request in scheduler.running if request.is_prefill_chunk]
+        if company is not None and company.admits_any:
+            company = None
+        if company is None and not prefills:
+            return
         front, skipped = list[Any](), passed_over(scheduler)
-        for place in islice(self.order, MAX_BYPASSED + 1):
+        for place in islice(order, MAX_BYPASSED + 1):
             request = place.request
             if request in skipped:
                 continue
-            num_spared = 0 if place.has_begun else num_spared_tokens(scheduler, request)
-            joined = company.joined_by(request.num_tokens, self.pace_s(request), num_spared)
-            if keeps_pace(joined):
+            num_spared = num_spared_tokens(scheduler, request)
+            computing = computing_prefix(scheduler, request, num_spared, prefills)
+            if computing is not None:
+                order.lend_rank(request, computing)
+            elif company is None or keeps_pace(self._joined(company, place, num_spared)):
                 if front:
-                    self.order.bypass(front, request)
+                    order.bypass(front, request)
                 return
             front.append(request)
+
+    def _joined(self, company: Company, place: Place, num_spared: int) -> Company:
+        """Those that run, with one that waits."""
+        num_spared = 0 if place.has_begun else num_spared
+        pace_s = self.pace_s(place.request)
+        return company.joined_by(place.request.num_tokens, pace_s, num_spared)
 
     def _least_pace_s(self) -> float:
         """Tightest pace that binds others: the operator's own, or what a small batch can keep."""
