@@ -1,20 +1,10 @@
-from typing import Any
-
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from vllm.v1.request import RequestStatus
 
+from tests.support.metrics import sample
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
-
-
-def sample(loop: SchedulerLoop, name: str) -> float:
-    scheduler: Any = loop.scheduler
-    registry: CollectorRegistry = scheduler._recorder.catalogue.registry
-    labels = {"engine": "0", "model_name": scheduler.vllm_config.model_config.served_model_name}
-    value = registry.get_sample_value(f"vllm_sarathi:{name}", labels)
-    assert value is not None, name
-    return value
 
 
 @pytest.mark.parametrize("ours", [SarathiScheduler, AsyncSarathiScheduler])

@@ -490,6 +490,36 @@ def test_one_that_is_bypassed_for_long_leaves_nothing_behind() -> None:
         assert len(waiting._in_time._entries) <= 2 * len(waiting) + 64
 
 
+def test_one_that_runs_is_served_no_later_than_who_waits_for_it() -> None:
+    waiting, runs = order(place("urgent", due_s=1e3), place("other", due_s=2e3)), aside("runs")
+    own_rank = waiting.rank(runs)
+    waiting.lend_rank("other", "runs")
+    waiting.lend_rank("urgent", "runs")
+    assert waiting.rank(runs) == waiting.rank(place("urgent", due_s=1e3)) < own_rank
+    waiting.expire(0.0)
+    assert waiting.rank(runs) == own_rank
+
+
+def test_one_that_is_preempted_gives_back_what_it_was_lent() -> None:
+    waiting = order(place("urgent", due_s=1e3), place("other", due_s=2e3))
+    waiting.lend_rank("urgent", "runs")
+    waiting.add(aside("runs"), 0.0)
+    waiting.expire(0.0)
+    assert names(waiting) == ["urgent", "other", "runs"]
+
+
+@pytest.mark.parametrize(("lender", "pays"), [("late", True), ("in time", False)])
+def test_one_that_runs_gets_the_batch_of_who_waits_for_it_and_of_nobody_else(
+    lender: str, pays: bool
+) -> None:
+    waiting = order(place("in time", due_s=1e3), aside("late"), ageing=1)
+    while not waiting.owes_one_waiting:
+        waiting.add(place("served", due_s=5.0), 0.0)
+        waiting.pop()
+    waiting.lend_rank(lender, "runs")
+    assert waiting.pays(aside("runs", 1.0)) == pays
+
+
 def test_those_aside_get_one_admission_in_so_many() -> None:
     waiting = order(*(place(f"aside{i}", due_s=-1.0) for i in range(50)))
     for i in range(10 * AGEING):

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from vllm.v1.request import RequestStatus
 
+from tests.support.metrics import found, sample
 from tests.support.scheduler_loop import SchedulerLoop
 from tests.support.step_log import logged_steps
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
@@ -37,19 +37,6 @@ def run(loop: SchedulerLoop, clock: Clock) -> None:
         output = loop.schedule()
         clock.now_s += 0.010 + 0.0001 * output.total_num_scheduled_tokens
         loop._answer(output, loop._run(output))
-
-
-def found(loop: SchedulerLoop, name: str, **labels: str) -> float | None:
-    registry: CollectorRegistry = loop.scheduler._recorder.catalogue.registry
-    model = loop.scheduler.vllm_config.model_config.served_model_name
-    labels = {"engine": "0", "model_name": model, **labels}
-    return registry.get_sample_value(f"vllm_sarathi:{name}", labels)
-
-
-def sample(loop: SchedulerLoop, name: str, **labels: str) -> float:
-    value = found(loop, name, **labels)
-    assert value is not None, name
-    return value
 
 
 def test_a_pipeline_shows_how_even_it_is(clock: Clock) -> None:

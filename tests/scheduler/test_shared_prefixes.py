@@ -1,16 +1,15 @@
 """A prefix that several prompts share is computed once, and nobody waits longer for that."""
 
-from collections import Counter
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import pytest
 from vllm.v1.core.sched.scheduler import Scheduler
 
+from tests.support.metrics import sample
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
-from vllm_sarathi.scheduler.kv_blocks import computing_prefix
+from vllm_sarathi.scheduler.kv_blocks import find_computing
 
 BOTH = (SarathiScheduler, AsyncSarathiScheduler)
 PREFIX = [i % 997 for i in range(6000)]
@@ -24,28 +23,24 @@ def caching(
     return loop.with_decodes()
 
 
-def prefilled(loop: SchedulerLoop, most_steps: int = 10_000) -> Counter[str]:
-    """Prefill tokens of each request, until all are done."""
-    count = Counter[str]()
-    for _ in range(most_steps):
-        if not loop.scheduler.has_unfinished_requests():
-            break
-        chunks = {name for name, r in loop.scheduler.requests.items() if not r.num_output_tokens}
+def num_prefilled(loop: SchedulerLoop) -> int:
+    """Prefill tokens until all are done."""
+    num_tokens = 0
+    while loop.scheduler.has_unfinished_requests():
+        begins = {name for name, r in loop.scheduler.requests.items() if not r.num_output_tokens}
         output = loop.step()
         tokens = output.num_scheduled_tokens if output else {}
-        count.update({name: n for name, n in tokens.items() if name in chunks})
-    return count
+        num_tokens += sum(tokens[name] for name in tokens.keys() & begins)
+    return num_tokens
 
 
 @pytest.mark.parametrize("scheduler_class", BOTH)
-def test_it_is_computed_once_though_all_who_share_it_come_at_once(scheduler_class: type) -> None:
-    loop = caching(scheduler_class, {"tpot_slo_ms": 50.0}, num_blocks=4000)
+def test_it_is_computed_once_by_prompts_that_come_together(scheduler_class: type) -> None:
+    loop = caching(scheduler_class, num_blocks=4000, long_prefill_token_threshold=256)
     for i in range(6):
         loop.add(f"turn{i}", prompt=[*PREFIX, *range(i, 100 + i)], max_tokens=4)
-    loop.add("other", 3000, max_tokens=4)
-    counted = prefilled(loop)
-    assert sum(n for name, n in counted.items() if name.startswith("turn")) < 6000 + 6 * 150
-    assert all(len(tokens) == 4 for name, tokens in loop.outputs.items() if "turn" in name)
+    assert num_prefilled(loop) < len(PREFIX) + 6 * 150
+    assert all(len(loop.outputs[f"turn{i}"]) == 4 for i in range(6))
 
 
 def test_in_order_of_arrival_vllm_decides_as_before() -> None:
@@ -60,6 +55,22 @@ def test_in_order_of_arrival_vllm_decides_as_before() -> None:
         loop.run()
         batches.append(loop.batches)
     assert batches[0] == batches[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [({"shed": True, "ttft_slo_ms": 1e6}, {}), ({}, {"scheduling_policy": "priority"})],
+    ids=["shed", "priority"],
+)
+def test_nobody_waits_where_the_late_are_refused_or_vllms_priorities_rule(
+    settings: dict[str, Any], options: dict[str, Any]
+) -> None:
+    loop = caching(SarathiScheduler, settings, long_prefill_token_threshold=256, **options)
+    for i in range(2):
+        loop.add(f"turn{i}", prompt=[*PREFIX, i])
+    for _ in range(10):
+        loop.step()
+    assert not loop.scheduler.waiting
 
 
 def test_those_behind_one_that_waits_for_its_prefix_go_first() -> None:
@@ -91,13 +102,8 @@ def test_steps_in_which_it_keeps_others_waiting_are_counted() -> None:
     for i in range(2):
         loop.add(f"turn{i}", prompt=[*PREFIX, i])
     loop.run()
-    assert loop.scheduler._recorder is not None
-    samples = chain.from_iterable(
-        family.samples for family in loop.scheduler._recorder.catalogue.registry.collect()
-    )
-    name = "vllm_sarathi:admission_blocked_steps_total"
-    found = [s.value for s in samples if s.name == name and s.labels["reason"] == "prefix"]
-    assert sum(found) > 1
+    blocked = partial(sample, loop, "admission_blocked_steps_total", qos="default")
+    assert blocked(reason="shared_prefix") > 1
 
 
 def test_only_who_has_yet_to_compute_the_next_block_is_waited_for() -> None:
@@ -105,24 +111,21 @@ def test_only_who_has_yet_to_compute_the_next_block_is_waited_for() -> None:
     running = loop.add("running", prompt=[5] * 160)
     request = loop.add("waits", prompt=[5] * 160 + [6] * 40)
     other = loop.add("other", prompt=[6] * 160)
-    find = partial(computing_prefix, loop.scheduler, request)
-    assert find(0, [other, running]) is running
-    assert find(144, [other, running]) is running
-    assert find(160, [other, running]) is None
+    find = partial(find_computing, loop.scheduler, request)
+    assert [find(num, [other, running]) for num in (0, 144, 160)] == [running, running, None]
     running.num_computed_tokens = 64
-    assert find(48, [running]) is None
-    assert find(64, [running]) is running
+    assert [find(num, [running]) for num in (48, 64)] == [None, running]
     assert find(64, []) is None
 
 
 def test_the_last_token_is_computed_by_each() -> None:
     loop = SchedulerLoop(SarathiScheduler, enable_prefix_caching=True)
     running, request = (loop.add(name, prompt=[5] * 160) for name in ("running", "waits"))
-    assert computing_prefix(loop.scheduler, request, 128, [running]) is running
-    assert computing_prefix(loop.scheduler, request, 144, [running]) is None
+    assert find_computing(loop.scheduler, request, 128, [running]) is running
+    assert find_computing(loop.scheduler, request, 144, [running]) is None
 
 
 def test_nobody_waits_where_prefixes_are_not_cached() -> None:
     loop = SchedulerLoop(SarathiScheduler)
     running, request = (loop.add(name, prompt=[5] * 160) for name in ("running", "waits"))
-    assert computing_prefix(loop.scheduler, request, 0, [running]) is None
+    assert find_computing(loop.scheduler, request, 0, [running]) is None

@@ -140,3 +140,4 @@ def check_nothing_is_left(scheduler: Any) -> None:
     assert not scheduler._recorder._chunks
     order = observer.promises.order
     assert order is None or not (order._places or order.owed.blocked or order._bypassed)
+    assert order is None or not order._lent

@@ -16,6 +16,13 @@ _LATENCY_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, *_W
 _SLACK_S = (-60, -30, -10, -5, -2, -1, -0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _SHARE = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.9999, 1)
 _KINDS = "ttft (first token), tpot (mean of later ones), tbt (every gap), e2e (last token)"
+_BLOCKING = {
+    BatchLimit.KV_BLOCKS: "free KV blocks are kept for running requests",
+    BatchLimit.PACE: "one more request would make running ones miss their objectives",
+    BatchLimit.SHARED_PREFIX: "a running request computes the prefix of the first that waits",
+}
+BLOCKED_BY = ", ".join(f"{reason.value} ({text})" for reason, text in _BLOCKING.items())
+"""Why a step admits nobody, in words."""
 
 
 class ObjectivesRecorder:
@@ -58,13 +65,9 @@ class ObjectivesRecorder:
         self._shed = catalogue.counter("shed_requests_total", text, qos=names)
         text = (
             "Steps that admitted no waiting request though fewer than max_num_seqs ran, by class "
-            "of the first that waits and by reason: kv_blocks (free KV blocks are kept for running "
-            "requests), pace (one more request would make running ones miss their objectives), "
-            "prefix (its prefix is being computed for another)."
+            f"of the first that waits and by reason: {BLOCKED_BY}."
         )
-        blocking = (BatchLimit.KV_BLOCKS, BatchLimit.PACE, BatchLimit.PREFIX)
-        reasons = [reason.value for reason in blocking]
-        name = "admission_blocked_steps_total"
+        name, reasons = "admission_blocked_steps_total", [reason.value for reason in _BLOCKING]
         self._blocked = catalogue.counter(name, text, qos=names, reason=reasons)
         text = (
             "Tokens that came after a longer gap than a strict objective for gaps allows; one that "
@@ -113,7 +116,12 @@ class ObjectivesRecorder:
         self._waiting(objectives.qos).observe(max(waiting_s, 0.0))
 
     def blocked(self, objectives: RequestObjectives, by: BatchLimit) -> None:
-        """Count a step that admits nobody, by the first request that waits."""
+        """Count a step that admits nobody.
+
+        Args:
+            objectives: those of the first request that waits.
+            by: why it is not admitted.
+        """
         self._blocked(objectives.qos, by.value).inc()
 
     def relegated(self, objectives: RequestObjectives) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vllm_sarathi.metrics.catalogue import Catalogue
-from vllm_sarathi.metrics.objectives import ObjectivesRecorder
+from vllm_sarathi.metrics.objectives import BLOCKED_BY, ObjectivesRecorder
 from vllm_sarathi.metrics.throughput import ThroughputRecorder
 from vllm_sarathi.policy.step import BatchLimit
 
@@ -26,11 +26,9 @@ _RATIO = (0.5, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 5)
 _LIMITS = (
     "objective (a longer step would miss the gap objective), tile (the next tokens would cost more "
     "time than they are worth), maximum (vLLM's max_num_batched_tokens), token_budget and "
-    "chunk_size (the settings), micro_batch (longer ones would leave the pipeline idle), kv_blocks "
-    "(free KV blocks are kept for running requests), pace (one more request would make running "
-    "ones miss their objectives), prefix (the prefix of the first that waits is being computed for "
-    "another), no_more_prefill (nothing more waited), vllm (vLLM decided "
-    "alone: preset observe, or a fault)"
+    "chunk_size (the settings), micro_batch (longer ones would leave the pipeline idle), "
+    f"{BLOCKED_BY}, no_more_prefill (nothing more waited), vllm (vLLM decided alone: preset "
+    "observe, or a fault)"
 )
 
 

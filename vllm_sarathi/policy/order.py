@@ -91,7 +91,7 @@ class WaitingOrder:
     owed: OwedBatches = field(default_factory=OwedBatches)
     _taken: dict[Any, _Taken] = field(default_factory=dict)
     _bypassed: set[Any] = field(default_factory=set)
-    _lent: dict[Any, Rank] = field(default_factory=dict)
+    _lent: dict[Any, dict[Any, Rank]] = field(default_factory=dict)
     _places: dict[Any, Place] = field(default_factory=dict)
     _in_time: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
     _expiring: PlaceHeap = field(default_factory=lambda: PlaceHeap(is_aside=False))
@@ -105,7 +105,7 @@ class WaitingOrder:
         rank = self._own_rank(place)
         if place.request in self._bypassed:
             return (*rank[:3], inf)
-        return min(rank, self._lent.get(place.request, rank))
+        return min((rank, *self._lent.get(place.request, {}).values()))
 
     def _own_rank(self, place: Place) -> Rank:
         if place.has_begun:
@@ -265,12 +265,12 @@ class WaitingOrder:
     def pays(self, place: Place) -> bool:
         """Whether one that stepped aside and runs gets the batch that is owed; it is paid then.
 
-        It does, unless another that waits comes before it.
+        It does, unless another that waits comes before it, and not for what it computes.
         """
         if not (place.is_aside and self.owed.is_due):
             return False
-        first = self._first_aside()
-        if first and first[0] < self.rank(place):
+        first, lenders = self._first_aside(), self._lent.get(place.request, {})
+        if first and first[0] < self._own_rank(place) and first[-1].request not in lenders:
             return False
         self.owed.grant(place)
         return True
@@ -297,10 +297,9 @@ class WaitingOrder:
     def lend_rank(self, waiting: Any, running: Any) -> None:
         """Serve a running request no later than one that waits for it, until the next step begins.
 
-        Priority inheritance: else the one that waits would wait for all that come before the other.
+        Priority inheritance: otherwise it would wait for all that come before that one, too.
         """
-        rank = self.rank(self._places[waiting])
-        self._lent[running] = min(rank, self._lent.get(running, rank))
+        self._lent.setdefault(running, {})[waiting] = self.rank(self._places[waiting])
 
     def is_aside(self, request: Any) -> bool:
         """Whether a waiting request stepped aside."""
@@ -336,6 +335,7 @@ class WaitingOrder:
         )
 
     def _wait(self, place: Place, now_s: float) -> None:
+        self._lent.pop(place.request, None)  # it may have run in this step
         if place.request in self._places:  # vLLM may add a session that already waits
             self.remove(place.request)
         self._places[place.request] = place

@@ -31,7 +31,8 @@ class RequestView(NamedTuple):
         rank: where it stands in the order of service.
         pace_s: for one that waits, what it was promised, in seconds a step; infinite for none.
         num_spared: for one that waits, tokens that need no prefill; 0 once it has begun.
-        awaits_prefix: for one that waits, whether another before it computes its prefix.
+        awaits_prefix: for one that waits, whether one that runs or waits before it will compute the
+            next KV block of its prefix.
     """
 
     request_id: str

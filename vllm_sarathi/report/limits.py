@@ -35,7 +35,7 @@ _SAID = {
         "A looser TPOT lets more run; more replicas do too.",
         ("--sarathi-tpot-slo-ms (higher)",),
     ),
-    "prefix": (
+    "shared_prefix": (
         "Shared prefixes limited admission: one prompt computes a prefix, the others wait for it.",
         "Nothing is to be set.",
         (),

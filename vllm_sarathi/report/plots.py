@@ -156,7 +156,7 @@ class Plots:
         reasons = {
             "kv_blocks": "held back: KV blocks",
             "pace": "held back: pace",
-            "prefix": "held back: prefix",
+            "shared_prefix": "held back: shared prefix",
         }
         shares = [bins.mean(f"held back {name}") for name in reasons]
         areas = self._areas(shares, y)

@@ -44,18 +44,18 @@ def num_spared_tokens(scheduler: Any, request: Any) -> int:
     return min(found, _most_cached_blocks(scheduler, request)) * block_size
 
 
-def computing_prefix(
+def find_computing(
     scheduler: Any, request: Any, num_spared: int, others: Iterable[Any]
 ) -> Any | None:
-    """Which of other requests computes the next KV block of a waiting one's prefix, if any does.
+    """The first of others that will compute the next KV block of a waiting one's prefix, or None.
 
     Args:
         scheduler: a vLLM ``Scheduler``.
         request: waits.
-        num_spared: tokens of it that need no prefill.
-        others: requests with prefill left that are admitted before it.
+        num_spared: its tokens that need no prefill.
+        others: requests that run with prefill left, or that wait before it.
     """
-    if not _reads_cache(scheduler, request):
+    if not _reads_cache(scheduler, request) or not holds_every_token(scheduler):
         return None
     block_size = int(scheduler.kv_cache_manager.block_pool.hash_block_size)
     index = num_spared // block_size

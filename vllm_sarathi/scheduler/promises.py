@@ -22,7 +22,7 @@ from vllm_sarathi.policy.order import WaitingOrder
 from vllm_sarathi.policy.place import Place
 from vllm_sarathi.policy.state import NOTHING_DUE, Due, Outlook, Rank
 from vllm_sarathi.policy.step_time import StepTimeModel, StepWork
-from vllm_sarathi.scheduler.kv_blocks import computing_prefix, num_spared_tokens
+from vllm_sarathi.scheduler.kv_blocks import find_computing, num_spared_tokens
 from vllm_sarathi.scheduler.vllm_versions import passed_over
 
 LEAST_PACE = 2.0
@@ -130,7 +130,8 @@ class Promises:
         place = self._place(request, num_tokens)
         place.is_aside = self.order.steps_aside(place, time.time())
         is_owed = self.order.owes(request) if request in self.order else self.order.pays(place)
-        return self.order.owed_rank(place) if is_owed else self.order.rank(place)
+        rank = self.order.rank(place)
+        return min(rank, self.order.owed_rank(place)) if is_owed else rank
 
     def expire(self) -> list[Any]:
         """Let those step aside that can no longer be in time; who did."""
@@ -242,8 +243,8 @@ class Promises:
         return self.promise(request).pace_s(self.answers.tokens_per_step)
 
     @property
-    def rearranges(self) -> bool:
-        """Whether those that wait may stand otherwise for a step than their order says.
+    def may_rearrange(self) -> bool:
+        """Whether waiting requests may leave their order for a step, or wait for a shared prefix.
 
         Not where those that are late are refused: one that is bypassed would be. Priorities are
         vLLM's matter.
@@ -251,17 +252,17 @@ class Promises:
         return self.order is not None and not self._has_priorities and not self.sheds
 
     def rearrange(self, company: Company | None, keeps_pace: Callable[[Company], bool]) -> None:
-        """Let the first of those that wait and can join bypass those before it that cannot.
+        """Let the first waiting request that can join bypass those before it that cannot.
 
-        Those cannot that do not fit the pace, and those whose prefix one that runs computes: they
-        lend it their rank.
+        One cannot join if it does not fit the pace, or if a running request computes its prefix. In
+        the second case it lends that request its rank.
 
         Args:
-            company: those that run; None where they have no pace.
+            company: those that run; None where no token is followed.
             keeps_pace: whether those that run together keep the tightest pace among them.
         """
         order, scheduler = self.order, self.scheduler
-        if order is None or not self.rearranges:
+        if not order or not self.may_rearrange:
             return
         prefills = [request for request in scheduler.running if request.is_prefill_chunk]
         if company is not None and company.admits_any:
@@ -274,7 +275,7 @@ class Promises:
             if request in skipped:
                 continue
             num_spared = num_spared_tokens(scheduler, request)
-            computing = computing_prefix(scheduler, request, num_spared, prefills)
+            computing = find_computing(scheduler, request, num_spared, prefills)
             if computing is not None:
                 order.lend_rank(request, computing)
             elif company is None or keeps_pace(self._joined(company, place, num_spared)):

@@ -18,7 +18,7 @@ from vllm_sarathi.policy.state import (
     SchedulerState,
 )
 from vllm_sarathi.scheduler.kv_blocks import (
-    computing_prefix,
+    find_computing,
     holds_every_token,
     num_free_blocks,
     num_shared_blocks,
@@ -166,8 +166,8 @@ def _read_waiting(
             view = view._replace(
                 pace_s=promises.pace_s(request),
                 num_spared=0 if request.num_output_tokens else num_spared,
-                awaits_prefix=promises.rearranges
-                and computing_prefix(scheduler, request, num_spared, before) is not None,
+                awaits_prefix=promises.may_rearrange
+                and find_computing(scheduler, request, num_spared, before) is not None,
             )
             before.append(request)
         elif is_by_rank:
