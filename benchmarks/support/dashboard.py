@@ -218,7 +218,7 @@ _STEPS_ROW = (
         "Steps that admitted nobody",
         "Per second, though fewer than max_num_seqs ran, by class of the first that waits. "
         "kv_blocks: kept for running requests; pace: one more would make running ones miss their "
-        "objectives; shared_prefix: a running one computes its prefix.",
+        "objectives.",
         {"{{qos}}: {{reason}}": rate(ours("admission_blocked_steps_total"), "qos, reason")},
         "ops",
         "stacked",

@@ -176,15 +176,3 @@ def test_a_more_important_request_joins_whatever_the_pace_of_the_others() -> Non
     assert full.company is not None
     outranked = full.company._replace(is_outranked=True)
     assert num_admitted(replace(full, company=outranked)) == 1
-
-
-@pytest.mark.parametrize(("index", "by"), [(0, BatchLimit.SHARED_PREFIX), (1, None)])
-def test_nobody_is_admitted_from_the_first_on_that_awaits_its_prefix(
-    index: int, by: BatchLimit | None
-) -> None:
-    waiting = [RequestView(f"w{i}", 16, awaits_prefix=i == index) for i in range(3)]
-    seen = replace(state(10_000, 9_000, 1, num_tokens=16), waiting=tuple(waiting), num_waiting=3)
-    found = backlog(seen, Policy(StepTimeModel()).keeps_pace)
-    assert (found.max_new, found.admission_blocked_by) == (index, by)
-    full = backlog(replace(seen, num_seqs_left=0), Policy(StepTimeModel()).keeps_pace)
-    assert full.admission_blocked_by is None

@@ -493,16 +493,24 @@ def test_one_that_is_bypassed_for_long_leaves_nothing_behind() -> None:
 def test_one_that_runs_is_served_no_later_than_who_waits_for_it() -> None:
     waiting, runs = order(place("urgent", due_s=1e3), place("other", due_s=2e3)), aside("runs")
     own_rank = waiting.rank(runs)
-    waiting.lend_rank("other", "runs")
-    waiting.lend_rank("urgent", "runs")
+    waiting.lend_rank("other", 100, "runs")
+    waiting.lend_rank("urgent", 100, "runs")
     assert waiting.rank(runs) == waiting.rank(place("urgent", due_s=1e3)) < own_rank
     waiting.expire(0.0)
     assert waiting.rank(runs) == own_rank
 
 
+def test_one_that_waits_is_late_once_what_is_left_of_it_no_longer_fits() -> None:
+    waiting = order(place("waits", due_s=5.0, num_tokens=400))
+    waiting.lend_rank("waits", 100, "runs")
+    assert waiting.expire(3.5) == []
+    assert waiting.backlog_s == pytest.approx(waiting.step_s + 100 * TOKEN_S)
+    assert waiting.expire(4.5) == ["waits"]
+
+
 def test_one_that_is_preempted_gives_back_what_it_was_lent() -> None:
     waiting = order(place("urgent", due_s=1e3), place("other", due_s=2e3))
-    waiting.lend_rank("urgent", "runs")
+    waiting.lend_rank("urgent", 100, "runs")
     waiting.add(aside("runs"), 0.0)
     waiting.expire(0.0)
     assert names(waiting) == ["urgent", "other", "runs"]
@@ -516,7 +524,7 @@ def test_one_that_runs_gets_the_batch_of_who_waits_for_it_and_of_nobody_else(
     while not waiting.owes_one_waiting:
         waiting.add(place("served", due_s=5.0), 0.0)
         waiting.pop()
-    waiting.lend_rank(lender, "runs")
+    waiting.lend_rank(lender, 100, "runs")
     assert waiting.pays(aside("runs", 1.0)) == pays
 
 

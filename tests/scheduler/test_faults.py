@@ -38,7 +38,7 @@ PLACES = [
     (Promises, "place"),
     (Promises, "due"),
     (Promises, "company"),
-    (Promises, "rearrange"),
+    (Promises, "bypass"),
     (Promises, "is_late"),
     (Promises, "scheduled"),
     (Promises, "came"),

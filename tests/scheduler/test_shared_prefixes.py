@@ -1,12 +1,12 @@
 """A prefix that several prompts share is computed once, and nobody waits longer for that."""
 
-from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import KVCacheGroupSpec, SlidingWindowSpec
 
-from tests.support.metrics import sample
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.scheduler.kv_blocks import find_computing
@@ -35,97 +35,74 @@ def num_prefilled(loop: SchedulerLoop) -> int:
 
 
 @pytest.mark.parametrize("scheduler_class", BOTH)
-def test_it_is_computed_once_by_prompts_that_come_together(scheduler_class: type) -> None:
-    loop = caching(scheduler_class, num_blocks=4000, long_prefill_token_threshold=256)
-    for i in range(6):
-        loop.add(f"turn{i}", prompt=[*PREFIX, *range(i, 100 + i)], max_tokens=4)
-    assert num_prefilled(loop) < len(PREFIX) + 6 * 150
-    assert all(len(loop.outputs[f"turn{i}"]) == 4 for i in range(6))
-
-
-def test_in_order_of_arrival_vllm_decides_as_before() -> None:
-    batches = []
-    for scheduler_class, settings in (
-        (Scheduler, None),
-        (SarathiScheduler, {"order": "fcfs", "tbt_slo_ms": None, "ttft_slo_ms": None}),
-    ):
-        loop = caching(scheduler_class, settings, long_prefill_token_threshold=512)
-        for i in range(3):
-            loop.add(f"turn{i}", prompt=[*PREFIX, i], max_tokens=4, arrival_time=float(i))
-        loop.run()
-        batches.append(loop.batches)
-    assert batches[0] == batches[1]
-
-
-@pytest.mark.parametrize(
-    ("settings", "options"),
-    [({"shed": True, "ttft_slo_ms": 1e6}, {}), ({}, {"scheduling_policy": "priority"})],
-    ids=["shed", "priority"],
-)
-def test_nobody_waits_where_the_late_are_refused_or_vllms_priorities_rule(
-    settings: dict[str, Any], options: dict[str, Any]
-) -> None:
-    loop = caching(SarathiScheduler, settings, long_prefill_token_threshold=256, **options)
-    for i in range(2):
-        loop.add(f"turn{i}", prompt=[*PREFIX, i])
-    for _ in range(10):
-        loop.step()
-    assert not loop.scheduler.waiting
-
-
-def test_those_behind_one_that_waits_for_its_prefix_go_first() -> None:
-    loop = caching(SarathiScheduler, long_prefill_token_threshold=256)
-    for name in ("first", "second"):
-        loop.add(name, prompt=[*PREFIX, len(name)], arrival_time=1.0, extra_args=NEVER_DUE)
+def test_it_is_computed_once_though_who_waits_for_it_is_due_first(scheduler_class: type) -> None:
+    loop = caching(scheduler_class, num_blocks=4000)
+    loop.add("never due", prompt=[*PREFIX, 1], extra_args=NEVER_DUE)
     loop.step()
-    loop.add("third", prompt=[7] * 6500, arrival_time=2.0, extra_args=NEVER_DUE)
-    for _ in range(10):
+    for i in range(5):
+        loop.add(f"due{i}", prompt=[*PREFIX, *range(100 - i)], extra_args={"qos": "interactive"})
         loop.step()
-    assert [r.request_id for r in loop.scheduler.waiting] == ["second"]
+    assert num_prefilled(loop) < len(PREFIX) + 6 * 120
+    assert {len(loop.outputs[f"due{i}"]) for i in range(5)} == {8}
 
 
-def test_one_that_computes_it_is_served_no_later_than_who_waits_for_it() -> None:
+def test_who_computes_it_is_served_no_later_than_who_waits_for_it() -> None:
     loop = caching(SarathiScheduler, {"ttft_slo_ms": 1e6}, max_num_batched_tokens=512)
     loop.add("never due", prompt=[*PREFIX, 1], extra_args=NEVER_DUE)
     loop.step()
     for i in range(8):
         loop.add(f"in time{i}", prompt=[i] * 7000, max_tokens=1)
-    due_first = {"ttft_slo_ms": 1e5}
-    urgent = loop.add("urgent", prompt=[*PREFIX, 2], max_tokens=1, extra_args=due_first)
+    urgent = loop.add("urgent", prompt=[*PREFIX, 2], extra_args={"ttft_slo_ms": 1e5})
     for _ in range(40):  # the others take more than 100
         loop.step()
     assert urgent.num_output_tokens
 
 
-def test_steps_in_which_it_keeps_others_waiting_are_counted() -> None:
-    loop = caching(SarathiScheduler)
-    for i in range(2):
-        loop.add(f"turn{i}", prompt=[*PREFIX, i])
-    loop.run()
-    blocked = partial(sample, loop, "admission_blocked_steps_total", qos="default")
-    assert blocked(reason="shared_prefix") > 1
+def test_prompts_of_which_several_fit_a_batch_are_still_admitted_together() -> None:
+    batches = []
+    for scheduler_class in (Scheduler, SarathiScheduler):
+        loop = caching(scheduler_class, {"tbt_slo_ms": None})
+        for i in range(40):
+            loop.add(f"r{i}", prompt=[i // 2] * 100)
+        loop.step()
+        loop.step()
+        batches.append(loop.batches)
+    assert batches[0] == batches[1]
 
 
-def test_only_who_has_yet_to_compute_the_next_block_is_waited_for() -> None:
+def test_only_who_computes_the_next_block_is_waited_for() -> None:
     loop = SchedulerLoop(SarathiScheduler, enable_prefix_caching=True)
     running = loop.add("running", prompt=[5] * 160)
     request = loop.add("waits", prompt=[5] * 160 + [6] * 40)
     other = loop.add("other", prompt=[6] * 160)
-    find = partial(find_computing, loop.scheduler, request)
-    assert [find(num, [other, running]) for num in (0, 144, 160)] == [running, running, None]
-    running.num_computed_tokens = 64
-    assert [find(num, [running]) for num in (48, 64)] == [None, running]
-    assert find(64, []) is None
+    found = []
+    for running.num_computed_tokens in (0, 15, 16):  # nothing of it is in the cache
+        found.append(find_computing(loop.scheduler, request, [other, running]))
+    assert found == [running, running, None]
+
+
+def test_who_computes_again_what_the_cache_holds_is_not_waited_for() -> None:
+    loop = SchedulerLoop(SarathiScheduler, enable_prefix_caching=True)
+    loop.add("first", prompt=[5] * 160, max_tokens=1)
+    loop.run()
+    again, request = (loop.add(name, prompt=[5] * 320) for name in ("again", "waits"))
+    assert find_computing(loop.scheduler, request, [again]) is None
+    again.num_computed_tokens = 160
+    assert find_computing(loop.scheduler, request, [again]) is again
 
 
 def test_the_last_token_is_computed_by_each() -> None:
     loop = SchedulerLoop(SarathiScheduler, enable_prefix_caching=True)
-    running, request = (loop.add(name, prompt=[5] * 160) for name in ("running", "waits"))
-    assert find_computing(loop.scheduler, request, 128, [running]) is running
-    assert find_computing(loop.scheduler, request, 144, [running]) is None
+    running, request = (loop.add(name, prompt=[5] * 16) for name in ("running", "waits"))
+    assert find_computing(loop.scheduler, request, [running]) is None
 
 
-def test_nobody_waits_where_prefixes_are_not_cached() -> None:
-    loop = SchedulerLoop(SarathiScheduler)
+@pytest.mark.parametrize("caches", [False, True])
+def test_nobody_is_waited_for_where_a_cache_holds_no_whole_prefixes(caches: bool) -> None:
+    window = SlidingWindowSpec(
+        block_size=16, num_kv_heads=1, head_size=16, dtype=torch.float32, sliding_window=128
+    )
+    groups = [KVCacheGroupSpec(["window"], window)] * caches
+    loop = SchedulerLoop(SarathiScheduler, enable_prefix_caching=caches, more_groups=groups)
     running, request = (loop.add(name, prompt=[5] * 160) for name in ("running", "waits"))
-    assert find_computing(loop.scheduler, request, 0, [running]) is None
+    assert find_computing(loop.scheduler, request, [running]) is None

@@ -30,7 +30,6 @@ class ByLength:
     """Promises by which the shortest prompt comes first, and one that has begun before all."""
 
     order = object()
-    may_rearrange = False
 
     def rank(self, request: Any, num_tokens: int) -> Rank:
         return 0, -bool(request.num_output_tokens), 0, request.arrival_time + num_tokens

@@ -19,7 +19,6 @@ _KINDS = "ttft (first token), tpot (mean of later ones), tbt (every gap), e2e (l
 _BLOCKING = {
     BatchLimit.KV_BLOCKS: "free KV blocks are kept for running requests",
     BatchLimit.PACE: "one more request would make running ones miss their objectives",
-    BatchLimit.SHARED_PREFIX: "a running request computes the prefix of the first that waits",
 }
 BLOCKED_BY = ", ".join(f"{reason.value} ({text})" for reason, text in _BLOCKING.items())
 """Why a step admits nobody, in words."""

@@ -1,7 +1,6 @@
 """How many waiting requests may be admitted, so that those that run keep what they were promised.
 
-They were promised KV blocks to grow into, and a pace. Nor is one admitted while another computes
-its prefix: both would compute it.
+They were promised KV blocks to grow into, and a pace.
 """
 
 import sys
@@ -36,26 +35,20 @@ def backlog(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> Bac
     """
     num_spare = _num_spare_blocks(state, state.waiting[0] if state.waiting else None)
     keeps_blocks = state.num_decodes or (state.is_by_rank and state.prefills)
-    bounds = {  # the first that admits nobody is told
-        BatchLimit.KV_BLOCKS: _num_fitting(state) if keeps_blocks else sys.maxsize,
-        BatchLimit.PACE: _num_joining(state, keeps_pace),
-        BatchLimit.SHARED_PREFIX: _num_ready(state),
-    }
+    num_fitting = _num_fitting(state) if keeps_blocks else sys.maxsize
+    num_joining = _num_joining(state, keeps_pace) if num_fitting else sys.maxsize
+    admission_blocked_by = None
+    if num_fitting == 0:
+        admission_blocked_by = BatchLimit.KV_BLOCKS
+    elif num_joining == 0:
+        admission_blocked_by = BatchLimit.PACE
     return Backlog(
         shown=state.waiting,
         num_waiting=state.num_waiting,
-        max_new=min(*bounds.values(), state.num_seqs_left),
+        max_new=min(num_fitting, num_joining, state.num_seqs_left),
         max_new_tokens=max(num_spare, 0) * state.kv.block_size,
-        admission_blocked_by=next((limit for limit, most in bounds.items() if not most), None),
+        admission_blocked_by=admission_blocked_by,
     )
-
-
-def _num_ready(state: SchedulerState) -> int:
-    """How many of the waiting requests come before the first whose prefix another computes."""
-    if not state.num_seqs_left:
-        return sys.maxsize
-    awaits = (index for index, request in enumerate(state.waiting) if request.awaits_prefix)
-    return next(awaits, sys.maxsize)
 
 
 def _num_joining(state: SchedulerState, keeps_pace: Callable[[Company], bool]) -> int:

@@ -15,8 +15,8 @@ first. Requests that bypass one that stepped aside count towards the batch that 
 take it. While one is owed, nobody is bypassed. So the bound holds, with one step more for each
 prompt. A request in time can be bypassed only until it is late.
 
-A prefix that several prompts share is computed once: while one that runs computes it, the others
-wait for that, and lend it their rank. So nobody waits longer than for its own prefix.
+A prefix that several prompts share is computed once: one that runs and computes it is served no
+later than those that wait for it. So nobody waits longer than for its own prefix.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -294,12 +294,24 @@ class WaitingOrder:
         self._bypassed.update(requests)
         self._rank_again(requests)
 
-    def lend_rank(self, waiting: Any, running: Any) -> None:
-        """Serve a running request no later than one that waits for it, until the next step begins.
+    def lend_rank(self, waiting: Any, num_tokens: int, running: Any) -> None:
+        """Serve a running request no later than a waiting one whose prefix it computes.
 
-        Priority inheritance: otherwise it would wait for all that come before that one, too.
+        Until the next step begins. Priority inheritance: otherwise the one that waits would compute
+        the prefix again, or wait for all that come before the other.
+
+        Args:
+            waiting: who waits.
+            num_tokens: prefill tokens that it has left now.
+            running: who computes its prefix.
         """
-        self._lent.setdefault(running, {})[waiting] = self.rank(self._places[waiting])
+        place = self._places[waiting]
+        left = replace(place, num_tokens=num_tokens)
+        if not place.is_aside and num_tokens != place.num_tokens:  # it is late later than it was
+            self._tokens_in_time += num_tokens - place.num_tokens
+            place.num_tokens = num_tokens
+            self._rank_again([waiting])
+        self._lent.setdefault(running, {})[waiting] = self.rank(left)
 
     def is_aside(self, request: Any) -> bool:
         """Whether a waiting request stepped aside."""

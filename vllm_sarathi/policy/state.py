@@ -31,8 +31,6 @@ class RequestView(NamedTuple):
         rank: where it stands in the order of service.
         pace_s: for one that waits, what it was promised, in seconds a step; infinite for none.
         num_spared: for one that waits, tokens that need no prefill; 0 once it has begun.
-        awaits_prefix: for one that waits, whether one that runs or waits before it will compute the
-            next KV block of its prefix.
     """
 
     request_id: str
@@ -41,7 +39,6 @@ class RequestView(NamedTuple):
     rank: Rank = FIRST_COME
     pace_s: float = inf
     num_spared: int = 0
-    awaits_prefix: bool = False
 
 
 class Decodes(NamedTuple):

@@ -42,8 +42,6 @@ class BatchLimit(Enum):
     """Free KV blocks are kept for the growth of running requests."""
     PACE = "pace"
     """One more request would make those that run miss their objectives."""
-    SHARED_PREFIX = "shared_prefix"
-    """A running request computes the prefix of the first that waits."""
     MAXIMUM = "maximum"
     """vLLM's ``max_num_batched_tokens``."""
     VLLM = "vllm"

@@ -35,11 +35,6 @@ _SAID = {
         "A looser TPOT lets more run; more replicas do too.",
         ("--sarathi-tpot-slo-ms (higher)",),
     ),
-    "shared_prefix": (
-        "Shared prefixes limited admission: one prompt computes a prefix, the others wait for it.",
-        "Nothing is to be set.",
-        (),
-    ),
     "kv_blocks": (
         "KV blocks limited admission: those that are free are kept for running requests.",
         "Give the KV cache more room.",

@@ -153,11 +153,7 @@ class Plots:
     def admission(self) -> Chart:
         """Admissions held back, KV cache, and who could not be in time."""
         bins, y = self._bins, ValueAxis(1.0, _share)
-        reasons = {
-            "kv_blocks": "held back: KV blocks",
-            "pace": "held back: pace",
-            "shared_prefix": "held back: shared prefix",
-        }
+        reasons = {"kv_blocks": "held back: KV blocks", "pace": "held back: pace"}
         shares = [bins.mean(f"held back {name}") for name in reasons]
         areas = self._areas(shares, y)
         marks = [

@@ -44,27 +44,27 @@ def num_spared_tokens(scheduler: Any, request: Any) -> int:
     return min(found, _most_cached_blocks(scheduler, request)) * block_size
 
 
-def find_computing(
-    scheduler: Any, request: Any, num_spared: int, others: Iterable[Any]
-) -> Any | None:
-    """The first of others that will compute the next KV block of a waiting one's prefix, or None.
+def find_computing(scheduler: Any, request: Any, others: Iterable[Any]) -> Any | None:
+    """The first of others that computes the next KV block of a waiting request's prefix, or None.
 
     Args:
         scheduler: a vLLM ``Scheduler``.
         request: waits.
-        num_spared: its tokens that need no prefill.
-        others: requests that run with prefill left, or that wait before it.
+        others: running requests with prefill left.
     """
     if not _reads_cache(scheduler, request) or not holds_every_token(scheduler):
         return None
+    hashes = request.block_hashes
+    sharing = [other for other in others if other.block_hashes[:1] == hashes[:1]]
+    if not sharing:  # most often, and the cache need not be asked
+        return None
     block_size = int(scheduler.kv_cache_manager.block_pool.hash_block_size)
-    index = num_spared // block_size
+    index = num_spared_tokens(scheduler, request) // block_size
     if index >= _most_cached_blocks(scheduler, request):
         return None
-    block_hash, end = request.block_hashes[index], (index + 1) * block_size
-    for other in others:
-        hashes = other.block_hashes
-        if index < len(hashes) and hashes[index] == block_hash and other.num_computed_tokens < end:
+    for other in sharing:
+        is_next = other.num_computed_tokens // block_size == index
+        if is_next and other.block_hashes[index : index + 1] == hashes[index : index + 1]:
             return other
     return None
 

@@ -162,8 +162,10 @@ class SarathiMixin:
         self._too_late(self._promises.expire())
         company = None
         if num_seqs_left(self):
+            self._promises.lend_ranks()
             company = self._promises.company()
-            self._promises.rearrange(company, self.batch_policy.keeps_pace)
+        if company is not None:
+            self._promises.bypass(company, self.batch_policy.keeps_pace)
         snapshot = take_snapshot(self, outlook, self._promises, company)
         return self.batch_policy.plan(snapshot.state), snapshot
 

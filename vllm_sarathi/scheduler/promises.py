@@ -34,7 +34,7 @@ _STEP_WEIGHT = 1 / 50
 
 MAX_BYPASSED = 7
 """Waiting requests that one may bypass: so many, and one more, are looked at in a step in which the
-first cannot join."""
+first does not fit the pace."""
 
 _CUT_OFF = (FinishReason.ABORT, FinishReason.ERROR)
 
@@ -242,53 +242,47 @@ class Promises:
             return inf
         return self.promise(request).pace_s(self.answers.tokens_per_step)
 
-    @property
-    def may_rearrange(self) -> bool:
-        """Whether waiting requests may leave their order for a step, or wait for a shared prefix.
+    def lend_ranks(self) -> None:
+        """Serve running requests no later than the first that wait, if they compute their prefix.
+
+        So it is computed once: one that waits gets prefill when the other one has all of its own.
+        """
+        order, scheduler = self.order, self.scheduler
+        if not order:
+            return
+        prefills = [request for request in scheduler.running if request.is_prefill_chunk]
+        for place in list(islice(order, MAX_BYPASSED + 1)):
+            request = place.request
+            computing = find_computing(scheduler, request, prefills)
+            if computing is not None:
+                num_tokens = request.num_tokens - num_spared_tokens(scheduler, request)
+                order.lend_rank(request, num_tokens, computing)
+
+    def bypass(self, company: Company, keeps_pace: Callable[[Company], bool]) -> None:
+        """Let the first of those that wait and fit the pace bypass those before it that do not.
 
         Not where those that are late are refused: one that is bypassed would be. Priorities are
         vLLM's matter.
-        """
-        return self.order is not None and not self._has_priorities and not self.sheds
-
-    def rearrange(self, company: Company | None, keeps_pace: Callable[[Company], bool]) -> None:
-        """Let the first waiting request that can join bypass those before it that cannot.
-
-        One cannot join if it does not fit the pace, or if a running request computes its prefix. In
-        the second case it lends that request its rank.
 
         Args:
-            company: those that run; None where no token is followed.
+            company: those that run.
             keeps_pace: whether those that run together keep the tightest pace among them.
         """
-        order, scheduler = self.order, self.scheduler
-        if not order or not self.may_rearrange:
+        if self.order is None or company.admits_any or self._has_priorities or self.sheds:
             return
-        prefills = [request for request in scheduler.running if request.is_prefill_chunk]
-        if company is not None and company.admits_any:
-            company = None
-        if company is None and not prefills:
-            return
+        scheduler = self.scheduler
         front, skipped = list[Any](), passed_over(scheduler)
-        for place in islice(order, MAX_BYPASSED + 1):
+        for place in islice(self.order, MAX_BYPASSED + 1):
             request = place.request
             if request in skipped:
                 continue
-            num_spared = num_spared_tokens(scheduler, request)
-            computing = find_computing(scheduler, request, num_spared, prefills)
-            if computing is not None:
-                order.lend_rank(request, computing)
-            elif company is None or keeps_pace(self._joined(company, place, num_spared)):
+            num_spared = 0 if place.has_begun else num_spared_tokens(scheduler, request)
+            joined = company.joined_by(request.num_tokens, self.pace_s(request), num_spared)
+            if keeps_pace(joined):
                 if front:
-                    order.bypass(front, request)
+                    self.order.bypass(front, request)
                 return
             front.append(request)
-
-    def _joined(self, company: Company, place: Place, num_spared: int) -> Company:
-        """Those that run, with one that waits."""
-        num_spared = 0 if place.has_begun else num_spared
-        pace_s = self.pace_s(place.request)
-        return company.joined_by(place.request.num_tokens, pace_s, num_spared)
 
     def _least_pace_s(self) -> float:
         """Tightest pace that binds others: the operator's own, or what a small batch can keep."""

@@ -18,7 +18,6 @@ from vllm_sarathi.policy.state import (
     SchedulerState,
 )
 from vllm_sarathi.scheduler.kv_blocks import (
-    find_computing,
     holds_every_token,
     num_free_blocks,
     num_shared_blocks,
@@ -72,7 +71,7 @@ def take_snapshot(
     num_left = num_seqs_left(scheduler)
     # At max_num_seqs the first one tells whether there are KV blocks for it; no other matters.
     most = MAX_WAITING_SHOWN if num_left or ranks else 1
-    shown = _read_waiting(scheduler, promises, ranks is not None, most, prefills)
+    shown = _read_waiting(scheduler, promises, ranks is not None, most)
     has_prefill = bool(prefills or (num_left and shown))
     state = SchedulerState(
         max_num_scheduled_tokens=scheduler.max_num_scheduled_tokens,
@@ -149,27 +148,21 @@ def _in_order_of_service(
 
 
 def _read_waiting(
-    scheduler: Any, promises: Promises, is_by_rank: bool, most: int, prefills: Iterable[Any]
+    scheduler: Any, promises: Promises, is_by_rank: bool, most: int
 ) -> list[tuple[RequestView, Any]]:
     """The requests that vLLM would admit next, so many at most, and a view of each.
 
     They stand as in its queues, though ranks change with load and with the prefix cache. Nobody
-    makes way for those that it passed over, or keeps their pace. The prefix of the others may be
-    computed by those that run, or by those before them.
+    makes way for those that it passed over, or keeps their pace.
     """
     first, skipped = tuple(_heads(second_waiting_queue(scheduler), most)), passed_over(scheduler)
-    shown, before = list[tuple[RequestView, Any]](), [*prefills]
+    shown = list[tuple[RequestView, Any]]()
     for request in (*first, *_heads(scheduler.waiting, most)):
         num_spared = num_spared_tokens(scheduler, request)
         view = _view(request, promises if is_by_rank else None, num_spared)
         if request not in first and request not in skipped:
-            view = view._replace(
-                pace_s=promises.pace_s(request),
-                num_spared=0 if request.num_output_tokens else num_spared,
-                awaits_prefix=promises.may_rearrange
-                and find_computing(scheduler, request, num_spared, before) is not None,
-            )
-            before.append(request)
+            num_spared = 0 if request.num_output_tokens else num_spared
+            view = view._replace(pace_s=promises.pace_s(request), num_spared=num_spared)
         elif is_by_rank:
             view = view._replace(rank=LAST)
         shown.append((view, request))
