@@ -138,6 +138,14 @@ def test_a_clock_that_stands_still_or_jumps_teaches_nothing(duration_s: float) -
     assert model.predict(StepWork(100)) == before
 
 
+def test_a_prompt_that_fills_the_first_batches_is_not_taken_for_what_every_step_costs() -> None:
+    model = StepTimeModel()
+    for i in range(6):
+        work = StepWork(8192, 8192 * 8192 * (i + 0.5))
+        model.observe(work, machine(work))
+        assert model.predict(StepWork(1)) < 2 * machine(StepWork(1))
+
+
 def test_before_any_step_nothing_is_predicted() -> None:
     model = StepTimeModel()
     assert model.predict(StepWork(100)) == 0

@@ -8,11 +8,14 @@ window that forgets slowly. Kernels work in tiles, so that a few tokens more may
 cost a third more time: the correction, kept for each range of batch sizes,
 learns such cliffs where the engine meets them. A batch of a size that hardly ran is not
 taken to last longer than its parts would: a cliff that was met must not hide larger batches.
+Nor is one smaller than any that ran taken to last longer than its tokens' share of them and as much
+as tokens up to the ridge: an engine whose first prompt is long would keep all others out.
 """
 
+import sys
 from bisect import bisect_left
 from dataclasses import dataclass, field, fields
-from math import isfinite
+from math import inf, isfinite
 from operator import mul
 from typing import NamedTuple
 
@@ -127,6 +130,8 @@ class StepTimeModel:
     _corrections: dict[int, tuple[float, int]] = field(default_factory=dict)
     _unlearned: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
     _outliers: int = 0
+    _smallest_seen: int = sys.maxsize
+    _ridge_s: float = inf
 
     @property
     def is_warm(self) -> bool:
@@ -137,6 +142,8 @@ class StepTimeModel:
         """Expected duration of a step, in seconds; 0 before anything was seen."""
         whole_s = self._linear(work) * self.correction(work.num_tokens)
         size, num_parts = work.num_tokens, 1
+        if size < self._smallest_seen:
+            return min(whole_s, self._ridge_s * (1 + size / _RIDGE_TOKENS))
         while size > _RIDGE_TOKENS and self._learned(size)[1] < _STEPS_KNOWN:
             size, num_parts = -(-size // 2), 2 * num_parts
         if num_parts == 1:
@@ -173,6 +180,9 @@ class StepTimeModel:
             return None
         predicted_s = self.predict(work)
         self.largest_seen = max(self.largest_seen, work.num_tokens)
+        self._smallest_seen = min(self._smallest_seen, work.num_tokens)
+        share = min(_RIDGE_TOKENS / work.num_tokens, 1.0)
+        self._ridge_s = min(self._ridge_s, share * duration_s)
         ratio = duration_s / predicted_s if predicted_s > 0 else None
         if ratio is not None and self.is_warm:
             self.safety.observe(ratio)
@@ -202,6 +212,7 @@ class StepTimeModel:
         self._moments *= _OLD_MACHINE_WEIGHT
         self._targets *= _OLD_MACHINE_WEIGHT
         self._corrections.clear()
+        self._ridge_s = inf
         self.num_observed = 0
 
     @np.errstate(over="ignore", invalid="ignore")
