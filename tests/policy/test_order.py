@@ -516,13 +516,16 @@ def test_one_that_is_preempted_gives_back_what_it_was_lent() -> None:
     assert names(waiting) == ["urgent", "other", "runs"]
 
 
-@pytest.mark.parametrize(("lender", "pays"), [("late", True), ("in time", False)])
-def test_one_that_runs_gets_the_batch_of_who_waits_for_it_and_of_nobody_else(
-    lender: str, pays: bool
+@pytest.mark.parametrize(
+    ("lender", "importance", "pays"), [("late", 0, True), ("late", 3, False), ("in time", 0, False)]
+)
+def test_one_that_runs_gets_the_batch_of_who_waits_for_it_if_that_is_no_more_important(
+    lender: str, importance: int, pays: bool
 ) -> None:
-    waiting = order(place("in time", due_s=1e3), aside("late"), ageing=1)
+    late = place("late", due_s=-1.0, importance=importance)
+    waiting = order(place("in time", due_s=1e3, importance=3), late, ageing=1)
     while not waiting.owes_one_waiting:
-        waiting.add(place("served", due_s=5.0), 0.0)
+        waiting.add(place("served", due_s=5.0, importance=3), 0.0)
         waiting.pop()
     waiting.lend_rank(lender, 100, "runs")
     assert waiting.pays(aside("runs", 1.0)) == pays

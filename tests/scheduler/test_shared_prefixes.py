@@ -9,6 +9,7 @@ from vllm.v1.kv_cache_interface import KVCacheGroupSpec, SlidingWindowSpec
 
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
+from vllm_sarathi.scheduler import promises
 from vllm_sarathi.scheduler.kv_blocks import find_computing
 
 BOTH = (SarathiScheduler, AsyncSarathiScheduler)
@@ -56,6 +57,33 @@ def test_who_computes_it_is_served_no_later_than_who_waits_for_it() -> None:
     for _ in range(40):  # the others take more than 100
         loop.step()
     assert urgent.num_output_tokens
+
+
+def lent(loop: SchedulerLoop, keeps_pace: bool) -> bool:
+    """Whether anybody is lent a rank where requests run at a pace that one more keeps or breaks."""
+    ours = loop.scheduler._promises
+    ours.lend_ranks(ours.company(), lambda _: keeps_pace)
+    return bool(ours.order._lent)
+
+
+@pytest.mark.parametrize("keeps_pace", [True, False])
+def test_one_that_does_not_fit_the_pace_lends_nothing(keeps_pace: bool) -> None:
+    loop = caching(SarathiScheduler, {"ttft_slo_ms": 1e6, "tpot_slo_ms": 50.0})
+    loop.add("runs", prompt=[*PREFIX, 1])
+    loop.step()
+    loop.add("waits", prompt=[*PREFIX, 2])
+    assert lent(loop, keeps_pace) == keeps_pace
+
+
+def test_one_that_vllm_passes_over_lends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = caching(SarathiScheduler)
+    loop.add("runs", prompt=[*PREFIX, 1])
+    loop.step()
+    waits = loop.add("waits", prompt=[*PREFIX, 2])
+    assert lent(loop, keeps_pace=True)
+    loop.scheduler._promises.expire()
+    monkeypatch.setattr(promises, "passed_over", lambda _: {waits})
+    assert not lent(loop, keeps_pace=True)
 
 
 def test_prompts_of_which_several_fit_a_batch_are_still_admitted_together() -> None:

@@ -16,7 +16,8 @@ take it. While one is owed, nobody is bypassed. So the bound holds, with one ste
 prompt. A request in time can be bypassed only until it is late.
 
 A prefix that several prompts share is computed once: one that runs and computes it is served no
-later than those that wait for it. So nobody waits longer than for its own prefix.
+later than those that wait for it. So these wait no longer than for their own prefix. The others may
+wait for such a prefix besides, once for each prompt that runs.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -269,9 +270,13 @@ class WaitingOrder:
         """
         if not (place.is_aside and self.owed.is_due):
             return False
-        first, lenders = self._first_aside(), self._lent.get(place.request, {})
-        if first and first[0] < self._own_rank(place) and first[-1].request not in lenders:
-            return False
+        first = self._first_aside()
+        if first and first[0] < self._own_rank(place):
+            waiting, lenders = first[-1], self._lent.get(place.request, {})
+            if waiting.request not in lenders:
+                return False
+            if self.owed_rank(waiting)[:3] < self.owed_rank(place)[:3]:
+                return False  # it could not use the batch: others of its kind come before it
         self.owed.grant(place)
         return True
 

@@ -52,11 +52,11 @@ def find_computing(scheduler: Any, request: Any, others: Iterable[Any]) -> Any |
         request: waits.
         others: running requests with prefill left.
     """
-    if not _reads_cache(scheduler, request) or not holds_every_token(scheduler):
+    if request.num_computed_tokens or not _reads_cache(scheduler, request):
         return None
     hashes = request.block_hashes
     sharing = [other for other in others if other.block_hashes[:1] == hashes[:1]]
-    if not sharing:  # most often, and the cache need not be asked
+    if not (sharing and holds_every_token(scheduler)):  # most often: the cache need not be asked
         return None
     block_size = int(scheduler.kv_cache_manager.block_pool.hash_block_size)
     index = num_spared_tokens(scheduler, request) // block_size

@@ -160,12 +160,12 @@ class SarathiMixin:
         if any((*args[:1], kwargs.get("throttle_prefills"))):
             outlook = replace(outlook, is_as_planned=False)
         self._too_late(self._promises.expire())
-        company = None
+        company, keeps_pace = None, self.batch_policy.keeps_pace
         if num_seqs_left(self):
-            self._promises.lend_ranks()
             company = self._promises.company()
+            self._promises.lend_ranks(company, keeps_pace)
         if company is not None:
-            self._promises.bypass(company, self.batch_policy.keeps_pace)
+            self._promises.bypass(company, keeps_pace)
         snapshot = take_snapshot(self, outlook, self._promises, company)
         return self.batch_policy.plan(snapshot.state), snapshot
 

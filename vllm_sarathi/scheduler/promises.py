@@ -36,6 +36,9 @@ MAX_BYPASSED = 7
 """Waiting requests that one may bypass: so many, and one more, are looked at in a step in which the
 first does not fit the pace."""
 
+MAX_LENDERS = 4
+"""Waiting requests that may lend their rank: as many as a plan sees."""
+
 _CUT_OFF = (FinishReason.ABORT, FinishReason.ERROR)
 
 
@@ -242,19 +245,27 @@ class Promises:
             return inf
         return self.promise(request).pace_s(self.answers.tokens_per_step)
 
-    def lend_ranks(self) -> None:
+    def lend_ranks(self, company: Company | None, keeps_pace: Callable[[Company], bool]) -> None:
         """Serve running requests no later than the first that wait, if they compute their prefix.
 
         So it is computed once: one that waits gets prefill when the other one has all of its own.
+        One that cannot be admitted lends nothing.
+
+        Args:
+            company: those that run; None where no token is followed.
+            keeps_pace: whether those that run together keep the tightest pace among them.
         """
         order, scheduler = self.order, self.scheduler
-        if not order:
+        if not order or self._has_priorities:
             return
         prefills = [request for request in scheduler.running if request.is_prefill_chunk]
-        for place in list(islice(order, MAX_BYPASSED + 1)):
+        skipped = passed_over(scheduler)
+        for place in list(islice(order, MAX_LENDERS)):
             request = place.request
             computing = find_computing(scheduler, request, prefills)
-            if computing is not None:
+            if computing is None or request in skipped:
+                continue
+            if company is None or company.admits_any or self._fits(place, company, keeps_pace):
                 num_tokens = request.num_tokens - num_spared_tokens(scheduler, request)
                 order.lend_rank(request, num_tokens, computing)
 
@@ -270,19 +281,21 @@ class Promises:
         """
         if self.order is None or company.admits_any or self._has_priorities or self.sheds:
             return
-        scheduler = self.scheduler
-        front, skipped = list[Any](), passed_over(scheduler)
+        front, skipped = list[Any](), passed_over(self.scheduler)
         for place in islice(self.order, MAX_BYPASSED + 1):
-            request = place.request
-            if request in skipped:
+            if place.request in skipped:
                 continue
-            num_spared = 0 if place.has_begun else num_spared_tokens(scheduler, request)
-            joined = company.joined_by(request.num_tokens, self.pace_s(request), num_spared)
-            if keeps_pace(joined):
+            if self._fits(place, company, keeps_pace):
                 if front:
-                    self.order.bypass(front, request)
+                    self.order.bypass(front, place.request)
                 return
-            front.append(request)
+            front.append(place.request)
+
+    def _fits(self, place: Place, company: Company, keeps_pace: Callable[[Company], bool]) -> bool:
+        """Whether those that run keep their pace once one that waits has joined them."""
+        request = place.request
+        num_spared = 0 if place.has_begun else num_spared_tokens(self.scheduler, request)
+        return keeps_pace(company.joined_by(request.num_tokens, self.pace_s(request), num_spared))
 
     def _least_pace_s(self) -> float:
         """Tightest pace that binds others: the operator's own, or what a small batch can keep."""
