@@ -8,8 +8,8 @@ window that forgets slowly. Kernels work in tiles, so that a few tokens more may
 cost a third more time: the correction, kept for each range of batch sizes,
 learns such cliffs where the engine meets them. A batch of a size that hardly ran is not
 taken to last longer than its parts would: a cliff that was met must not hide larger batches.
-Nor is one smaller than any that ran taken to last longer than its tokens' share of them and as much
-as tokens up to the ridge: an engine whose first prompt is long would keep all others out.
+A batch smaller than any that ran is taken to last no longer than its tokens, and as many as the
+ridge has, took in those: an engine whose first prompt is long would keep all others out.
 """
 
 import sys
