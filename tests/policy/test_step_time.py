@@ -146,6 +146,15 @@ def test_a_prompt_that_fills_the_first_batches_is_not_taken_for_what_every_step_
         assert model.predict(StepWork(1)) < 2 * machine(StepWork(1))
 
 
+def test_contexts_count_in_a_batch_smaller_than_any_that_ran() -> None:
+    model = StepTimeModel()
+    for i in range(100):
+        work = StepWork(256 + 64 * (i % 5), 0.0, 20_000 * (i % 7))
+        model.observe(work, machine(work))
+    added_s = model.predict(StepWork(8, 0.0, 200_000)) - model.predict(StepWork(8))
+    assert added_s == pytest.approx(200_000 * 2e-8, rel=0.2)
+
+
 def test_before_any_step_nothing_is_predicted() -> None:
     model = StepTimeModel()
     assert model.predict(StepWork(100)) == 0

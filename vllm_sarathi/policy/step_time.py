@@ -143,7 +143,8 @@ class StepTimeModel:
         whole_s = self._linear(work) * self.correction(work.num_tokens)
         size, num_parts = work.num_tokens, 1
         if size < self._smallest_seen:
-            return min(whole_s, self._ridge_s * (1 + size / _RIDGE_TOKENS))
+            most_s = self._ridge_s * (1 + size / _RIDGE_TOKENS)
+            return whole_s - max(self._linear(StepWork(size)) - most_s, 0.0)
         while size > _RIDGE_TOKENS and self._learned(size)[1] < _STEPS_KNOWN:
             size, num_parts = -(-size // 2), 2 * num_parts
         if num_parts == 1:
