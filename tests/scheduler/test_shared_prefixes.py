@@ -1,5 +1,7 @@
 """A prefix that several prompts share is computed once, and nobody waits longer for that."""
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import KVCacheGroupSpec, SlidingWindowSpec
 
+from tests.support.clock import Clock, virtual_time
 from tests.support.scheduler_loop import SchedulerLoop
 from vllm_sarathi import AsyncSarathiScheduler, SarathiScheduler
 from vllm_sarathi.scheduler import promises
@@ -17,6 +20,12 @@ PREFIX = [i % 997 for i in range(6000)]
 NEVER_DUE = {"qos": "batch"}
 
 
+@pytest.fixture(autouse=True)
+def clock() -> Iterator[Clock]:
+    with virtual_time() as clock:
+        yield clock
+
+
 def caching(
     scheduler_class: type, settings: dict[str, Any] | None = None, **options: Any
 ) -> SchedulerLoop:
@@ -24,38 +33,47 @@ def caching(
     return loop.with_decodes()
 
 
-def num_prefilled(loop: SchedulerLoop) -> int:
+def step(loop: SchedulerLoop, clock: Clock) -> Counter[str]:
+    """A step of 2 ms and 20 us a token; what of each request it ran."""
+    output = loop.step()
+    tokens = Counter(output.num_scheduled_tokens if output else {})
+    clock.now_s += 0.002 + 2e-5 * tokens.total()
+    return tokens
+
+
+def num_prefilled(loop: SchedulerLoop, clock: Clock) -> int:
     """Prefill tokens until all are done."""
     num_tokens = 0
     while loop.scheduler.has_unfinished_requests():
         begins = {name for name, r in loop.scheduler.requests.items() if not r.num_output_tokens}
-        output = loop.step()
-        tokens = output.num_scheduled_tokens if output else {}
-        num_tokens += sum(tokens[name] for name in tokens.keys() & begins)
+        tokens = step(loop, clock)
+        num_tokens += sum(tokens[name] for name in begins)
     return num_tokens
 
 
 @pytest.mark.parametrize("scheduler_class", BOTH)
-def test_it_is_computed_once_though_who_waits_for_it_is_due_first(scheduler_class: type) -> None:
+def test_it_is_computed_once_though_who_waits_for_it_is_due_first(
+    scheduler_class: type, clock: Clock
+) -> None:
     loop = caching(scheduler_class, num_blocks=4000)
     loop.add("never due", prompt=[*PREFIX, 1], extra_args=NEVER_DUE)
-    loop.step()
+    step(loop, clock)
     for i in range(5):
         loop.add(f"due{i}", prompt=[*PREFIX, *range(100 - i)], extra_args={"qos": "interactive"})
-        loop.step()
-    assert num_prefilled(loop) < len(PREFIX) + 6 * 120
+        step(loop, clock)
+    assert num_prefilled(loop, clock) < len(PREFIX) + 6 * 120
     assert {len(loop.outputs[f"due{i}"]) for i in range(5)} == {8}
 
 
-def test_who_computes_it_is_served_no_later_than_who_waits_for_it() -> None:
+def test_who_computes_it_is_served_no_later_than_who_waits_for_it(clock: Clock) -> None:
     loop = caching(SarathiScheduler, {"ttft_slo_ms": 1e6}, max_num_batched_tokens=512)
     loop.add("never due", prompt=[*PREFIX, 1], extra_args=NEVER_DUE)
-    loop.step()
+    step(loop, clock)
     for i in range(8):
         loop.add(f"in time{i}", prompt=[i] * 7000, max_tokens=1)
     urgent = loop.add("urgent", prompt=[*PREFIX, 2], extra_args={"ttft_slo_ms": 1e5})
     for _ in range(40):  # the others take more than 100
-        loop.step()
+        step(loop, clock)
     assert urgent.num_output_tokens
 
 
@@ -67,18 +85,20 @@ def lent(loop: SchedulerLoop, keeps_pace: bool) -> bool:
 
 
 @pytest.mark.parametrize("keeps_pace", [True, False])
-def test_one_that_does_not_fit_the_pace_lends_nothing(keeps_pace: bool) -> None:
+def test_one_that_does_not_fit_the_pace_lends_nothing(keeps_pace: bool, clock: Clock) -> None:
     loop = caching(SarathiScheduler, {"ttft_slo_ms": 1e6, "tpot_slo_ms": 50.0})
     loop.add("runs", prompt=[*PREFIX, 1])
-    loop.step()
+    step(loop, clock)
     loop.add("waits", prompt=[*PREFIX, 2])
     assert lent(loop, keeps_pace) == keeps_pace
 
 
-def test_one_that_vllm_passes_over_lends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_vllm_passes_over_lends_nothing(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     loop = caching(SarathiScheduler)
     loop.add("runs", prompt=[*PREFIX, 1])
-    loop.step()
+    step(loop, clock)
     waits = loop.add("waits", prompt=[*PREFIX, 2])
     assert lent(loop, keeps_pace=True)
     loop.scheduler._promises.expire()
