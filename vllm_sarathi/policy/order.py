@@ -13,7 +13,10 @@ A long context that does not fit the pace of the running requests would hold up 
 So it is bypassed: for one step all requests of its kind (priority, in time or aside, importance) go
 first. Requests that bypass one that stepped aside count towards the batch that is owed, and never
 take it. While one is owed, nobody is bypassed. So the bound holds, with one step more for each
-prompt. A request in time can be bypassed only until it is late.
+prompt. A request in time can be bypassed only until it is late. There is no bound for one that vLLM
+passes over, for an adapter or a grammar: the batch goes to the next.
+
+Those that wait stand by the load and the prefix cache of when they came.
 
 A prefix that several prompts share is computed once: one that runs and computes it is served no
 later than those that wait for it. So these wait no longer than for their own prefix. The others may
