@@ -12,13 +12,13 @@ from vllm_sarathi.simulator import (
     Arrivals,
     CapacityGoal,
     EngineSettings,
+    Fixed,
     Lengths,
     Objectives,
     QosClass,
     Synthetic,
     Workload,
 )
-from vllm_sarathi.simulator.load.lengths import Fixed
 from vllm_sarathi.simulator.load.traffic import LengthSource, Random
 
 BUDGETS, SEATS, THRESHOLDS = (256, 512, 1024, 2048), (48, 64, 96, 128, 256), (0, 256)

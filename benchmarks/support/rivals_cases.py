@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from packaging.version import Version
+from support.goodput_cases import DECODE_ONLY, SOURCES
 from support.goodput_runs import MAX_MODEL_LEN, Run, ours
 from support.rivals.compute_share import ComputeShare
 from support.rivals.delegation import Anchor, rival
@@ -21,7 +22,6 @@ from support.runs import Figures
 from vllm_sarathi.simulator import (
     LENGTHS,
     EngineSettings,
-    Fixed,
     LongAmongShort,
     Objectives,
     QosClass,
@@ -89,7 +89,7 @@ DEFAULTS = {A100: (2048, 256), H100: (8192, 1024), EXPERTS: (8192, 1024)}
 LOADS = (
     Load("A100 ShareGPT-like", A100, LENGTHS["sharegpt"], 4.5, 60.0),
     Load("A100 conversation", A100, LENGTHS["conversation"], 11.0, 40.0),
-    Load("A100 decode-only (16 in, 512 out)", A100, Fixed(16, 512), 35.0, 15.0),
+    Load(f"A100 {DECODE_ONLY}", A100, SOURCES[DECODE_ONLY], 35.0, 15.0),
     Load(
         "H100 one prompt of 100K in a hundred chats", H100, LENGTHS["long-among-short"], 35.0, 50.0
     ),

@@ -16,7 +16,8 @@ take it. While one is owed, nobody is bypassed. So the bound holds, with one ste
 prompt. A request in time can be bypassed only until it is late. There is no bound for one that vLLM
 passes over, for an adapter or a grammar: the batch goes to the next.
 
-Those that wait stand by the load and the prefix cache of when they came.
+Those that wait stand by the load and the prefix cache of when they came, but for those in time
+whose prefix is being computed.
 
 A prefix that several prompts share is computed once: one that runs and computes it is served no
 later than those that wait for it. So these wait no longer than for their own prefix. The others may
@@ -269,7 +270,8 @@ class WaitingOrder:
     def pays(self, place: Place) -> bool:
         """Whether one that stepped aside and runs gets the batch that is owed; it is paid then.
 
-        It does, unless another that waits comes before it, and not for what it computes.
+        It does, unless another that waits comes before it. One that waits for what it computes
+        does so only if it is more important.
         """
         if not (place.is_aside and self.owed.is_due):
             return False

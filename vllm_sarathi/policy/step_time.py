@@ -131,7 +131,7 @@ class StepTimeModel:
     _unlearned: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
     _outliers: int = 0
     _smallest_seen: int = sys.maxsize
-    _ridge_s: float = inf
+    _ridge_s: float = inf  # the shortest time that as many tokens as the ridge has took
 
     @property
     def is_warm(self) -> bool:
@@ -182,14 +182,14 @@ class StepTimeModel:
         predicted_s = self.predict(work)
         self.largest_seen = max(self.largest_seen, work.num_tokens)
         self._smallest_seen = min(self._smallest_seen, work.num_tokens)
-        share = min(_RIDGE_TOKENS / work.num_tokens, 1.0)
-        self._ridge_s = min(self._ridge_s, share * duration_s)
         ratio = duration_s / predicted_s if predicted_s > 0 else None
         if ratio is not None and self.is_warm:
             self.safety.observe(ratio)
             if self._is_outlier(ratio):
                 self._corrections.setdefault(_size_class(work.num_tokens), (1.0, 0))
                 return ratio
+        ridge_share = min(_RIDGE_TOKENS / work.num_tokens, 1.0)
+        self._ridge_s = min(self._ridge_s, ridge_share * duration_s)
         self._unlearned.append((_features(work), duration_s))
         if self.num_observed <= _FITS_AT_ONCE or len(self._unlearned) >= _STEPS_PER_FIT:
             self._learn()

@@ -43,12 +43,12 @@ class Snapshot:
     Attributes:
         state: the facts.
         prefills: running requests with prefill left, in the order of service.
-        first_waiting: the request that vLLM would admit next, if any waits.
+        first_waiting: the request that vLLM would admit next; None if none waits.
     """
 
     state: SchedulerState
     prefills: list[Any]
-    first_waiting: Any = None
+    first_waiting: Any
 
 
 def take_snapshot(
